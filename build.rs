@@ -1,0 +1,84 @@
+//! Makes the header, names the shared library, and builds the watcher that it carries.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+fn main() {
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    header(&root, &out);
+    link_arguments();
+    watcher(&root, &out);
+}
+
+/// Writes `$OUT_DIR/ice.h`; a test compares it with `include/ice.h`.
+fn header(root: &Path, out: &Path) {
+    println!("cargo::rerun-if-changed=src/ffi");
+    println!("cargo::rerun-if-changed=cbindgen.toml");
+    println!("cargo::rerun-if-changed=include");
+    let config = cbindgen::Config::from_file(root.join("cbindgen.toml")).expect("cbindgen.toml");
+    let mut builder = cbindgen::Builder::new()
+        .with_config(config)
+        .with_header(fs::read_to_string(root.join("src/ffi/preface.h")).expect("the preface"));
+    // The order of the header: a reader meets each noun before what uses it.
+    for noun in ["status", "log", "worker", "spec", "result", "snapshot", "agent"] {
+        builder = builder.with_src(root.join(format!("src/ffi/{noun}.rs")));
+    }
+    let mut header = Vec::new();
+    builder.generate().expect("the header").write(&mut header);
+    fs::write(out.join("ice.h"), c89_comments(&String::from_utf8(header).expect("text"))).expect("OUT_DIR");
+}
+
+/// `//` comments as `/* */`: C89 has no others.
+fn c89_comments(header: &str) -> String {
+    let lines: Vec<&str> = header.lines().collect();
+    let comment = |index: usize| lines.get(index).and_then(|line| line.trim_start().strip_prefix("//"));
+    let mut out = String::new();
+    for (index, line) in lines.iter().enumerate() {
+        let indent = &line[..line.len() - line.trim_start().len()];
+        if let Some(text) = comment(index) {
+            let first = index == 0 || comment(index - 1).is_none();
+            let last = comment(index + 1).is_none();
+            let (start, end) = (if first { "/*" } else { " *" }, if last { " */" } else { "" });
+            out += &format!("{indent}{start}{text}{end}\n");
+        } else if let (true, Some((before, after))) = (line.starts_with('#'), line.split_once("//")) {
+            out += &format!("{before}/*{after} */\n");
+        } else {
+            out += &format!("{line}\n");
+        }
+    }
+    out
+}
+
+fn link_arguments() {
+    let version = |part| env::var(format!("CARGO_PKG_VERSION_{part}")).expect("cargo sets it");
+    // The rule of cargo-c: before 1.0 each minor version is an ABI of its own.
+    let soname = match version("MAJOR").as_str() {
+        "0" => format!("libice.so.0.{}", version("MINOR")),
+        major => format!("libice.so.{major}"),
+    };
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,{soname}");
+    // dlclose must not unmap the code of a running agent's thread.
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
+}
+
+/// Builds `src/sys/watcher.rs` as a program of its own, free of any library: some kilobytes that the
+/// library carries and runs from memory, so that nothing needs to be installed beside it.
+fn watcher(root: &Path, out: &Path) {
+    let source = root.join("src/sys/watcher.rs");
+    println!("cargo::rerun-if-changed={}", source.display());
+    let mut rustc = Command::new(env::var_os("RUSTC").expect("cargo sets it"));
+    rustc.arg(&source).args(["--crate-name", "ice_watcher", "--crate-type", "bin", "--edition", "2024"]);
+    rustc.args(["-C", "opt-level=s", "-C", "panic=abort", "-C", "relocation-model=static"]);
+    rustc.args(["-C", "link-arg=-nostartfiles", "-C", "link-arg=-nostdlib", "-C", "link-arg=-static"]);
+    rustc.args(["-C", "link-arg=-Wl,--build-id=none,-z,noseparate-code,-z,norelro,-z,noexecstack"]);
+    rustc.args(["-C", "strip=symbols", "-C", "default-linker-libraries=no"]);
+    rustc.args(["--target", &env::var("TARGET").expect("cargo sets it")]);
+    if let Some(linker) = env::var_os("RUSTC_LINKER") {
+        rustc.arg("-C").arg(format!("linker={}", linker.to_string_lossy()));
+    }
+    rustc.arg("-o").arg(out.join("ice-watcher"));
+    let status = rustc.status().expect("rustc starts");
+    assert!(status.success(), "the watcher does not build: {rustc:?}");
+}

@@ -1,0 +1,873 @@
+/* libice: start, watch and restart the worker processes of a parallel program.
+ *
+ *   ice_spec *spec;
+ *   ice_agent *agent;
+ *   ice_result *result;
+ *   ice_spec_new(&spec);
+ *   ice_spec_set_program(spec, "./train");
+ *   ice_spec_set_local_world_size(spec, 8);
+ *   if (ice_agent_new(spec, &agent) != ICE_OK) {
+ *     fprintf(stderr, "%s\n", ice_last_error_message());
+ *     return 2;
+ *   }
+ *   ice_spec_free(spec);
+ *   if (ice_agent_run(agent, &result) == ICE_OK) {
+ *     fputs(ice_result_summary(result), stderr);
+ *     ice_result_free(result);
+ *   }
+ *   ice_agent_free(agent);
+ *
+ * Conventions that hold everywhere:
+ *   - Every function that can fail returns an ice_status and writes its outputs only on ICE_OK.
+ *     ice_last_error_message() then has the reason, per thread.
+ *   - `_new` makes a handle that the caller owns, `_free` ends it; free(NULL) is fine; handles may be
+ *     freed in any order. Everything else that is returned is borrowed: valid until its owner is freed.
+ *   - Strings in are NUL-terminated bytes, copied before the function returns. Times are seconds unless
+ *     a name ends in `_ns` (nanoseconds); sizes are bytes.
+ *   - After a fork(2) of the host, handles answer ICE_ERROR_FORKED in the child; `_free` is fine there.
+ *   - Callbacks are called without any lock held. They must not unwind (C++ exceptions, longjmp) into
+ *     the library.
+ *
+ * This file is generated from the library's source; do not edit it.
+ *
+ * SPDX-License-Identifier: MIT OR Apache-2.0
+ */
+
+
+#ifndef ICE_H
+#define ICE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* What a call of this library came to. 0 is success, failures are negative, numbers are never
+ * reused. How a *run* ended is not a status: it is in the result, see `ice_result_end()`. */
+enum ice_status
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif /* defined(__cplusplus) || __STDC_VERSION__ >= 202311L */
+ {
+  /* The call did what it says. */
+  ICE_OK = 0,
+  /* A pointer is NULL that must not be, an index is out of range, or a number is not one of its
+   * enum. Outputs are untouched. */
+  ICE_ERROR_ARGUMENT = -1,
+  /* The spec asks for something that cannot be. The message names the field, its value, and what
+   * would be right. Nothing was started. */
+  ICE_ERROR_CONFIG = -2,
+  /* The call does not fit the state of the handle: a second run of one agent, a wait before start. */
+  ICE_ERROR_STATE = -3,
+  /* The time-out of a wait passed and the run still goes on. Nothing was changed. */
+  ICE_ERROR_TIMEOUT = -4,
+  /* The handle belongs to a process of which this one is a forked copy. Nothing was touched. */
+  ICE_ERROR_FORKED = -5,
+  /* A system call failed; the message names it and its errno. */
+  ICE_ERROR_SYSTEM = -6,
+  /* A defect of this library: a panic was caught at the border. Please report the message. */
+  ICE_ERROR_INTERNAL = -7,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ice_status ice_status;
+#else
+typedef int32_t ice_status;
+#endif /* __STDC_VERSION__ >= 202311L */
+#endif /* __cplusplus */
+
+/* The class of a run's end. Bad ends are never mixed: a wrong spec is a status of `ice_agent_new()`
+ * (ICE_ERROR_CONFIG), the rest is here. */
+enum ice_end
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif /* defined(__cplusplus) || __STDC_VERSION__ >= 202311L */
+ {
+  /* Every worker exited with 0. */
+  ICE_END_SUCCEEDED = 0,
+  /* A worker failed and no restart was left or made sense. `ice_result_root_cause()` says which. */
+  ICE_END_WORKER_FAILURE = 1,
+  /* A worker could not be started in the first attempt: no such program, no permission, no
+   * descriptor or process left, port in use. `ice_result_errno()` has the errno. Nothing is restarted. */
+  ICE_END_START_ERROR = 2,
+  /* The agent itself could not go on: a start error in a later attempt, an exit status that somebody
+   * else took, a failed system call, a defect. */
+  ICE_END_AGENT_ERROR = 3,
+  /* Stopped by a signal of `ice_spec_set_signals()`, by `ice_agent_stop()` or `ice_agent_free()`. */
+  ICE_END_INTERRUPTED = 4,
+  /* Reserved for runs on several hosts: this agent was a spare and was not needed. */
+  ICE_END_NOT_NEEDED = 5,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ice_end ice_end;
+#else
+typedef int32_t ice_end;
+#endif /* __STDC_VERSION__ >= 202311L */
+#endif /* __cplusplus */
+
+/* The state of the worker group, torch's WorkerState with its numbers. */
+enum ice_state
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif /* defined(__cplusplus) || __STDC_VERSION__ >= 202311L */
+ {
+  /* The agent lost track of a worker: somebody else took its exit status. */
+  ICE_STATE_UNKNOWN = 0,
+  /* Not all workers are started yet. */
+  ICE_STATE_INIT = 1,
+  /* All workers were started, none has failed. */
+  ICE_STATE_HEALTHY = 2,
+  /* Reserved: a group that runs but is not well. */
+  ICE_STATE_UNHEALTHY = 4,
+  /* The agent is stopping the workers, or stopped them on request. */
+  ICE_STATE_STOPPED = 8,
+  /* All workers exited with 0. */
+  ICE_STATE_SUCCEEDED = 16,
+  /* The run failed and no restart is left. */
+  ICE_STATE_FAILED = 32,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ice_state ice_state;
+#else
+typedef int32_t ice_state;
+#endif /* __STDC_VERSION__ >= 202311L */
+#endif /* __cplusplus */
+
+/* How a worker's process ended. */
+enum ice_outcome
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif /* defined(__cplusplus) || __STDC_VERSION__ >= 202311L */
+ {
+  /* It was never started, or its start failed. */
+  ICE_OUTCOME_NEVER_STARTED = 0,
+  /* It runs (snapshots only). */
+  ICE_OUTCOME_RUNNING = 1,
+  /* It exited; `exit_code` has the code. */
+  ICE_OUTCOME_EXITED = 2,
+  /* A signal killed it; `signal` has the number. */
+  ICE_OUTCOME_SIGNALED = 3,
+  /* It was still there after SIGKILL and a further wait (uninterruptible sleep): the agent gave it up. */
+  ICE_OUTCOME_STUCK = 4,
+  /* It is gone, but somebody else took its exit status. */
+  ICE_OUTCOME_LOST = 5,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ice_outcome ice_outcome;
+#else
+typedef int32_t ice_outcome;
+#endif /* __STDC_VERSION__ >= 202311L */
+#endif /* __cplusplus */
+
+/* Why a worker ended as it did. */
+enum ice_cause
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif /* defined(__cplusplus) || __STDC_VERSION__ >= 202311L */
+ {
+  /* It ended by itself with exit code 0. */
+  ICE_CAUSE_SUCCESS = 0,
+  /* It failed by itself: an exit code other than 0, a signal that the agent did not send, a callback
+   * that did not return. */
+  ICE_CAUSE_OWN_FAILURE = 1,
+  /* It ended after the agent had told it to stop, with whatever code. */
+  ICE_CAUSE_STOPPED_BY_AGENT = 2,
+  /* The agent could not kill it. */
+  ICE_CAUSE_STUCK = 3,
+  /* It was never started: the start of this or another worker failed, or a stop came first. */
+  ICE_CAUSE_NEVER_STARTED = 4,
+  /* Its status is unknown, see ICE_OUTCOME_LOST. */
+  ICE_CAUSE_LOST = 5,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ice_cause ice_cause;
+#else
+typedef int32_t ice_cause;
+#endif /* __STDC_VERSION__ >= 202311L */
+#endif /* __cplusplus */
+
+/* What a worker's standard input is. */
+enum ice_stdin
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif /* defined(__cplusplus) || __STDC_VERSION__ >= 202311L */
+ {
+  /* `/dev/null` for all ranks: the default, as workers that share one input steal from each other. */
+  ICE_STDIN_NULL = 0,
+  /* The host's for local rank 0, `/dev/null` for the others (as mpirun does). */
+  ICE_STDIN_RANK0 = 1,
+  /* The host's for all ranks (as torchrun does). */
+  ICE_STDIN_ALL = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ice_stdin ice_stdin;
+#else
+typedef int32_t ice_stdin;
+#endif /* __STDC_VERSION__ >= 202311L */
+#endif /* __cplusplus */
+
+/* How much a log message matters. */
+enum ice_log_level
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif /* defined(__cplusplus) || __STDC_VERSION__ >= 202311L */
+ {
+  /* The run cannot go on as asked. */
+  ICE_LOG_ERROR = 1,
+  /* Something was done in another way than asked, or will be missed later. */
+  ICE_LOG_WARNING = 2,
+  /* Steps of a run: attempts, failures, stops. */
+  ICE_LOG_INFO = 3,
+  /* Details of each worker. */
+  ICE_LOG_DEBUG = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ice_log_level ice_log_level;
+#else
+typedef int32_t ice_log_level;
+#endif /* __STDC_VERSION__ >= 202311L */
+#endif /* __cplusplus */
+
+/* One run of a spec: it starts the workers, watches them, restarts the group and stops it. An agent
+ * runs once. Any number of agents may run in one process at the same time.
+ *
+ * Threads: every function but `ice_agent_free()` may be called from any thread at any time, also at
+ * once. While it runs, an agent has one thread of its own, which starts the workers and waits for
+ * events with all signals blocked, and a second one if there are tee'd streams, filters, or a log or
+ * output callback. It does not matter if the thread that called start ends.
+ *
+ * The host: nothing process-wide is changed unless the spec asks for it (`ice_spec_set_signals()`). Children of
+ * the host are never waited for; SIGCHLD may be handled as the host likes. If SIGCHLD is ignored the
+ * kernel throws exit statuses away: before Linux 6.15 a start is then refused with ICE_ERROR_STATE.
+ * Needs Linux 5.11.
+ *
+ * If the host dies, by SIGKILL too, or replaces itself with execve(2), every worker is killed with it
+ * (PR_SET_PDEATHSIG), and a small watcher process, `ice-watcher`, kills what else lives in their
+ * process groups. */
+typedef struct ice_agent ice_agent;
+
+/* How a run ended. It never changes; any thread may read it. It does not need the agent, which may be
+ * freed first. */
+typedef struct ice_result ice_result;
+
+/* The worker group at one moment, made by `ice_agent_snapshot()`. It never changes; any thread may
+ * read it. */
+typedef struct ice_snapshot ice_snapshot;
+
+/* What to run and how, written down with the functions `ice_spec_*`. Every value is copied before
+ * the function returns. A function that refuses its value returns ICE_ERROR_CONFIG, leaves the field
+ * as it was, and the spec remembers the first refusal: `ice_agent_new()` repeats it, so it is enough
+ * to check there.
+ *
+ * One spec may make any number of agents; each takes its own copy. A spec is not locked: one thread
+ * at a time. Unless a function says otherwise it gives ICE_ERROR_ARGUMENT for a NULL pointer and
+ * ICE_ERROR_CONFIG for a value it does not take. */
+typedef struct ice_spec ice_spec;
+
+/* The worker that a callback runs as. It exists in the worker's process only, is made before the
+ * callback is called and ends with it; one thread at a time. */
+typedef struct ice_worker ice_worker;
+
+/* A function as a worker. It runs in a forked copy of the host, on a stack as large as a main
+ * thread's (getrlimit(2), RLIMIT_STACK; 64 MiB where that is unlimited), the only thread there. It
+ * has the worker's environment and working directory, a process group of its own, no signal handler
+ * of the host, no descriptor of the host but 0, 1 and 2, and empty buffers in stdout and stderr.
+ *
+ * What it returns is the worker's exit code: 0 is success, 1 to 255 a failure with that code, any
+ * other number a failure with code 255. Before the process ends, functions that the callback itself
+ * gave to atexit(3) run, then stdout and stderr are flushed; the host's own atexit functions and
+ * buffers are left alone. Other stdio streams that the callback opened are its own to close.
+ *
+ * exit(0) or _exit(0) without a return from the callback is a failure ("exited without returning"),
+ * exit(n) a failure with code n. A C++ exception or Rust panic that leaves the callback ends the
+ * worker with SIGABRT. Threads that still run when it returns end with the process. */
+typedef int32_t (*ice_worker_fn)(struct ice_worker *worker, void *user_data);
+
+/* Takes output of one worker: `local_rank`, `stream` (1 stdout, 2 stderr) and `length` bytes at
+ * `data`, valid only during the call. Pieces of one stream come in order, cut anywhere. Called from
+ * the agent's output thread under the same rules as `ice_log_fn`; while it is slow the bytes wait in
+ * the worker's file. At the end of a run it is given all that is there, for up to the shutdown
+ * time-out. */
+typedef void (*ice_output_fn)(void *user_data,
+                              int32_t local_rank,
+                              int32_t stream,
+                              const uint8_t *data,
+                              size_t length);
+
+/* Takes one message of the library: `level` is an `ice_log_level`, `text` one line of UTF-8 without
+ * a newline, valid only during the call. Called from the agent's output thread, one call at a time
+ * for one agent, never after the run's result was handed out, and with no lock held. It may block or
+ * be slow: workers and restarts do not wait for it. It must return: `ice_agent_free()` waits for it.
+ * It must not call `ice_agent_free()` of its own agent. */
+typedef void (*ice_log_fn)(void *user_data, int32_t level, const char *text);
+
+/* What became of one worker. Borrowed from the result it came from: all pointers are valid until that
+ * result is freed, none is NULL unless said so. Strings are NUL-terminated bytes (paths and messages of
+ * workers need not be UTF-8). Later versions may add fields at the end. */
+typedef struct ice_worker_result {
+  /* RANK: the key of results across agents. */
+  int32_t global_rank;
+  /* LOCAL_RANK. */
+  int32_t local_rank;
+  /* ROLE_RANK. */
+  int32_t role_rank;
+  /* Its process; 0 if it was never started. */
+  int32_t pid;
+  /* How it ended. */
+  ice_outcome outcome;
+  /* Why. */
+  ice_cause cause;
+  /* The exit code, 0 to 255; minus the signal's number where a signal killed it (as torchrun);
+   * -1 where there is neither. */
+  int32_t exit_code;
+  /* The signal that killed it, or 0. */
+  int32_t signal;
+  /* 1 if it dumped core. */
+  int32_t core_dumped;
+  /* 1 if it was killed by SIGKILL, not by the agent, while its memory cgroup counted an OOM kill. */
+  int32_t likely_oom;
+  /* Its place in the order in which the workers of its attempt ended, from 0; -1 if it did not end.
+   * The order is the kernel's, not that of rank. */
+  int32_t order;
+  /* Its attempt, from 0: TORCHELASTIC_RESTART_COUNT. */
+  int32_t attempt;
+  /* CLOCK_MONOTONIC in nanoseconds when it had been started, 0 if never. */
+  int64_t start_ns;
+  /* CLOCK_MONOTONIC in nanoseconds when its end was seen, 0 if not. */
+  int64_t end_ns;
+  /* The same moment as nanoseconds since 1970 (CLOCK_REALTIME), 0 if not. */
+  int64_t end_unix_ns;
+  /* Peak resident memory in bytes, of it and descendants it waited for, as wait4(2) has it. Linux
+   * counts the memory of the host at the start of a program in: never below the host's own then. */
+  uint64_t max_rss_bytes;
+  /* User CPU time in nanoseconds, of it and descendants it waited for. */
+  uint64_t user_cpu_ns;
+  /* System CPU time in nanoseconds, likewise. */
+  uint64_t system_cpu_ns;
+  /* 1 if it returned a value (of 0 bytes, perhaps) and the run succeeded; else 0. */
+  int32_t has_value;
+  /* The value's memory, page-aligned, read-only; NULL if there is none or it has 0 bytes. */
+  const void *value;
+  /* The value's size in bytes. */
+  size_t value_size;
+  /* Why it failed, for people: the message of its error file; else `Signal 9 (SIGKILL) received by
+   * PID 4711` or a text with the exit code. Empty for a success. */
+  const char *message;
+  /* The call stack in its error file, or empty. */
+  const char *call_stack;
+  /* The time in its error file, seconds since 1970, or 0. */
+  int64_t error_timestamp;
+  /* The raw bytes of its error file, JSON or not (a worker may die while it writes); NULL if there is
+   * none. */
+  const void *error_data;
+  /* The size of `error_data` in bytes. */
+  size_t error_size;
+  /* The path of its error file, or empty if it wrote none. */
+  const char *error_file;
+  /* The last whole lines of its stderr file, see `ice_spec_set_stderr_tail()`; empty for a success or
+   * where there is no file. Not text: it may hold NUL bytes, but it is NUL-terminated. */
+  const char *stderr_tail;
+  /* The size of `stderr_tail` in bytes, without the final NUL. */
+  size_t stderr_tail_size;
+  /* The path of its stdout file, or empty if stdout was not redirected. */
+  const char *stdout_log;
+  /* The path of its stderr file, or empty. */
+  const char *stderr_log;
+} ice_worker_result;
+
+/* One worker of a snapshot. */
+typedef struct ice_worker_info {
+  /* RANK. */
+  int32_t global_rank;
+  /* LOCAL_RANK. */
+  int32_t local_rank;
+  /* ROLE_RANK. */
+  int32_t role_rank;
+  /* Its process, 0 before it was started. Once the outcome is not ICE_OUTCOME_RUNNING the number may
+   * belong to another process. */
+  int32_t pid;
+  /* ICE_OUTCOME_RUNNING, or how it ended. */
+  ice_outcome outcome;
+} ice_worker_info;
+
+#ifdef __cplusplus
+extern "C" {
+#endif /* __cplusplus */
+
+/* The name of a status, for instance `"ICE_ERROR_CONFIG"`; `"unknown status"` for a number that is
+ * none. Static text, never NULL, any thread. */
+const char *ice_status_string(int32_t status);
+
+/* What the last failing call *of the calling thread* had to say: one line of UTF-8 without a
+ * newline, empty before the first failure. Borrowed: valid until the next failing call of the same
+ * thread. A success does not clear it. Never NULL. */
+const char *ice_last_error_message(void);
+
+/* The version of the library at run time, `"major.minor.patch"`. Static text, any thread. */
+const char *ice_version(void);
+
+/* RANK of this worker; -1 for NULL. Likewise the five functions after it. */
+int32_t ice_worker_rank(const struct ice_worker *worker);
+
+/* LOCAL_RANK of this worker. */
+int32_t ice_worker_local_rank(const struct ice_worker *worker);
+
+/* ROLE_RANK of this worker. */
+int32_t ice_worker_role_rank(const struct ice_worker *worker);
+
+/* WORLD_SIZE: how many workers there are in all. */
+int32_t ice_worker_world_size(const struct ice_worker *worker);
+
+/* LOCAL_WORLD_SIZE: how many workers this agent has. */
+int32_t ice_worker_local_world_size(const struct ice_worker *worker);
+
+/* TORCHELASTIC_RESTART_COUNT: 0 in the first attempt. */
+int32_t ice_worker_restart_count(const struct ice_worker *worker);
+
+/* Sets the value that this worker returns to a copy of `length` bytes at `data`; 0 bytes are a value
+ * too, told apart from none. Any size that memory holds. A further call replaces the value. The host
+ * finds it in `ice_worker_result` if the worker then succeeds. ICE_ERROR_SYSTEM where the memory
+ * cannot be had; the value is then none. */
+ice_status ice_worker_return(struct ice_worker *worker,
+                             const void *data,
+                             size_t length);
+
+/* Makes the value that this worker returns `length` bytes of zeroed memory and writes their address
+ * to `*out`: the callback fills them in place, and the host reads the very same memory. They belong to
+ * the worker and stay mapped until it ends. A further call, or `ice_worker_return()`, replaces the
+ * value. For 0 bytes the address is not NULL and not to be used. Errors as `ice_worker_return()`. */
+ice_status ice_worker_return_buffer(struct ice_worker *worker,
+                                    size_t length,
+                                    void **out);
+
+/* Records why this worker is about to fail, in torch's error-file form, in the file that
+ * TORCHELASTIC_ERROR_FILE names; the agent reports the text as the reason. For any worker, callback or
+ * program, also one that is not started by this library. `message` is the reason; `call_stack` may be
+ * NULL. Bytes that are not UTF-8 are replaced. The file appears whole or not at all (it is written
+ * under another name and renamed); a later call replaces it. Does not end the worker.
+ *
+ * Any thread, but not a signal handler. ICE_ERROR_STATE where the variable is unset or empty,
+ * ICE_ERROR_SYSTEM where the file cannot be written. */
+ice_status ice_worker_record_error(const char *message,
+                                   const char *call_stack);
+
+/* Makes a spec with all fields at their defaults and writes it to `*out`. The caller owns it and
+ * frees it with `ice_spec_free()`. */
+ice_status ice_spec_new(struct ice_spec **out);
+
+/* Frees a spec. NULL is fine. Agents made from it are not touched. */
+void ice_spec_free(struct ice_spec *spec);
+
+/* The role of the workers: ROLE_NAME in their environment, byte for byte. Not empty; any bytes but
+ * NUL. Default `"default"` (torchrun `--role`). */
+ice_status ice_spec_set_role(struct ice_spec *spec, const char *role);
+
+/* How many workers this agent starts: 1 to 16384, default 1 (torchrun `--nproc-per-node`). Each
+ * worker costs the host one descriptor while it runs, two if it is a callback: see getrlimit(2),
+ * RLIMIT_NOFILE. */
+ice_status ice_spec_set_local_world_size(struct ice_spec *spec, int64_t size);
+
+/* The program each worker runs: a path, or a name without a slash that is looked for in the PATH of
+ * *the worker's* environment (so a PATH set for one rank decides there), as execvp(3) does, but
+ * without its fall-back to a shell. Macros as in `ice_spec_add_arg()` are not replaced here. A spec
+ * has a program or a callback, not both. */
+ice_status ice_spec_set_program(struct ice_spec *spec, const char *path);
+
+/* `ice_spec_set_program()` for a path of `length` bytes that is not NUL-terminated. A NUL within is
+ * ICE_ERROR_CONFIG. */
+ice_status ice_spec_set_program_bytes(struct ice_spec *spec, const char *path, size_t length);
+
+/* Adds one argument after the program's name. It reaches the worker byte for byte, no shell reads
+ * it, but for these macros, which each attempt fills in: `${local_rank}`, `${rank}`, `${role_rank}`,
+ * `${group_rank}`, `${local_world_size}`, `${world_size}`, `${role_name}`, `${run_id}`,
+ * `${restart_count}`, `${hostname}`. Anything else, `$$` and `${other}` too, stays as it is.
+ * The kernel's limits hold at start: 128 KiB for one argument, a quarter of the stack limit for all
+ * (execve(2), E2BIG). */
+ice_status ice_spec_add_arg(struct ice_spec *spec,
+                            const char *arg);
+
+/* `ice_spec_add_arg()` for `length` bytes that are not NUL-terminated. A NUL within is
+ * ICE_ERROR_CONFIG. */
+ice_status ice_spec_add_arg_bytes(struct ice_spec *spec, const char *arg, size_t length);
+
+/* Adds `count` arguments, as `ice_spec_add_arg()` does one. All or none are added. */
+ice_status ice_spec_add_args(struct ice_spec *spec, const char *const *args, size_t count);
+
+/* Makes each worker a forked copy of this process that calls `function(worker, user_data)` and ends
+ * with what it returns. See `ice_worker_fn` for what the function may do. A spec has a program or a
+ * callback, not both; a callback takes no arguments.
+ *
+ * Fork is safe here in a host with many threads: the child is made by the C library's fork(3), so
+ * malloc and stdio work in it; what other threads of the host held locked stays locked for ever in
+ * the child, and its pthread_atfork(3) handlers run. The price of fork grows with the memory the host
+ * has touched (some 25 ms per GiB); a program does not have that price. */
+ice_status ice_spec_set_callback(struct ice_spec *spec,
+                                 ice_worker_fn function,
+                                 void *user_data);
+
+/* Sets a variable in the environment of every worker. Order: the host's environment as it is when
+ * the run starts, these changes in the order of their calls, those of `ice_spec_set_rank_env()`, and
+ * last what the agent sets itself: RANK, LOCAL_RANK, GROUP_RANK, ROLE_RANK, ROLE_NAME,
+ * LOCAL_WORLD_SIZE, WORLD_SIZE, GROUP_WORLD_SIZE, ROLE_WORLD_SIZE, MASTER_ADDR, MASTER_PORT,
+ * TORCHELASTIC_RESTART_COUNT, TORCHELASTIC_MAX_RESTARTS, TORCHELASTIC_RUN_ID,
+ * TORCHELASTIC_USE_AGENT_STORE, TORCHELASTIC_ERROR_FILE. To set or unset one of these here is
+ * ICE_ERROR_CONFIG, as is a name that is empty or has a `=`. TORCH_NCCL_ASYNC_ERROR_HANDLING becomes
+ * `1` where neither the host nor the spec has it. */
+ice_status ice_spec_set_env(struct ice_spec *spec,
+                            const char *key,
+                            const char *value);
+
+/* `ice_spec_set_env()` for bytes that are not NUL-terminated. A NUL within is ICE_ERROR_CONFIG. */
+ice_status ice_spec_set_env_bytes(struct ice_spec *spec,
+                                  const char *key,
+                                  size_t key_length,
+                                  const char *value,
+                                  size_t value_length);
+
+/* Takes a variable of the host out of the environment of every worker. Fine if it is not there. */
+ice_status ice_spec_unset_env(struct ice_spec *spec, const char *key);
+
+/* `ice_spec_set_env()` for the worker of one local rank. A rank that is not below local_world_size
+ * is ICE_ERROR_CONFIG from `ice_agent_new()`. */
+ice_status ice_spec_set_rank_env(struct ice_spec *spec,
+                                 int32_t local_rank,
+                                 const char *key,
+                                 const char *value);
+
+/* `ice_spec_unset_env()` for the worker of one local rank. */
+ice_status ice_spec_unset_rank_env(struct ice_spec *spec, int32_t local_rank, const char *key);
+
+/* Non-zero: workers start with nothing of the host's environment, only with what the spec sets and
+ * what the agent sets itself. A program without a slash is then looked for in a PATH that the spec
+ * sets, else in `/bin:/usr/bin`. Default 0. */
+ice_status ice_spec_set_clean_env(struct ice_spec *spec, int32_t on);
+
+/* The directory workers start in. A relative path is taken from the host's working directory.
+ * Default: the host's. A directory that is missing is a start error with its errno. */
+ice_status ice_spec_set_working_dir(struct ice_spec *spec, const char *path);
+
+/* Chooses the standard input of workers, an `ice_stdin`. Default ICE_STDIN_NULL. */
+ice_status ice_spec_set_stdin(struct ice_spec *spec, int32_t choice);
+
+/* How often the whole group may be started again after a worker failed: 0 to 2147483647, default 3
+ * as torch's WorkerSpec (torchrun's own default is 0). 0 means exactly one attempt. Only worker
+ * failures use restarts up; start errors never do. */
+ice_status ice_spec_set_max_restarts(struct ice_spec *spec, int64_t count);
+
+/* Waits before a restart: `initial` seconds before the first, twice as long before each further one,
+ * never more than `maximum` seconds. Counted from the moment the last worker is gone. Both 0 to 1e9,
+ * `initial` not above `maximum`. Default: no wait. A stop ends the wait at once. */
+ice_status ice_spec_set_restart_backoff(struct ice_spec *spec,
+                                        double initial,
+                                        double maximum);
+
+/* An attempt whose first failure comes sooner than `seconds` after its start is a crash loop: the run
+ * ends with it, whatever restarts are left. 0 to 1e9; default 0, which is off. */
+ice_status ice_spec_set_min_uptime(struct ice_spec *spec,
+                                   double seconds);
+
+/* Adds an exit code, 1 to 255, after which a restart makes no sense (a bad configuration, say): a
+ * worker whose own failure has this code ends the run, whatever restarts are left. May be called
+ * again for further codes. */
+ice_status ice_spec_add_no_restart_exit_code(struct ice_spec *spec, int32_t code);
+
+/* The longest time, in seconds, between two looks at what the kernel announces by no event: whether
+ * descendants of a stopped worker are gone. Exits of workers, stops and output are events and never
+ * wait for it, and an agent whose workers are well does not wake up at all. 0.001 to 1e9, default
+ * 0.1 (torchrun `--monitor-interval`). */
+ice_status ice_spec_set_monitor_interval(struct ice_spec *spec, double seconds);
+
+/* Seconds that workers have between the stop signal and SIGKILL, one value for every path: a failed
+ * peer, a restart, a signal, `ice_agent_stop()`, `ice_agent_free()`. All workers share one deadline.
+ * 0 to 1e9; 0 means SIGKILL follows at once. Default: the environment variable
+ * TORCH_ELASTIC_SHUTDOWN_TIMEOUT of the host when the agent is made, else 30 (torchrun
+ * `--shutdown-timeout`). A variable that is not such a number is ICE_ERROR_CONFIG from
+ * `ice_agent_new()`. */
+ice_status ice_spec_set_shutdown_timeout(struct ice_spec *spec,
+                                         double seconds);
+
+/* The signal that asks workers to stop; default SIGTERM. It goes to the process group of every
+ * worker, so that its descendants get it too, once, followed by SIGCONT, so that a stopped worker can
+ * act on it. A run that is stopped by a signal of `ice_spec_set_signals()` or by
+ * `ice_agent_stop(agent, signal)` passes that signal on instead. */
+ice_status ice_spec_set_stop_signal(struct ice_spec *spec,
+                                    int32_t signal);
+
+/* Sends `signal` first and waits up to `seconds` for the workers to end by themselves before the stop
+ * signal follows: time for a checkpoint. `seconds` 0 to 1e9, not counted in the shutdown time-out.
+ * Default: none. */
+ice_status ice_spec_set_pre_stop_signal(struct ice_spec *spec,
+                                        int32_t signal,
+                                        double seconds);
+
+/* Signals of the host process that stop the run: a comma-separated list of names with or without
+ * `SIG`, or numbers, for instance `"SIGTERM,SIGINT,SIGHUP,SIGQUIT"` (torchrun's default for
+ * `--signals-to-handle`). Default `""`: the library installs no handler at all.
+ *
+ * With a list, handlers are installed for the time of the run only, and what stood there before is
+ * put back when the last run that asked for that signal is over. A signal that the host ignores when
+ * the run starts stays ignored (nohup). On a signal every worker gets that same signal, has the
+ * shutdown time-out, then SIGKILL; the run ends with ICE_END_INTERRUPTED. A further signal never skips
+ * the kill: a second SIGINT or SIGQUIT brings SIGKILL at once, others change nothing.
+ *
+ * A name that this system does not know is a warning in the log and otherwise left out. SIGKILL,
+ * SIGSTOP, SIGCHLD and the signals of a crash are ICE_ERROR_CONFIG. */
+ice_status ice_spec_set_signals(struct ice_spec *spec,
+                                const char *list);
+
+/* Signals of the host process that every worker gets once each time they arrive, while the run goes
+ * on, for instance `"SIGUSR1,SIGUSR2,SIGWINCH"`. The list, the handlers and the errors are as for
+ * `ice_spec_set_signals()`; a signal in both lists stops the run. Default `""`. */
+ice_status ice_spec_set_pass_signals(struct ice_spec *spec, const char *list);
+
+/* Non-zero (the default): when a group has succeeded, what its workers left running in their process
+ * groups is killed, as it always is after a failure or a stop. 0: it is left alone after a success.
+ * A descendant that made a session or group of its own (a daemon) is left alone in any case. */
+ice_status ice_spec_set_kill_group_on_success(struct ice_spec *spec,
+                                              int32_t on);
+
+/* MASTER_ADDR for the workers. Default `127.0.0.1` (torchrun `--master-addr`). */
+ice_status ice_spec_set_master_addr(struct ice_spec *spec, const char *address);
+
+/* MASTER_PORT for the workers: 0 to 65535; 0, the default, means a free port, another one for each
+ * attempt. Rank 0 is to listen there. While an attempt runs the agent keeps the port from being given
+ * to others with a bound socket that does not listen: a worker that listens there needs SO_REUSEADDR,
+ * which every usual server sets (torch's store does). A given port that is in use is a start error
+ * with EADDRINUSE. */
+ice_status ice_spec_set_master_port(struct ice_spec *spec,
+                                    int32_t port);
+
+/* The name of this job: TORCHELASTIC_RUN_ID, and part of the run directory's name (where `/` and
+ * control characters become `_` and only the first 100 bytes count). Not empty. Default: `none`
+ * (torchrun `--rdzv-id`). */
+ice_status ice_spec_set_run_id(struct ice_spec *spec, const char *run_id);
+
+/* The directory under which a run makes its own:
+ * `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/{stdout.log,stderr.log,error.json}`. Missing
+ * directories are made. Two runs never share a run directory, and none is removed, unless it is empty
+ * at the end. Default: a new directory below TMPDIR or `/tmp`, removed if nothing was written to it
+ * (torchrun `--log-dir`). `/dev/null` means no files at all: streams that would go to a file go
+ * nowhere, TORCHELASTIC_ERROR_FILE is empty, and filters are ICE_ERROR_CONFIG. */
+ice_status ice_spec_set_log_dir(struct ice_spec *spec,
+                                const char *path);
+
+/* Which streams of workers go to files instead of the host's stdout and stderr: `"0"` none (the
+ * default), `"1"` stdout, `"2"` stderr, `"3"` both, for all ranks; or by local rank, `"0:1,12:2"`,
+ * where ranks that are not named have none (torchrun `--redirects`). A worker writes to its file
+ * itself: it costs nothing, and the file is whole when the host is killed. A rank that is not below
+ * local_world_size is ICE_ERROR_CONFIG from `ice_agent_new()`. */
+ice_status ice_spec_set_redirects(struct ice_spec *spec, const char *map);
+
+/* Which streams of workers go to files and also, line by line with a prefix, to the host's stdout
+ * and stderr; the map is as for `ice_spec_set_redirects()` (torchrun `--tee`).
+ *
+ * The bytes of a line are not changed: not CR, not NUL, not what is no UTF-8. A line is shown when
+ * its newline comes; a piece without newline that holds a CR (a progress bar) within 0.2 seconds, one
+ * prefix for all rewrites of that line; the rest at the end of the stream, with a newline added. A
+ * console that is stuck never holds a worker up: lines stay in the file and are shown when it goes on,
+ * at the end of the run for up to the shutdown time-out. A console that is gone is one warning. */
+ice_status ice_spec_set_tee(struct ice_spec *spec,
+                            const char *map);
+
+/* Non-zero: a worker's stderr goes where its stdout goes, the order of its writes kept; there is then
+ * no stderr.log, and the last lines of "stderr" are those of stdout. Default 0. */
+ice_status ice_spec_set_merge_stderr(struct ice_spec *spec,
+                                     int32_t on);
+
+/* What stands before each line of a tee'd stream; macros as in `ice_spec_add_arg()`. Default: the
+ * environment variable TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE of the host when the agent is made, else
+ * `[${role_name}${local_rank}]:` (torchrun `--log-line-prefix-template`). */
+ice_status ice_spec_set_log_prefix_template(struct ice_spec *spec,
+                                            const char *template_);
+
+/* Non-zero: each prefix starts with the time the line was read, UTC, as
+ * `2026-01-31T23:59:59.123Z `. Default 0. */
+ice_status ice_spec_set_log_timestamps(struct ice_spec *spec, int32_t on);
+
+/* The only local ranks that may reach the console, for instance `"0"` or `"0,2"` (torchrun
+ * `--local-ranks-filter`). Output of the others goes to their files, also where no redirect was
+ * asked for. Default: all. */
+ice_status ice_spec_set_local_ranks_filter(struct ice_spec *spec, const char *list);
+
+/* Copies the stdout lines of all ranks that contain one of these texts, prefixed, to
+ * `attempt_<n>/filtered_stdout.log`. A comma-separated list (torchrun `--duplicate-stdout-filters`).
+ * The stream must be redirected or tee'd for at least one rank, else `ice_agent_new()` gives
+ * ICE_ERROR_CONFIG; ranks whose stdout is in no file are not searched. Default `""`: no such file. */
+ice_status ice_spec_set_duplicate_stdout_filters(struct ice_spec *spec,
+                                                 const char *list);
+
+/* `ice_spec_set_duplicate_stdout_filters()` for stderr and `attempt_<n>/filtered_stderr.log`. */
+ice_status ice_spec_set_duplicate_stderr_filters(struct ice_spec *spec, const char *list);
+
+/* How many bytes of the end of a failed worker's stderr file go into its result, cut to whole lines:
+ * 0 to 16777216, default 4096. Only a stream that is in a file has a tail. */
+ice_status ice_spec_set_stderr_tail(struct ice_spec *spec,
+                                    int64_t bytes);
+
+/* Permission bits of directories and files that the run makes, 0 to 07777 (octal), set whatever the
+ * umask is. Default: 0777 and 0666 less the umask of the host, as mkdir(1) and the shell do. */
+ice_status ice_spec_set_log_modes(struct ice_spec *spec, int32_t directory, int32_t file);
+
+/* The descriptors that stand for the console: tee'd lines of stdout go to `out`, those of stderr to
+ * `err`, and workers whose streams are not redirected inherit them. The host keeps both open until
+ * the run is over. Default 1 and 2. A number below 0 is ICE_ERROR_CONFIG; a descriptor that is not
+ * open when the run starts stands for /dev/null. */
+ice_status ice_spec_set_console(struct ice_spec *spec, int32_t out, int32_t err);
+
+/* Sends the output of all ranks (but those the rank filter leaves out) to `function` instead of the
+ * console. All streams then go through files, as if redirected. NULL takes it back. */
+ice_status ice_spec_set_output_callback(struct ice_spec *spec,
+                                        ice_output_fn function,
+                                        void *user_data);
+
+/* Where messages of the library go, see `ice_log_fn`. NULL, the default: nowhere. The library itself
+ * never writes to stdout or stderr, but for tee'd lines. */
+ice_status ice_spec_set_log_callback(struct ice_spec *spec,
+                                     ice_log_fn function,
+                                     void *user_data);
+
+/* The class of the end. ICE_END_AGENT_ERROR for NULL. */
+ice_end ice_result_end(const struct ice_result *result);
+
+/* 1 unless the end is ICE_END_SUCCEEDED (torch's `is_failed()`; whatever did not succeed has failed). */
+int32_t ice_result_is_failed(const struct ice_result *result);
+
+/* The last state of the worker group. ICE_STATE_UNKNOWN for NULL. */
+ice_state ice_result_state(const struct ice_result *result);
+
+/* How often the group was started again: 0 if the first attempt was the only one. */
+int32_t ice_result_restarts(const struct ice_result *result);
+
+/* The signal that interrupted the run, 0 if none did or `ice_agent_stop(agent, 0)` did. */
+int32_t ice_result_signal(const struct ice_result *result);
+
+/* 1 if every worker of the last attempt exited with 0: also after an interruption, when all used their
+ * time well (a checkpoint before preemption). */
+int32_t ice_result_all_exited_cleanly(const struct ice_result *result);
+
+/* The errno of a start error or agent error, 0 if there is none. */
+int32_t ice_result_errno(const struct ice_result *result);
+
+/* Why the run ended as it did, one line; empty for a success. Borrowed from the result; never NULL. */
+const char *ice_result_message(const struct ice_result *result);
+
+/* The whole result for people: several lines of UTF-8, the root cause first, workers that the agent
+ * stopped last. Borrowed from the result; never NULL. */
+const char *ice_result_summary(const struct ice_result *result);
+
+/* The run directory, see `ice_spec_set_log_dir()`; empty if there is none (any more). Borrowed from the
+ * result; never NULL. */
+const char *ice_result_run_dir(const struct ice_result *result);
+
+/* How many workers the result lists: the local world size. 0 for NULL. */
+size_t ice_result_worker_count(const struct ice_result *result);
+
+/* One worker of the last attempt, by local rank. Borrowed from the result. NULL if `local_rank` is out
+ * of range. */
+const struct ice_worker_result *ice_result_worker(const struct ice_result *result,
+                                                  size_t local_rank);
+
+/* One worker of the last attempt, by global rank. Borrowed from the result. NULL if this agent has no
+ * such worker. */
+const struct ice_worker_result *ice_result_worker_of_rank(const struct ice_result *result,
+                                                          int32_t rank);
+
+/* The worker that made the last attempt fail: the first, in the kernel's order, that failed by itself.
+ * Borrowed from the result. NULL if none did. */
+const struct ice_worker_result *ice_result_root_cause(const struct ice_result *result);
+
+/* How many failed attempts `ice_result_failure()` knows. */
+size_t ice_result_failure_count(const struct ice_result *result);
+
+/* The root cause of each failed attempt, the oldest first, the last attempt's own (if it failed) at the
+ * end: the death certificates of a run that went on. Of a run with many restarts the last 32 are kept.
+ * Borrowed from the result. NULL if `index` is out of range. */
+const struct ice_worker_result *ice_result_failure(const struct ice_result *result,
+                                                   size_t index);
+
+/* Frees a result and with it everything borrowed from it, the values of workers too. NULL is fine. */
+void ice_result_free(struct ice_result *result);
+
+/* The state of the group. Along a run it only moves INIT -> HEALTHY -> STOPPED -> INIT (a restart) and
+ * to one of SUCCEEDED, FAILED, STOPPED, UNKNOWN, where it stays. ICE_STATE_UNKNOWN for NULL. */
+ice_state ice_snapshot_state(const struct ice_snapshot *snapshot);
+
+/* The attempt the group is in: 0 for the first, as TORCHELASTIC_RESTART_COUNT. -1 for NULL. */
+int32_t ice_snapshot_attempt(const struct ice_snapshot *snapshot);
+
+/* How many workers the snapshot lists: the local world size. 0 for NULL. */
+size_t ice_snapshot_worker_count(const struct ice_snapshot *snapshot);
+
+/* One worker, by local rank. Borrowed: valid until the snapshot is freed. NULL if `local_rank` is out
+ * of range. */
+const struct ice_worker_info *ice_snapshot_worker(const struct ice_snapshot *snapshot,
+                                                  size_t local_rank);
+
+/* Frees a snapshot. NULL is fine. */
+void ice_snapshot_free(struct ice_snapshot *snapshot);
+
+/* Makes an agent for a copy of `spec` and writes it to `*out`. Checks the whole spec and starts
+ * nothing: no process, no thread, no directory. ICE_ERROR_CONFIG names the field that is wrong.
+ * The caller owns the agent and frees it with `ice_agent_free()`; the spec may be freed before it. */
+ice_status ice_agent_new(const struct ice_spec *spec, struct ice_agent **out);
+
+/* Runs the spec to its end and writes how it ended to `*out`, which the caller frees with
+ * `ice_result_free()`: `ice_agent_start()` and `ice_agent_wait()` in one. ICE_OK means that there is a
+ * result, not that the workers succeeded. Errors as those two. */
+ice_status ice_agent_run(struct ice_agent *agent,
+                         struct ice_result **out);
+
+/* Starts the run and returns at once. The environment and working directory of the host are taken
+ * during this call; a restart uses the same. What goes wrong later, a program that is not there for instance, is in the
+ * result. ICE_ERROR_STATE if this agent was started before, ICE_ERROR_SYSTEM if no thread can be made. */
+ice_status ice_agent_start(struct ice_agent *agent);
+
+/* Waits up to `seconds` for the end of the run and writes its result to `*out`. 0 only looks; a
+ * negative number waits without a limit. May be called again after the end: each call hands out one
+ * result, all of the same content, each to be freed. ICE_ERROR_TIMEOUT while the run goes on,
+ * ICE_ERROR_STATE before start. */
+ice_status ice_agent_wait(struct ice_agent *agent, double seconds, struct ice_result **out);
+
+/* Writes a descriptor to `*out` that becomes readable (poll(2): POLLIN) when the run is over and stays
+ * so: for event loops, and for hosts that cannot take callbacks from foreign threads. It belongs to
+ * the agent, is close-on-exec and valid until `ice_agent_free()`; do not read or close it. */
+ice_status ice_agent_poll_fd(const struct ice_agent *agent,
+                             int *out);
+
+/* Asks the run to stop and returns at once: every worker gets `signal`, or the spec's stop signal for
+ * 0, has the shutdown time-out, then SIGKILL; the run ends with ICE_END_INTERRUPTED. May be called any
+ * number of times, before start (the run then ends before a worker starts) and after the end (nothing
+ * happens). A second stop with SIGINT or SIGQUIT brings SIGKILL at once.
+ *
+ * Async-signal-safe: may be called from a signal handler, and from a callback of this library. Writes
+ * no error message; returns ICE_ERROR_ARGUMENT for NULL or a signal that is none, ICE_ERROR_FORKED in
+ * a forked copy. */
+ice_status ice_agent_stop(struct ice_agent *agent,
+                          int32_t signal);
+
+/* Sends `signal` to the process group of every worker that runs, once, as a signal of
+ * `ice_spec_set_pass_signals()` would; the run goes on. Async-signal-safe, as `ice_agent_stop()`, and
+ * with the same errors. Before start and after the end nothing happens. Two requests for one signal
+ * that the agent has not yet seen are one. */
+ice_status ice_agent_signal(struct ice_agent *agent,
+                            int32_t signal);
+
+/* Writes what the worker group is doing now to `*out`: a copy, consistent in itself, that the caller
+ * frees with `ice_snapshot_free()`. */
+ice_status ice_agent_snapshot(const struct ice_agent *agent,
+                              struct ice_snapshot **out);
+
+/* Frees an agent. One that still runs is stopped first, as by `ice_agent_stop(agent, 0)`, and waited
+ * for. NULL is fine. Results and snapshots stay valid. In a forked copy of the host only memory is
+ * freed. Not from a callback of the same agent, and not while another thread uses it. */
+void ice_agent_free(struct ice_agent *agent);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  /* __cplusplus */
+
+#endif  /* ICE_H */

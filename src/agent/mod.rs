@@ -1,0 +1,209 @@
+//! One run of a spec, as its host sees it: start, wait, stop, look.
+
+mod run;
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::Error;
+use crate::plan::{self, HostEnv};
+use crate::ranks;
+use crate::report::{GroupState, Outcome, RunReport, Snapshot, SnapshotWorker};
+use crate::spec::{Checked, Spec};
+use crate::sys::fd::Bell;
+use crate::sys::signals::{Handlers, Inbox};
+use crate::sys::{dispositions, process};
+
+/// The stack of an agent's thread whose workers are programs.
+const STACK: usize = 512 << 10;
+/// The stack for callbacks where the limit of a main thread's is none.
+const UNLIMITED_STACK: usize = 64 << 20;
+
+pub struct Agent {
+    spec: Arc<Spec>,
+    checked: Checked,
+    inbox: Arc<Inbox>,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the agent's thread shares with its host's.
+struct Shared {
+    phase: Mutex<Phase>,
+    changed: Condvar,
+    finished: Bell,
+    snapshot: Mutex<Snapshot>,
+}
+
+enum Phase {
+    New,
+    Running,
+    Over(Arc<RunReport>),
+}
+
+/// What is taken of the host when a run starts.
+struct Host {
+    env: HostEnv,
+    working_dir: Option<PathBuf>,
+    /// Where the agent's own parent wants the root cause written to, as torchrun's does.
+    error_file: Option<PathBuf>,
+    handlers: Option<Handlers>,
+}
+
+impl Agent {
+    pub fn new(spec: &Spec) -> Result<Agent, Error> {
+        use std::os::unix::ffi::OsStringExt;
+        let checked = spec.check(|name| std::env::var_os(name).map(OsStringExt::into_vec))?;
+        let failed = |errno: nix::errno::Errno| Error::system("cannot make an eventfd", errno as i32);
+        let workers = ranks::single(spec.local_world_size);
+        let workers =
+            workers.into_iter().map(|rank| SnapshotWorker { rank, pid: 0, outcome: Outcome::NeverStarted });
+        let snapshot = Snapshot { state: GroupState::Init, attempt: 0, workers: workers.collect() };
+        Ok(Agent {
+            spec: Arc::new(spec.clone()),
+            checked,
+            inbox: Arc::new(Inbox::new().map_err(failed)?),
+            shared: Arc::new(Shared {
+                phase: Mutex::new(Phase::New),
+                changed: Condvar::new(),
+                finished: Bell::new().map_err(failed)?,
+                snapshot: Mutex::new(snapshot),
+            }),
+            thread: Mutex::new(None),
+        })
+    }
+
+    /// Refuses a handle in a forked copy of its process.
+    pub fn check_process(&self) -> Result<(), Error> {
+        if self.inbox.is_ours() { Ok(()) } else { Err(Error::Forked { handle: "agent" }) }
+    }
+
+    pub fn start(&self) -> Result<(), Error> {
+        let mut phase = self.shared.phase.lock();
+        match *phase {
+            Phase::New => {}
+            Phase::Running => return Err(Error::State { what: "this agent is already running" }),
+            Phase::Over(_) => {
+                return Err(Error::State { what: "this agent has already run: make a new one" });
+            }
+        }
+        // PIDFD_GET_INFO tells the status of a child that the kernel did not keep.
+        if dispositions::children_are_not_kept() && process::kernel_version() < (6, 15) {
+            return Err(Error::State {
+                what: "the host ignores SIGCHLD, so the kernel keeps no exit status of a worker: \
+                       set SIGCHLD to its default before a run",
+            });
+        }
+        let host = self.take_host()?;
+        let stack = match &self.spec.callback {
+            None => STACK,
+            Some(_) => process::stack_limit().unwrap_or(UNLIMITED_STACK).max(STACK),
+        };
+        let (spec, checked) = (self.spec.clone(), self.checked.clone());
+        let (inbox, shared) = (self.inbox.clone(), self.shared.clone());
+        let thread = std::thread::Builder::new()
+            .name("ice-agent".into())
+            .stack_size(stack)
+            .spawn(move || {
+                dispositions::block_all();
+                let report = run::to_its_end(&spec, &checked, &inbox, &shared, host);
+                *shared.phase.lock() = Phase::Over(Arc::new(report));
+                shared.changed.notify_all();
+                shared.finished.ring();
+            })
+            .map_err(|error| Error::system("cannot make a thread", error.raw_os_error().unwrap_or(0)))?;
+        *self.thread.lock() = Some(thread);
+        *phase = Phase::Running;
+        Ok(())
+    }
+
+    fn take_host(&self) -> Result<Host, Error> {
+        use std::os::unix::ffi::OsStringExt;
+        let vars = std::env::vars_os().map(|(key, value)| (key.into_vec(), value.into_vec()));
+        let wanted = !(self.spec.handled_signals.is_empty() && self.spec.pass_signals.is_empty());
+        let handlers = wanted
+            .then(|| Handlers::install(&self.inbox, &self.spec.handled_signals, &self.spec.pass_signals))
+            .transpose()
+            .map_err(|errno| Error::system("cannot handle signals for one more agent", errno as i32))?;
+        Ok(Host {
+            env: plan::host_env(vars),
+            working_dir: std::env::current_dir().ok(),
+            error_file: std::env::var_os("TORCHELASTIC_ERROR_FILE")
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
+            handlers,
+        })
+    }
+
+    /// Waits for the end; for ever without a limit.
+    pub fn wait(&self, limit: Option<Duration>) -> Result<Arc<RunReport>, Error> {
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let mut phase = self.shared.phase.lock();
+        let report = loop {
+            match &*phase {
+                Phase::New => return Err(Error::State { what: "this agent was not started" }),
+                Phase::Over(report) => break report.clone(),
+                Phase::Running => match deadline {
+                    None => self.shared.changed.wait(&mut phase),
+                    Some(deadline) => {
+                        if self.shared.changed.wait_until(&mut phase, deadline).timed_out()
+                            && matches!(*phase, Phase::Running)
+                        {
+                            return Err(Error::Timeout);
+                        }
+                    }
+                },
+            }
+        };
+        drop(phase);
+        // The thread has nothing left to do but to end: when this returns, it has.
+        let mut thread = self.thread.lock();
+        if let Some(thread) = thread.take() {
+            let _ = thread.join();
+        }
+        Ok(report)
+    }
+
+    pub fn poll_fd(&self) -> RawFd {
+        self.shared.finished.as_raw_fd()
+    }
+
+    /// Async-signal-safe. False in a forked copy.
+    pub fn stop(&self, signal: i32) -> bool {
+        let ours = self.inbox.is_ours();
+        if ours {
+            self.inbox.stop(signal);
+        }
+        ours
+    }
+
+    /// Async-signal-safe. False in a forked copy.
+    pub fn pass_signal(&self, signal: i32) -> bool {
+        let ours = self.inbox.is_ours();
+        if ours {
+            self.inbox.pass(signal);
+        }
+        ours
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.snapshot.lock().clone()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // A forked copy has neither the thread nor the workers: only memory is freed.
+        if self.inbox.is_ours() {
+            self.inbox.stop(0);
+            let _ = self.wait(None);
+        } else {
+            std::mem::forget(self.thread.get_mut().take());
+        }
+    }
+}

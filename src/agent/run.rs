@@ -1,0 +1,743 @@
+//! The event loop of one run: it feeds the supervisor with what happens and does what it says.
+//!
+//! It waits in epoll for pidfds and requests, without a time-out while all is well. Nothing that may be
+//! slow is done between a worker's exit and the signals that follow it.
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, getsockname, setsockopt, socket, sockopt,
+};
+
+use super::{Host, Shared};
+use crate::error::{Error, c_string_lossy, panic_text};
+use crate::logs::follow::Stream;
+use crate::logs::output::{Level, Output};
+use crate::logs::run_dir::{RunDir, WorkerFiles};
+use crate::plan::{Job, Plan};
+use crate::process::attempt::{Attempt, Worker};
+use crate::process::launch::Launcher;
+use crate::process::watcher::Watcher;
+use crate::ranks::{self, Rank};
+use crate::report::oom::OomKills;
+use crate::report::{Cause, End, GroupState, Outcome, RunReport, Snapshot, WorkerReport};
+use crate::report::{error_file, message_of, root_cause, summary};
+use crate::spec::names::{Signal, hostname};
+use crate::spec::streams::Streams;
+use crate::spec::{Checked, Spec};
+use crate::supervise::{Action, Event, NoRestart, Policy, Supervisor};
+use crate::sys::dispositions::Reset;
+use crate::sys::fd::above_stdio;
+use crate::sys::process::{Usage, monotonic};
+use crate::sys::signals::Inbox;
+
+/// How long after SIGKILL a worker that is still there is given up (it sleeps in the kernel).
+const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
+/// How long descendants of dead workers may take to be gone after SIGKILL.
+const EMPTY_GROUPS_WITHIN: Duration = Duration::from_secs(1);
+/// How many failed attempts are remembered by their root cause.
+const FAILURES: usize = 32;
+const EVENTS: usize = 64;
+/// Tokens of epoll events that are no local ranks.
+const INBOX: u64 = u64::MAX;
+const WATCHER: u64 = u64::MAX - 1;
+
+/// Runs a spec to its end, whatever happens: a panic becomes an agent error.
+pub fn to_its_end(spec: &Spec, checked: &Checked, inbox: &Inbox, shared: &Shared, host: Host) -> RunReport {
+    match catch_unwind(AssertUnwindSafe(|| Run::new(spec, checked, inbox, shared, host)?.run())) {
+        Ok(Ok(report)) => report,
+        Ok(Err(error)) => without_attempt(spec, error),
+        Err(panic) => without_attempt(spec, Error::Internal { what: panic_text(&*panic) }),
+    }
+}
+
+/// The report of a run that ended before, or because, its machinery failed.
+fn without_attempt(spec: &Spec, error: Error) -> RunReport {
+    let end = if matches!(error, Error::Internal { .. }) { End::AgentError } else { End::StartError };
+    let attempt = Attempt::new(0, &ranks::single(spec.local_world_size));
+    let workers = attempt.workers.iter().map(|worker| Reporter::bare(worker, 0)).collect();
+    finished(RunReport {
+        end,
+        state: GroupState::Failed,
+        restarts: 0,
+        signal: 0,
+        errno: errno_of(&error),
+        message: c_string_lossy(error.to_string().as_bytes()),
+        summary: Default::default(),
+        run_dir: Default::default(),
+        workers,
+        root_cause: None,
+        failures: Vec::new(),
+    })
+}
+
+fn finished(mut report: RunReport) -> RunReport {
+    report.summary = c_string_lossy(summary::text(&report).as_bytes());
+    report
+}
+
+fn errno_of(error: &Error) -> i32 {
+    if let Error::System { errno, .. } = error { *errno } else { 0 }
+}
+
+struct Run<'a> {
+    spec: &'a Spec,
+    checked: &'a Checked,
+    inbox: &'a Inbox,
+    shared: &'a Shared,
+    host: Host,
+    ranks: Vec<Rank>,
+    run_id: Vec<u8>,
+    hostname: Vec<u8>,
+    epoll: Epoll,
+    supervisor: Supervisor,
+    actions: VecDeque<Action>,
+    attempt: Option<Attempt>,
+    launcher: Launcher,
+    /// After `attempt`: a panic drops the workers while they are still watched.
+    watcher: Option<Watcher>,
+    run_dir: Option<RunDir>,
+    output: Option<Output>,
+    /// Keeps MASTER_PORT from being given away while an attempt runs.
+    port: Option<OwnedFd>,
+    oom: Option<OomKills>,
+    stop_told: bool,
+    hurry_told: bool,
+    /// Why the run cannot go on, for a start error or agent error.
+    error: Option<Error>,
+    workers: Vec<WorkerReport>,
+    failures: Vec<WorkerReport>,
+    end: Option<End>,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        spec: &'a Spec,
+        checked: &'a Checked,
+        inbox: &'a Inbox,
+        shared: &'a Shared,
+        host: Host,
+    ) -> Result<Run<'a>, Error> {
+        let failed = |what: &'static str| move |errno: Errno| Error::system(what, errno as i32);
+        let output = Output::is_needed(spec).then(|| Output::start(spec)).transpose();
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed("cannot make an epoll"))?;
+        let epoll = Epoll(above_stdio(epoll.0).map_err(failed("cannot make an epoll"))?);
+        epoll
+            .add(inbox, EpollEvent::new(EpollFlags::EPOLLIN, INBOX))
+            .map_err(failed("cannot watch requests"))?;
+        let launcher = Launcher::new(spec, host.working_dir.clone())
+            .map_err(failed("cannot prepare to start workers"))?;
+        let (supervisor, actions) = Supervisor::new(Policy {
+            max_restarts: spec.max_restarts,
+            restart_backoff: spec.restart_backoff,
+            min_uptime: spec.min_uptime,
+            no_restart_exit_codes: spec.no_restart_exit_codes.clone(),
+            stop: spec.stop_signals,
+            shutdown_timeout: checked.shutdown_timeout,
+            give_up_after: GIVE_UP_AFTER,
+        });
+        Ok(Run {
+            spec,
+            checked,
+            inbox,
+            shared,
+            host,
+            ranks: ranks::single(spec.local_world_size),
+            run_id: spec.run_id.clone().unwrap_or_else(|| b"none".to_vec()),
+            hostname: hostname(),
+            epoll,
+            supervisor,
+            actions: actions.into(),
+            attempt: None,
+            launcher,
+            watcher: None,
+            run_dir: None,
+            output: output.map_err(failed("cannot start the output thread"))?,
+            port: None,
+            oom: None,
+            stop_told: false,
+            hurry_told: false,
+            error: None,
+            workers: Vec::new(),
+            failures: Vec::new(),
+            end: None,
+        })
+    }
+
+    fn run(mut self) -> Result<RunReport, Error> {
+        for name in &self.spec.unknown_signals {
+            self.log(Level::Warning, || format!("no signal is called {name}: it is left out of the list"));
+        }
+        self.start_watcher();
+        loop {
+            self.act();
+            if let Some(end) = self.end {
+                return Ok(self.finish(end));
+            }
+            self.wait_for_events();
+        }
+    }
+
+    fn log(&self, level: Level, text: impl FnOnce() -> String) {
+        if let (Some(output), Some(_)) = (&self.output, &self.spec.log_callback) {
+            output.log(level, text());
+        }
+    }
+
+    /// Tells the supervisor, and queues what it says.
+    fn tell(&mut self, event: Event) {
+        let actions = self.supervisor.step(event, monotonic());
+        self.actions.extend(actions);
+    }
+
+    fn act(&mut self) {
+        while let Some(action) = self.actions.pop_front() {
+            match action {
+                Action::Start { attempt } => self.start(attempt),
+                Action::Signal(signal) => self.stop_workers(signal),
+                Action::Kill => self.stop_workers(libc::SIGKILL),
+                Action::GiveUp => {
+                    for pid in self.attempt.as_mut().map(Attempt::give_up).unwrap_or_default() {
+                        self.log(Level::Error, || {
+                            format!("PID {pid} is still there after SIGKILL: given up")
+                        });
+                    }
+                }
+                Action::EndAttempt { succeeded } => self.end_attempt(succeeded),
+                Action::Finish(end) => self.end = Some(end),
+            }
+        }
+    }
+
+    // ---- starting
+
+    fn start_watcher(&mut self) {
+        let (nursery, report) = self.launcher.for_watcher();
+        let started = Watcher::start(nursery, self.spec.local_world_size, report);
+        match started {
+            Ok(watcher) => {
+                let _ = self.epoll.add(watcher.pidfd(), EpollEvent::new(EpollFlags::EPOLLIN, WATCHER));
+                self.watcher = Some(watcher);
+            }
+            Err(errno) => self.log(Level::Warning, || {
+                format!(
+                    "no watcher ({}): if this host is killed, descendants of workers may outlive it",
+                    errno.desc()
+                )
+            }),
+        }
+    }
+
+    fn start(&mut self, number: u32) {
+        self.log(Level::Info, || {
+            format!("attempt {number}: starting {} workers", self.spec.local_world_size)
+        });
+        self.attempt = Some(Attempt::new(number, &self.ranks));
+        self.publish(GroupState::Init);
+        match self.start_workers(number) {
+            Ok(()) if self.supervisor.is_starting() => {
+                self.tell(Event::Started);
+                if self.supervisor.is_running() {
+                    self.publish(GroupState::Healthy);
+                }
+            }
+            Ok(()) => {}
+            Err(error) => {
+                self.log(Level::Error, || error.to_string());
+                self.error.get_or_insert(error);
+                self.tell(Event::StartFailed);
+            }
+        }
+        self.oom = Some(OomKills::watch());
+    }
+
+    /// Starts workers until all run, one cannot be started, or a stop comes in between.
+    fn start_workers(&mut self, number: u32) -> Result<(), Error> {
+        self.take_requests();
+        if !self.supervisor.is_starting() {
+            return Ok(());
+        }
+        if self.run_dir.is_none() {
+            let working_dir = self.host.working_dir.clone().unwrap_or_default();
+            self.run_dir = RunDir::create(self.spec, self.checked, &self.run_id, &working_dir)?;
+        }
+        if let Some(run_dir) = &self.run_dir {
+            run_dir.make_attempt(number)?;
+        }
+        let (port, master_port) = reserve_port(self.spec.master_port)?;
+        self.port = Some(port);
+        let job = Job {
+            run_id: self.run_id.clone(),
+            hostname: self.hostname.clone(),
+            master_addr: self.spec.master_addr.clone().unwrap_or_else(|| b"127.0.0.1".to_vec()),
+            master_port,
+            attempt: number,
+        };
+        let plan = Plan::new(self.spec, job, &self.host.env);
+        let reset = Reset::for_children();
+        for index in 0..self.ranks.len() {
+            self.take_requests();
+            if !self.supervisor.is_starting() {
+                return Ok(());
+            }
+            self.start_worker(&plan, reset, number, index)?;
+        }
+        Ok(())
+    }
+
+    fn start_worker(&mut self, plan: &Plan, reset: Reset, number: u32, index: usize) -> Result<(), Error> {
+        let rank = self.ranks[index];
+        let files = match &self.run_dir {
+            None => WorkerFiles::default(),
+            Some(run_dir) => {
+                run_dir.make_worker(number, index, self.spec.file_streams(index), self.spec.merge_stderr)?
+            }
+        };
+        let born =
+            self.launcher.launch(self.spec, plan, &rank, number, (self.run_dir.as_ref(), &files), reset)?;
+        if let Some(watcher) = &self.watcher {
+            watcher.note(index, born.child.pid);
+        }
+        let pid = born.child.pid;
+        let Some(attempt) = &mut self.attempt else { return Ok(()) };
+        attempt.born(index, born);
+        attempt.workers[index].files = files;
+        self.tell(Event::Born);
+        let attempt = self.attempt.as_ref();
+        if let Some(pidfd) = attempt.and_then(|attempt| attempt.pidfd(index)) {
+            self.epoll
+                .add(pidfd, EpollEvent::new(EpollFlags::EPOLLIN, index as u64))
+                .map_err(|errno| Error::system("cannot watch a worker", errno as i32))?;
+        }
+        self.log(Level::Debug, || format!("rank {} is PID {pid}", rank.global));
+        self.update_snapshot(index, pid, Outcome::Running);
+        self.follow(plan, index, number);
+        Ok(())
+    }
+
+    /// Has the worker's streams followed to the console or the host, if that is wanted.
+    fn follow(&self, plan: &Plan, index: usize, number: u32) {
+        let (Some(output), Some(attempt), Some(run_dir)) = (&self.output, &self.attempt, &self.run_dir)
+        else {
+            return;
+        };
+        let worker = &attempt.workers[index];
+        let shown = self.spec.console_streams(index);
+        let streams = [
+            (Streams::STDOUT, &worker.files.stdout, &self.spec.stdout_filters, "filtered_stdout.log"),
+            (Streams::STDERR, &worker.files.stderr, &self.spec.stderr_filters, "filtered_stderr.log"),
+        ];
+        for (which, path, filters, filtered) in streams {
+            let Some(path) = path else { continue };
+            let to_console = shown.has(which);
+            if !to_console && filters.is_empty() {
+                continue;
+            }
+            output.follow(Stream {
+                local_rank: index,
+                attempt: number,
+                which,
+                path: path.clone(),
+                prefix: plan.macros(&worker.rank).expand(&self.checked.log_prefix_template),
+                to_console,
+                filtered: (!filters.is_empty()).then(|| run_dir.attempt_dir(number).join(filtered)),
+            });
+        }
+    }
+
+    // ---- events
+
+    fn wait_for_events(&mut self) {
+        let timeout = match self.supervisor.deadline() {
+            None => EpollTimeout::NONE,
+            Some(deadline) => {
+                let left = deadline.saturating_sub(monotonic());
+                let milliseconds = left.as_micros().div_ceil(1000).min(i32::MAX as u128) as i32;
+                EpollTimeout::try_from(milliseconds).unwrap_or(EpollTimeout::ZERO)
+            }
+        };
+        let mut events = [EpollEvent::empty(); EVENTS];
+        // Signals are blocked in this thread, so the only error is one that a retry ends.
+        let count = self.epoll.wait(&mut events, timeout).unwrap_or(0);
+        for event in &events[..count] {
+            match event.data() {
+                INBOX => self.take_requests(),
+                WATCHER => self.replace_watcher(),
+                index => self.look(index as usize),
+            }
+            self.act();
+            if self.end.is_some() {
+                return;
+            }
+        }
+        if self.supervisor.deadline().is_some_and(|deadline| deadline <= monotonic()) {
+            self.tell(Event::Deadline);
+        }
+    }
+
+    fn take_requests(&mut self) {
+        let passed: Vec<i32> = self.inbox.take_passed().collect();
+        if let Some(signal) = self.inbox.stop_requested()
+            && !std::mem::replace(&mut self.stop_told, true)
+        {
+            self.log(Level::Info, || format!("{}: stopping the workers", stop_text(signal)));
+            self.tell(Event::Stop { signal });
+        }
+        if self.inbox.in_a_hurry() && !std::mem::replace(&mut self.hurry_told, true) {
+            self.log(Level::Info, || "a second interrupt: killing the workers".into());
+            self.tell(Event::Hurry);
+        }
+        if let Some(attempt) = &self.attempt {
+            passed.into_iter().for_each(|signal| attempt.pass(signal));
+        }
+    }
+
+    fn look(&mut self, index: usize) {
+        let Some(attempt) = &mut self.attempt else { return };
+        if !attempt.look(index) {
+            return;
+        }
+        // Before it is closed: a sibling inside exec may hold a copy, and epoll would report it for ever.
+        if let Some(pidfd) = attempt.pidfd(index) {
+            let _ = self.epoll.delete(pidfd);
+        }
+        let worker = &attempt.workers[index];
+        let (rank, pid, outcome, cause) = (worker.rank, worker.pid, worker.outcome(), worker.cause());
+        let likely_failed = matches!(cause, Cause::OwnFailure | Cause::Lost);
+        if let Some(error) = worker.channel.as_ref().and_then(|_| self.launcher.start_error(self.spec, index))
+        {
+            self.error.get_or_insert(error);
+            self.tell(Event::StartFailed);
+        }
+        self.tell(match outcome {
+            Outcome::Lost => Event::Lost,
+            Outcome::Exited { code } => Event::Exited { success: cause == Cause::Success, code: Some(code) },
+            _ => Event::Exited { success: false, code: None },
+        });
+        if !likely_failed {
+            self.log(Level::Debug, || format!("rank {} (PID {pid}) ended", rank.global));
+        } else {
+            self.log(Level::Warning, || {
+                format!("rank {} failed: {}", rank.global, message_of(outcome, cause, pid, false))
+            });
+        }
+        self.update_snapshot(index, pid, outcome);
+    }
+
+    /// Somebody killed the watcher: another one takes its place, with what it has to know.
+    fn replace_watcher(&mut self) {
+        if let Some(watcher) = self.watcher.take() {
+            let _ = self.epoll.delete(watcher.pidfd());
+        }
+        self.log(Level::Warning, || "the watcher process was killed by somebody: starting another".into());
+        self.start_watcher();
+        if let (Some(watcher), Some(attempt)) = (&self.watcher, &self.attempt) {
+            for (slot, worker) in attempt.workers.iter().enumerate() {
+                watcher.note(slot, worker.pid);
+            }
+        }
+    }
+
+    // ---- stopping
+
+    fn stop_workers(&mut self, signal: i32) {
+        let Some(attempt) = &mut self.attempt else { return };
+        let refused = attempt.stop(signal);
+        self.publish(GroupState::Stopped);
+        self.log(Level::Info, || format!("sent {} to the workers", Signal(signal)));
+        for (pid, errno) in refused {
+            self.log(Level::Warning, || format!("PID {pid} cannot be signalled: {}", errno.desc()));
+        }
+    }
+
+    fn end_attempt(&mut self, succeeded: bool) {
+        let Some(mut attempt) = self.attempt.take() else { return };
+        let kill = !succeeded || self.spec.kill_group_on_success;
+        for group in attempt.end(kill, EMPTY_GROUPS_WITHIN, self.spec.monitor_interval) {
+            self.log(Level::Warning, || {
+                format!("somebody in process group {group} is still there after SIGKILL")
+            });
+        }
+        if let Some(watcher) = &self.watcher {
+            for slot in 0..attempt.workers.len() {
+                watcher.note(slot, 0);
+            }
+        }
+        self.port = None;
+        if let Some(output) = &self.output {
+            output.close(attempt.number);
+        }
+        let reporter = Reporter { spec: self.spec, oom: self.oom.take() };
+        let reports: Vec<WorkerReport> =
+            attempt.workers.iter().map(|worker| reporter.report(worker, attempt.number, succeeded)).collect();
+        if let (false, Some(root)) = (succeeded, root_cause(&reports)) {
+            if self.failures.len() == FAILURES {
+                self.failures.remove(0);
+            }
+            self.log(Level::Info, || {
+                format!("attempt {} failed: {}", attempt.number, summary::line(&reports[root]))
+            });
+            self.failures.push(reports[root].certificate());
+        }
+        if let Some(run_dir) = &self.run_dir {
+            run_dir.tidy_attempt(attempt.number, attempt.workers.len());
+        }
+        self.workers = reports;
+    }
+
+    fn finish(mut self, end: End) -> RunReport {
+        self.watcher = None;
+        // A stop that came before the first worker leaves no attempt behind.
+        let attempt = Attempt::new(self.supervisor.attempt(), &self.ranks);
+        if self.workers.is_empty() {
+            self.workers =
+                attempt.workers.iter().map(|worker| Reporter::bare(worker, attempt.number)).collect();
+        }
+        let root_cause = root_cause(&self.workers);
+        let message = self.message(end, root_cause);
+        if let (End::WorkerFailure, Some(root), Some(to)) = (end, root_cause, &self.host.error_file) {
+            self.hand_on(&self.workers[root], to);
+        }
+        let kept = self.run_dir.as_ref().filter(|run_dir| run_dir.tidy());
+        let run_dir =
+            kept.map_or_else(Default::default, |run_dir| c_string_lossy(path_bytes(run_dir.path())));
+        let lost = self.workers.iter().any(|worker| worker.outcome == Outcome::Lost);
+        let state = match GroupState::from(end) {
+            GroupState::Unknown if !lost => GroupState::Failed,
+            state => state,
+        };
+        self.publish(state);
+        if let Some(output) = self.output.take() {
+            output.finish(self.checked.shutdown_timeout);
+        }
+        self.host.handlers = None;
+        finished(RunReport {
+            end,
+            state,
+            restarts: self.supervisor.attempt(),
+            signal: if end == End::Interrupted { self.inbox.stop_requested().unwrap_or(0) } else { 0 },
+            errno: self.error.as_ref().map_or(0, errno_of),
+            message: c_string_lossy(message.as_bytes()),
+            summary: Default::default(),
+            run_dir,
+            workers: std::mem::take(&mut self.workers),
+            root_cause,
+            failures: std::mem::take(&mut self.failures),
+        })
+    }
+
+    /// Why the run ended, on one line.
+    fn message(&self, end: End, root_cause: Option<usize>) -> String {
+        let root = root_cause.map(|root| summary::line(&self.workers[root]));
+        match end {
+            End::Succeeded => String::new(),
+            End::Interrupted => stop_text(self.inbox.stop_requested().unwrap_or(0)),
+            End::WorkerFailure => {
+                let mut text = root.unwrap_or_else(|| "a worker failed".into());
+                match self.supervisor.no_restart() {
+                    Some(NoRestart::CrashLoop) => {
+                        text += &format!(
+                            "; crash loop: it failed within the minimum up-time of {:?}, no further restart",
+                            self.spec.min_uptime
+                        );
+                    }
+                    Some(NoRestart::ExitCode(code)) => {
+                        text += &format!("; exit code {code} is not restarted")
+                    }
+                    Some(NoRestart::Stuck) => text += "; a worker could not be killed, no restart beside it",
+                    None => {}
+                }
+                text
+            }
+            End::StartError | End::AgentError => {
+                let why =
+                    self.error.as_ref().map(Error::to_string).or(root).unwrap_or_else(|| "unknown".into());
+                match self.supervisor.attempt() {
+                    0 => why,
+                    attempt => format!("in attempt {attempt}: {why}"),
+                }
+            }
+        }
+    }
+
+    /// Gives the root cause to this process's own parent agent.
+    fn hand_on(&self, root: &WorkerReport, to: &Path) {
+        let Some(raw) = &root.error_data else { return };
+        if let Ok(old) = std::fs::read_to_string(to) {
+            self.log(Level::Warning, || format!("{} is replaced; it held: {old}", to.display()));
+        }
+        let contents = error_file::Contents {
+            message: root.message.to_string_lossy().into_owned(),
+            raw: raw.clone(),
+            ..Default::default()
+        };
+        if let Err(error) = error_file::hand_on(&contents, root.exit_code(), to) {
+            self.log(Level::Warning, || format!("{} cannot be written: {error}", to.display()));
+        }
+    }
+
+    // ---- what others see
+
+    fn publish(&self, state: GroupState) {
+        let mut snapshot = self.shared.snapshot.lock();
+        if state == GroupState::Init {
+            let never = |worker: &mut crate::report::SnapshotWorker| {
+                (worker.pid, worker.outcome) = (0, Outcome::NeverStarted)
+            };
+            snapshot.workers.iter_mut().for_each(never);
+        }
+        let Snapshot { state: now, attempt, .. } = &mut *snapshot;
+        (*now, *attempt) = (state, self.supervisor.attempt());
+    }
+
+    fn update_snapshot(&self, index: usize, pid: i32, outcome: Outcome) {
+        let worker = &mut self.shared.snapshot.lock().workers[index];
+        (worker.pid, worker.outcome) = (pid, outcome);
+    }
+}
+
+fn stop_text(signal: i32) -> String {
+    match signal {
+        0 => "stopped by request".into(),
+        signal => format!("stopped by {}", Signal(signal)),
+    }
+}
+
+fn path_bytes(path: &Path) -> &[u8] {
+    use std::os::unix::ffi::OsStrExt;
+    path.as_os_str().as_bytes()
+}
+
+/// A port for MASTER_PORT, kept by a bound socket that does not listen: the kernel gives it to nobody
+/// who asks for a free one, and rank 0 can still listen there (both have SO_REUSEADDR).
+fn reserve_port(wanted: u16) -> Result<(OwnedFd, u16), Error> {
+    let any_v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, wanted));
+    let any_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, wanted));
+    let reserved = reserve(AddressFamily::Inet6, any_v6).or_else(|errno| match errno {
+        // A host without IPv6.
+        Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL => reserve(AddressFamily::Inet, any_v4),
+        errno => Err(errno),
+    });
+    reserved.map_err(|errno| {
+        let what =
+            if wanted == 0 { "no free port for MASTER_PORT".into() } else { format!("master_port {wanted}") };
+        Error::system(what, errno as i32)
+    })
+}
+
+fn reserve(family: AddressFamily, address: SocketAddr) -> Result<(OwnedFd, u16), Errno> {
+    let socket = above_stdio(socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?)?;
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    if family == AddressFamily::Inet6 {
+        setsockopt(&socket, sockopt::Ipv6V6Only, &false)?;
+    }
+    use std::os::fd::AsRawFd;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    let bound: SockaddrStorage = getsockname(socket.as_raw_fd())?;
+    let port =
+        bound.as_sockaddr_in6().map(|v6| v6.port()).or_else(|| bound.as_sockaddr_in().map(|v4| v4.port()));
+    Ok((socket, port.unwrap_or(address.port())))
+}
+
+/// Makes reports of dead workers.
+struct Reporter<'a> {
+    spec: &'a Spec,
+    oom: Option<OomKills>,
+}
+
+impl Reporter<'_> {
+    fn bare(worker: &Worker, attempt: u32) -> WorkerReport {
+        let ended = worker.ended;
+        let path = |path: &Option<std::path::PathBuf>| {
+            path.as_ref().map_or_else(Default::default, |path| c_string_lossy(path_bytes(path)))
+        };
+        WorkerReport {
+            rank: worker.rank,
+            pid: worker.pid,
+            outcome: worker.outcome(),
+            cause: worker.cause(),
+            likely_oom: false,
+            order: ended.and_then(|ended| ended.order),
+            attempt,
+            start_ns: worker.start_ns,
+            end_ns: ended.map_or(0, |ended| ended.end_ns),
+            end_unix_ns: ended.map_or(0, |ended| ended.end_unix_ns),
+            usage: ended.map_or_else(Usage::default, |ended| ended.usage),
+            value: None,
+            message: Default::default(),
+            call_stack: Default::default(),
+            error_timestamp: 0,
+            error_data: None,
+            error_file: Default::default(),
+            stderr_tail: vec![0],
+            stdout_log: path(&worker.files.stdout),
+            stderr_log: path(&worker.files.stderr),
+        }
+    }
+
+    fn report(&self, worker: &Worker, attempt: u32, succeeded: bool) -> WorkerReport {
+        let mut report = Self::bare(worker, attempt);
+        if report.cause == Cause::Success {
+            if let (true, Some(channel)) = (succeeded, &worker.channel) {
+                match channel.value() {
+                    Ok(value) => report.value = value,
+                    Err(errno) => {
+                        let text = format!("the value cannot be mapped: {}", errno.desc());
+                        report.message = c_string_lossy(text.as_bytes());
+                    }
+                }
+            }
+            return report;
+        }
+        report.likely_oom = report.cause == Cause::OwnFailure
+            && report.signal() == libc::SIGKILL
+            && self.oom.as_ref().is_some_and(OomKills::any);
+        let text = message_of(report.outcome, report.cause, report.pid, report.likely_oom);
+        report.message = c_string_lossy(text.as_bytes());
+        if let Some(path) = &worker.files.error
+            && worker.pid != 0
+            && let Some(contents) = error_file::read(path)
+        {
+            if !contents.message.is_empty() {
+                report.message = c_string_lossy(contents.message.as_bytes());
+            }
+            report.call_stack = c_string_lossy(contents.call_stack.as_bytes());
+            report.error_timestamp = contents.timestamp;
+            report.error_data = Some(contents.raw);
+            report.error_file = c_string_lossy(path_bytes(path));
+        }
+        if report.cause != Cause::StoppedByAgent {
+            let file = if self.spec.merge_stderr { &worker.files.stdout } else { &worker.files.stderr };
+            if let Some(path) = file {
+                report.stderr_tail = tail(path, self.spec.stderr_tail).unwrap_or_default();
+                report.stderr_tail.push(0);
+            }
+        }
+        report
+    }
+}
+
+/// The last `bytes` of a file, from the start of a line.
+fn tail(path: &Path, bytes: usize) -> std::io::Result<Vec<u8>> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = std::fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    let from = length.saturating_sub(bytes as u64);
+    file.seek(SeekFrom::Start(from))?;
+    let mut tail = Vec::new();
+    file.take(bytes as u64).read_to_end(&mut tail)?;
+    if from > 0
+        && let Some(end) = memchr::memchr(b'\n', &tail)
+        && end + 1 < tail.len()
+    {
+        tail.drain(..=end);
+    }
+    Ok(tail)
+}

@@ -1,0 +1,90 @@
+//! What can go wrong in a call, as one closed enum with context.
+
+use std::any::Any;
+use std::ffi::CString;
+use std::fmt;
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Error {
+    /// A wrong argument of a C function: NULL, out of range.
+    Argument { what: String },
+    /// A field of the spec that cannot be.
+    Config { field: &'static str, value: String, want: String },
+    /// A call that does not fit the state of its handle.
+    State { what: &'static str },
+    /// A wait that ended before the run did.
+    Timeout,
+    /// A handle used in a forked copy of its process.
+    Forked { handle: &'static str },
+    /// A failed system call.
+    System { what: String, errno: i32 },
+    /// A defect of this library.
+    Internal { what: String },
+}
+
+impl Error {
+    pub fn config(field: &'static str, value: impl fmt::Display, want: impl Into<String>) -> Error {
+        Error::Config { field, value: value.to_string(), want: want.into() }
+    }
+
+    pub fn system(what: impl Into<String>, errno: i32) -> Error {
+        Error::System { what: what.into(), errno }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Argument { what } => write!(out, "argument error: {what}"),
+            Error::Config { field, value, want } => {
+                write!(out, "config error: {field} is {}: {want}", one_line(value))
+            }
+            Error::State { what } => write!(out, "{what}"),
+            Error::Timeout => write!(out, "the time-out passed, the run still goes on"),
+            Error::Forked { handle } => {
+                write!(out, "this {handle} belongs to the process this one was forked from")
+            }
+            Error::System { what, errno } => write!(out, "{what}: {}", errno_text(*errno)),
+            Error::Internal { what } => write!(out, "internal error: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// `ENOENT: No such file or directory`, as the field writes it.
+pub fn errno_text(errno: i32) -> String {
+    let known = nix::errno::Errno::from_raw(errno);
+    format!("{known:?}: {}", known.desc())
+}
+
+/// The text a panic carried.
+pub fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| text.to_string())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".into());
+    format!("internal error: {text}")
+}
+
+/// Text for C: bytes up to the first NUL.
+pub fn c_string_lossy(bytes: &[u8]) -> CString {
+    let end = memchr::memchr(0, bytes).unwrap_or(bytes.len());
+    CString::new(&bytes[..end]).unwrap_or_default()
+}
+
+/// A value as it may stand in a message: quoted where it has something that would break the line, cut
+/// where it is long.
+fn one_line(value: &str) -> String {
+    const LONG: usize = 200;
+    let mut text: String = value.chars().take(LONG).collect();
+    if text.len() < value.len() {
+        text.push('…');
+    }
+    if text.is_empty() || text.chars().any(|c| c.is_control() || c == ' ') {
+        format!("{text:?}")
+    } else {
+        text
+    }
+}

@@ -1,0 +1,33 @@
+//! Levels of log messages and the type of the host's log callback.
+
+use std::ffi::{c_char, c_void};
+
+use crate::logs::output::Level;
+
+/// How much a log message matters.
+#[repr(i32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ice_log_level {
+    /// The run cannot go on as asked.
+    ICE_LOG_ERROR = 1,
+    /// Something was done in another way than asked, or will be missed later.
+    ICE_LOG_WARNING = 2,
+    /// Steps of a run: attempts, failures, stops.
+    ICE_LOG_INFO = 3,
+    /// Details of each worker.
+    ICE_LOG_DEBUG = 4,
+}
+
+/// Takes one message of the library: `level` is an `ice_log_level`, `text` one line of UTF-8 without
+/// a newline, valid only during the call. Called from the agent's output thread, one call at a time
+/// for one agent, never after the run's result was handed out, and with no lock held. It may block or
+/// be slow: workers and restarts do not wait for it. It must return: `ice_agent_free()` waits for it.
+/// It must not call `ice_agent_free()` of its own agent.
+pub type ice_log_fn = Option<extern "C" fn(user_data: *mut c_void, level: i32, text: *const c_char)>;
+
+const _: () = assert!(
+    ice_log_level::ICE_LOG_ERROR as i32 == Level::Error as i32
+        && ice_log_level::ICE_LOG_WARNING as i32 == Level::Warning as i32
+        && ice_log_level::ICE_LOG_INFO as i32 == Level::Info as i32
+        && ice_log_level::ICE_LOG_DEBUG as i32 == Level::Debug as i32
+);

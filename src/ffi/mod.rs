@@ -1,0 +1,63 @@
+//! The C ABI: check, convert, call, guard. One file per noun of the header; `include/ice.h` is made
+//! from these files.
+
+#![allow(non_camel_case_types)] // the names are C's
+
+mod agent;
+mod log;
+mod result;
+mod snapshot;
+mod spec;
+mod status;
+mod worker;
+
+use std::ffi::{CStr, c_char};
+
+use crate::error::Error;
+
+/// A handle of the host, checked for NULL.
+fn handle<'a, T>(pointer: *const T, name: &str) -> Result<&'a T, Error> {
+    // SAFETY: the header says that handles come from this library and are not used after their free.
+    unsafe { pointer.as_ref() }.ok_or_else(|| null(name))
+}
+
+/// A place to write an output to, checked for NULL.
+fn output<'a, T>(pointer: *mut T, name: &str) -> Result<&'a mut T, Error> {
+    // SAFETY: the header says that outputs point to writable memory of their type.
+    unsafe { pointer.as_mut() }.ok_or_else(|| null(name))
+}
+
+/// The bytes of a NUL-terminated string.
+fn text<'a>(pointer: *const c_char, name: &str) -> Result<&'a [u8], Error> {
+    if pointer.is_null() {
+        return Err(null(name));
+    }
+    // SAFETY: not NULL, and the header says that strings are NUL-terminated.
+    Ok(unsafe { CStr::from_ptr(pointer) }.to_bytes())
+}
+
+/// The same where only UTF-8 makes sense: lists and numbers.
+fn utf8<'a>(pointer: *const c_char, name: &'static str) -> Result<&'a str, Error> {
+    let bytes = text(pointer, name)?;
+    std::str::from_utf8(bytes)
+        .map_err(|_| Error::config(name, String::from_utf8_lossy(bytes), "must be plain text"))
+}
+
+/// Bytes by pointer and length; NULL is fine for length 0.
+fn bytes<'a>(pointer: *const c_char, length: usize, name: &str) -> Result<&'a [u8], Error> {
+    if length == 0 {
+        return Ok(&[]);
+    }
+    if pointer.is_null() {
+        return Err(null(name));
+    }
+    if length > isize::MAX as usize {
+        return Err(Error::Argument { what: format!("the length of {name} is larger than memory") });
+    }
+    // SAFETY: not NULL, and the header says that `length` bytes are readable there.
+    Ok(unsafe { std::slice::from_raw_parts(pointer.cast(), length) })
+}
+
+fn null(name: &str) -> Error {
+    Error::Argument { what: format!("{name} is NULL") }
+}

@@ -1,0 +1,91 @@
+//! `ice_snapshot`: the worker group at one moment.
+
+use super::handle;
+use super::result::{ice_outcome, ice_state};
+use super::status::guard_value;
+use crate::error::Error;
+use crate::report::Snapshot;
+
+/// The worker group at one moment, made by `ice_agent_snapshot()`. It never changes; any thread may
+/// read it.
+pub struct ice_snapshot {
+    snapshot: Snapshot,
+    workers: Vec<ice_worker_info>,
+}
+
+/// One worker of a snapshot.
+#[repr(C)]
+pub struct ice_worker_info {
+    /// RANK.
+    pub global_rank: i32,
+    /// LOCAL_RANK.
+    pub local_rank: i32,
+    /// ROLE_RANK.
+    pub role_rank: i32,
+    /// Its process, 0 before it was started. Once the outcome is not ICE_OUTCOME_RUNNING the number may
+    /// belong to another process.
+    pub pid: i32,
+    /// ICE_OUTCOME_RUNNING, or how it ended.
+    pub outcome: ice_outcome,
+}
+
+impl ice_snapshot {
+    pub(super) fn into_raw(snapshot: Snapshot) -> *mut ice_snapshot {
+        let workers = snapshot
+            .workers
+            .iter()
+            .map(|worker| ice_worker_info {
+                global_rank: worker.rank.global as i32,
+                local_rank: worker.rank.local as i32,
+                role_rank: worker.rank.role as i32,
+                pid: worker.pid,
+                outcome: worker.outcome.into(),
+            })
+            .collect();
+        Box::into_raw(Box::new(ice_snapshot { snapshot, workers }))
+    }
+}
+
+/// The state of the group. Along a run it only moves INIT -> HEALTHY -> STOPPED -> INIT (a restart) and
+/// to one of SUCCEEDED, FAILED, STOPPED, UNKNOWN, where it stays. ICE_STATE_UNKNOWN for NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_snapshot_state(snapshot: *const ice_snapshot) -> ice_state {
+    guard_value(ice_state::ICE_STATE_UNKNOWN, || Ok(handle(snapshot, "snapshot")?.snapshot.state.into()))
+}
+
+/// The attempt the group is in: 0 for the first, as TORCHELASTIC_RESTART_COUNT. -1 for NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_snapshot_attempt(snapshot: *const ice_snapshot) -> i32 {
+    guard_value(-1, || Ok(handle(snapshot, "snapshot")?.snapshot.attempt as i32))
+}
+
+/// How many workers the snapshot lists: the local world size. 0 for NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_snapshot_worker_count(snapshot: *const ice_snapshot) -> usize {
+    guard_value(0, || Ok(handle(snapshot, "snapshot")?.workers.len()))
+}
+
+/// One worker, by local rank. Borrowed: valid until the snapshot is freed. NULL if `local_rank` is out
+/// of range.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_snapshot_worker(
+    snapshot: *const ice_snapshot,
+    local_rank: usize,
+) -> *const ice_worker_info {
+    guard_value(std::ptr::null(), || {
+        handle(snapshot, "snapshot")?
+            .workers
+            .get(local_rank)
+            .map(std::ptr::from_ref)
+            .ok_or_else(|| Error::Argument { what: format!("there is no local rank {local_rank}") })
+    })
+}
+
+/// Frees a snapshot. NULL is fine.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_snapshot_free(snapshot: *mut ice_snapshot) {
+    if !snapshot.is_null() {
+        // SAFETY: the header says that a snapshot comes from `ice_agent_snapshot` and is freed once.
+        drop(unsafe { Box::from_raw(snapshot) });
+    }
+}

@@ -1,0 +1,703 @@
+//! `ice_spec`: what to run, written down by builder functions.
+
+use std::ffi::{c_char, c_void};
+
+use super::log::ice_log_fn;
+use super::status::{guard, ice_status};
+use super::worker::ice_worker_fn;
+use super::{bytes, output, text, utf8};
+use crate::error::Error;
+use crate::spec::streams::{LocalRanks, StreamMap};
+use crate::spec::{self, Callback, EnvEdit, HostPointer, LogCallback, OutputCallback, Spec, Stdin};
+
+/// What to run and how, written down with the functions `ice_spec_*`. Every value is copied before
+/// the function returns. A function that refuses its value returns ICE_ERROR_CONFIG, leaves the field
+/// as it was, and the spec remembers the first refusal: `ice_agent_new()` repeats it, so it is enough
+/// to check there.
+///
+/// One spec may make any number of agents; each takes its own copy. A spec is not locked: one thread
+/// at a time. Unless a function says otherwise it gives ICE_ERROR_ARGUMENT for a NULL pointer and
+/// ICE_ERROR_CONFIG for a value it does not take.
+pub struct ice_spec {
+    spec: Spec,
+}
+
+impl ice_spec {
+    pub(super) fn get(&self) -> &Spec {
+        &self.spec
+    }
+}
+
+fn edit(spec: *mut ice_spec, change: impl FnOnce(&mut Spec) -> Result<(), Error>) -> ice_status {
+    guard(|| output(spec, "spec")?.spec.edit(change))
+}
+
+/// Makes a spec with all fields at their defaults and writes it to `*out`. The caller owns it and
+/// frees it with `ice_spec_free()`.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_new(out: *mut *mut ice_spec) -> ice_status {
+    guard(|| {
+        *output(out, "out")? = Box::into_raw(Box::new(ice_spec { spec: Spec::default() }));
+        Ok(())
+    })
+}
+
+/// Frees a spec. NULL is fine. Agents made from it are not touched.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_free(spec: *mut ice_spec) {
+    if !spec.is_null() {
+        // SAFETY: the header says that a spec comes from `ice_spec_new` and is freed once.
+        drop(unsafe { Box::from_raw(spec) });
+    }
+}
+
+/// The role of the workers: ROLE_NAME in their environment, byte for byte. Not empty; any bytes but
+/// NUL. Default `"default"` (torchrun `--role`).
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_role(spec: *mut ice_spec, role: *const c_char) -> ice_status {
+    edit(spec, |spec| {
+        spec.role = spec::not_empty("role", text(role, "role")?)?.to_vec();
+        Ok(())
+    })
+}
+
+/// How many workers this agent starts: 1 to 16384, default 1 (torchrun `--nproc-per-node`). Each
+/// worker costs the host one descriptor while it runs, two if it is a callback: see getrlimit(2),
+/// RLIMIT_NOFILE.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_local_world_size(spec: *mut ice_spec, size: i64) -> ice_status {
+    edit(spec, |spec| {
+        let size = spec::number("local_world_size", size, 1, spec::MAX_LOCAL_WORLD_SIZE)?;
+        spec.local_world_size = size as usize;
+        Ok(())
+    })
+}
+
+/// The program each worker runs: a path, or a name without a slash that is looked for in the PATH of
+/// *the worker's* environment (so a PATH set for one rank decides there), as execvp(3) does, but
+/// without its fall-back to a shell. Macros as in `ice_spec_add_arg()` are not replaced here. A spec
+/// has a program or a callback, not both.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_program(spec: *mut ice_spec, path: *const c_char) -> ice_status {
+    edit(spec, |spec| set_program(spec, text(path, "path")?))
+}
+
+/// `ice_spec_set_program()` for a path of `length` bytes that is not NUL-terminated. A NUL within is
+/// ICE_ERROR_CONFIG.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_program_bytes(
+    spec: *mut ice_spec,
+    path: *const c_char,
+    length: usize,
+) -> ice_status {
+    edit(spec, |spec| set_program(spec, bytes(path, length, "path")?))
+}
+
+fn set_program(spec: &mut Spec, path: &[u8]) -> Result<(), Error> {
+    spec.program = Some(spec::c_bytes("program", spec::not_empty("program", path)?)?);
+    Ok(())
+}
+
+/// Adds one argument after the program's name. It reaches the worker byte for byte, no shell reads
+/// it, but for these macros, which each attempt fills in: `${local_rank}`, `${rank}`, `${role_rank}`,
+/// `${group_rank}`, `${local_world_size}`, `${world_size}`, `${role_name}`, `${run_id}`,
+/// `${restart_count}`, `${hostname}`. Anything else, `$$` and `${other}` too, stays as it is.
+/// The kernel's limits hold at start: 128 KiB for one argument, a quarter of the stack limit for all
+/// (execve(2), E2BIG).
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_add_arg(spec: *mut ice_spec, arg: *const c_char) -> ice_status {
+    edit(spec, |spec| add_arg(spec, text(arg, "arg")?))
+}
+
+/// `ice_spec_add_arg()` for `length` bytes that are not NUL-terminated. A NUL within is
+/// ICE_ERROR_CONFIG.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_add_arg_bytes(
+    spec: *mut ice_spec,
+    arg: *const c_char,
+    length: usize,
+) -> ice_status {
+    edit(spec, |spec| add_arg(spec, bytes(arg, length, "arg")?))
+}
+
+/// Adds `count` arguments, as `ice_spec_add_arg()` does one. All or none are added.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_add_args(
+    spec: *mut ice_spec,
+    args: *const *const c_char,
+    count: usize,
+) -> ice_status {
+    edit(spec, |spec| {
+        let before = spec.args.len();
+        for index in 0..count {
+            if args.is_null() {
+                return Err(super::null("args"));
+            }
+            // SAFETY: the header says that `args` points to `count` strings.
+            let arg = unsafe { *args.add(index) };
+            let added = text(arg, "args").and_then(|arg| add_arg(spec, arg));
+            if let Err(error) = added {
+                spec.args.truncate(before);
+                return Err(error);
+            }
+        }
+        Ok(())
+    })
+}
+
+fn add_arg(spec: &mut Spec, arg: &[u8]) -> Result<(), Error> {
+    spec.args.push(spec::c_bytes("arg", arg)?);
+    Ok(())
+}
+
+/// Makes each worker a forked copy of this process that calls `function(worker, user_data)` and ends
+/// with what it returns. See `ice_worker_fn` for what the function may do. A spec has a program or a
+/// callback, not both; a callback takes no arguments.
+///
+/// Fork is safe here in a host with many threads: the child is made by the C library's fork(3), so
+/// malloc and stdio work in it; what other threads of the host held locked stays locked for ever in
+/// the child, and its pthread_atfork(3) handlers run. The price of fork grows with the memory the host
+/// has touched (some 25 ms per GiB); a program does not have that price.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_callback(
+    spec: *mut ice_spec,
+    function: ice_worker_fn,
+    user_data: *mut c_void,
+) -> ice_status {
+    edit(spec, |spec| {
+        let function = function.ok_or_else(|| super::null("function"))?;
+        // SAFETY: the types differ in how they name the opaque handle, and in that ours lets a C++
+        // exception through to the unwinder, which then aborts the worker.
+        let function =
+            unsafe { std::mem::transmute::<*const c_void, crate::spec::WorkerFn>(function as *const c_void) };
+        spec.callback = Some(Callback { function, user_data: HostPointer(user_data as usize) });
+        Ok(())
+    })
+}
+
+/// Sets a variable in the environment of every worker. Order: the host's environment as it is when
+/// the run starts, these changes in the order of their calls, those of `ice_spec_set_rank_env()`, and
+/// last what the agent sets itself: RANK, LOCAL_RANK, GROUP_RANK, ROLE_RANK, ROLE_NAME,
+/// LOCAL_WORLD_SIZE, WORLD_SIZE, GROUP_WORLD_SIZE, ROLE_WORLD_SIZE, MASTER_ADDR, MASTER_PORT,
+/// TORCHELASTIC_RESTART_COUNT, TORCHELASTIC_MAX_RESTARTS, TORCHELASTIC_RUN_ID,
+/// TORCHELASTIC_USE_AGENT_STORE, TORCHELASTIC_ERROR_FILE. To set or unset one of these here is
+/// ICE_ERROR_CONFIG, as is a name that is empty or has a `=`. TORCH_NCCL_ASYNC_ERROR_HANDLING becomes
+/// `1` where neither the host nor the spec has it.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_env(
+    spec: *mut ice_spec,
+    key: *const c_char,
+    value: *const c_char,
+) -> ice_status {
+    edit(spec, |spec| {
+        let change = set(text(key, "key")?, text(value, "value")?)?;
+        spec.env.push(change);
+        Ok(())
+    })
+}
+
+/// `ice_spec_set_env()` for bytes that are not NUL-terminated. A NUL within is ICE_ERROR_CONFIG.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_env_bytes(
+    spec: *mut ice_spec,
+    key: *const c_char,
+    key_length: usize,
+    value: *const c_char,
+    value_length: usize,
+) -> ice_status {
+    edit(spec, |spec| {
+        let change = set(bytes(key, key_length, "key")?, bytes(value, value_length, "value")?)?;
+        spec.env.push(change);
+        Ok(())
+    })
+}
+
+/// Takes a variable of the host out of the environment of every worker. Fine if it is not there.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_unset_env(spec: *mut ice_spec, key: *const c_char) -> ice_status {
+    edit(spec, |spec| {
+        let key = spec::env_key(text(key, "key")?)?;
+        spec.env.push(EnvEdit::Unset(key));
+        Ok(())
+    })
+}
+
+/// `ice_spec_set_env()` for the worker of one local rank. A rank that is not below local_world_size
+/// is ICE_ERROR_CONFIG from `ice_agent_new()`.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_rank_env(
+    spec: *mut ice_spec,
+    local_rank: i32,
+    key: *const c_char,
+    value: *const c_char,
+) -> ice_status {
+    edit(spec, |spec| {
+        let change = set(text(key, "key")?, text(value, "value")?)?;
+        rank_env(spec, local_rank, change)
+    })
+}
+
+/// `ice_spec_unset_env()` for the worker of one local rank.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_unset_rank_env(
+    spec: *mut ice_spec,
+    local_rank: i32,
+    key: *const c_char,
+) -> ice_status {
+    edit(spec, |spec| {
+        let key = spec::env_key(text(key, "key")?)?;
+        rank_env(spec, local_rank, EnvEdit::Unset(key))
+    })
+}
+
+fn set(key: &[u8], value: &[u8]) -> Result<EnvEdit, Error> {
+    spec::c_bytes("env", value)?;
+    Ok(EnvEdit::Set(spec::env_key(key)?, value.to_vec()))
+}
+
+fn rank_env(spec: &mut Spec, local_rank: i32, change: EnvEdit) -> Result<(), Error> {
+    let rank = spec::number("rank_env", i64::from(local_rank), 0, spec::MAX_LOCAL_WORLD_SIZE - 1)?;
+    spec.rank_env.entry(rank as usize).or_default().push(change);
+    Ok(())
+}
+
+/// Non-zero: workers start with nothing of the host's environment, only with what the spec sets and
+/// what the agent sets itself. A program without a slash is then looked for in a PATH that the spec
+/// sets, else in `/bin:/usr/bin`. Default 0.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_clean_env(spec: *mut ice_spec, on: i32) -> ice_status {
+    edit(spec, |spec| {
+        spec.clean_env = on != 0;
+        Ok(())
+    })
+}
+
+/// The directory workers start in. A relative path is taken from the host's working directory.
+/// Default: the host's. A directory that is missing is a start error with its errno.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_working_dir(spec: *mut ice_spec, path: *const c_char) -> ice_status {
+    edit(spec, |spec| {
+        let path = text(path, "path")?;
+        spec.working_dir = Some(spec::c_bytes("working_dir", spec::not_empty("working_dir", path)?)?);
+        Ok(())
+    })
+}
+
+/// What a worker's standard input is.
+#[repr(i32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ice_stdin {
+    /// `/dev/null` for all ranks: the default, as workers that share one input steal from each other.
+    ICE_STDIN_NULL = 0,
+    /// The host's for local rank 0, `/dev/null` for the others (as mpirun does).
+    ICE_STDIN_RANK0 = 1,
+    /// The host's for all ranks (as torchrun does).
+    ICE_STDIN_ALL = 2,
+}
+
+/// Chooses the standard input of workers, an `ice_stdin`. Default ICE_STDIN_NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_stdin(spec: *mut ice_spec, choice: i32) -> ice_status {
+    const NULL: i32 = ice_stdin::ICE_STDIN_NULL as i32;
+    const RANK0: i32 = ice_stdin::ICE_STDIN_RANK0 as i32;
+    const ALL: i32 = ice_stdin::ICE_STDIN_ALL as i32;
+    edit(spec, |spec| {
+        spec.stdin = match choice {
+            NULL => Stdin::Null,
+            RANK0 => Stdin::Rank0,
+            ALL => Stdin::All,
+            other => return Err(Error::config("stdin", other, "must be an ice_stdin: 0, 1 or 2")),
+        };
+        Ok(())
+    })
+}
+
+/// How often the whole group may be started again after a worker failed: 0 to 2147483647, default 3
+/// as torch's WorkerSpec (torchrun's own default is 0). 0 means exactly one attempt. Only worker
+/// failures use restarts up; start errors never do.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_max_restarts(spec: *mut ice_spec, count: i64) -> ice_status {
+    edit(spec, |spec| {
+        spec.max_restarts = spec::number("max_restarts", count, 0, spec::MAX_RESTARTS)? as u32;
+        Ok(())
+    })
+}
+
+/// Waits before a restart: `initial` seconds before the first, twice as long before each further one,
+/// never more than `maximum` seconds. Counted from the moment the last worker is gone. Both 0 to 1e9,
+/// `initial` not above `maximum`. Default: no wait. A stop ends the wait at once.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_restart_backoff(
+    spec: *mut ice_spec,
+    initial: f64,
+    maximum: f64,
+) -> ice_status {
+    edit(spec, |spec| {
+        let first = spec::seconds("restart_backoff", initial)?;
+        let most = spec::seconds("restart_backoff", maximum)?;
+        if first > most {
+            let want = format!("the initial wait must not be above the maximum, which is {maximum}");
+            return Err(Error::config("restart_backoff", initial, want));
+        }
+        spec.restart_backoff = (!most.is_zero()).then_some((first, most));
+        Ok(())
+    })
+}
+
+/// An attempt whose first failure comes sooner than `seconds` after its start is a crash loop: the run
+/// ends with it, whatever restarts are left. 0 to 1e9; default 0, which is off.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_min_uptime(spec: *mut ice_spec, seconds: f64) -> ice_status {
+    edit(spec, |spec| {
+        spec.min_uptime = spec::seconds("min_uptime", seconds)?;
+        Ok(())
+    })
+}
+
+/// Adds an exit code, 1 to 255, after which a restart makes no sense (a bad configuration, say): a
+/// worker whose own failure has this code ends the run, whatever restarts are left. May be called
+/// again for further codes.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_add_no_restart_exit_code(spec: *mut ice_spec, code: i32) -> ice_status {
+    edit(spec, |spec| {
+        let code = spec::number("no_restart_exit_code", i64::from(code), 1, 255)?;
+        spec.no_restart_exit_codes.insert(code as i32);
+        Ok(())
+    })
+}
+
+/// The longest time, in seconds, between two looks at what the kernel announces by no event: whether
+/// descendants of a stopped worker are gone. Exits of workers, stops and output are events and never
+/// wait for it, and an agent whose workers are well does not wake up at all. 0.001 to 1e9, default
+/// 0.1 (torchrun `--monitor-interval`).
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_monitor_interval(spec: *mut ice_spec, seconds: f64) -> ice_status {
+    edit(spec, |spec| {
+        let interval = spec::seconds("monitor_interval", seconds)?;
+        if interval.as_micros() < 1000 {
+            return Err(Error::config(
+                "monitor_interval",
+                seconds,
+                "must be seconds from 0.001 to 1000000000",
+            ));
+        }
+        spec.monitor_interval = interval;
+        Ok(())
+    })
+}
+
+/// Seconds that workers have between the stop signal and SIGKILL, one value for every path: a failed
+/// peer, a restart, a signal, `ice_agent_stop()`, `ice_agent_free()`. All workers share one deadline.
+/// 0 to 1e9; 0 means SIGKILL follows at once. Default: the environment variable
+/// TORCH_ELASTIC_SHUTDOWN_TIMEOUT of the host when the agent is made, else 30 (torchrun
+/// `--shutdown-timeout`). A variable that is not such a number is ICE_ERROR_CONFIG from
+/// `ice_agent_new()`.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_shutdown_timeout(spec: *mut ice_spec, seconds: f64) -> ice_status {
+    edit(spec, |spec| {
+        spec.shutdown_timeout = Some(spec::seconds("shutdown_timeout", seconds)?);
+        Ok(())
+    })
+}
+
+/// The signal that asks workers to stop; default SIGTERM. It goes to the process group of every
+/// worker, so that its descendants get it too, once, followed by SIGCONT, so that a stopped worker can
+/// act on it. A run that is stopped by a signal of `ice_spec_set_signals()` or by
+/// `ice_agent_stop(agent, signal)` passes that signal on instead.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_stop_signal(spec: *mut ice_spec, signal: i32) -> ice_status {
+    edit(spec, |spec| {
+        spec.stop_signals.stop = spec::signal("stop_signal", i64::from(signal))?;
+        Ok(())
+    })
+}
+
+/// Sends `signal` first and waits up to `seconds` for the workers to end by themselves before the stop
+/// signal follows: time for a checkpoint. `seconds` 0 to 1e9, not counted in the shutdown time-out.
+/// Default: none.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_pre_stop_signal(spec: *mut ice_spec, signal: i32, seconds: f64) -> ice_status {
+    edit(spec, |spec| {
+        let signal = spec::signal("pre_stop_signal", i64::from(signal))?;
+        spec.stop_signals.pre_stop = Some((signal, spec::seconds("pre_stop_signal", seconds)?));
+        Ok(())
+    })
+}
+
+/// Signals of the host process that stop the run: a comma-separated list of names with or without
+/// `SIG`, or numbers, for instance `"SIGTERM,SIGINT,SIGHUP,SIGQUIT"` (torchrun's default for
+/// `--signals-to-handle`). Default `""`: the library installs no handler at all.
+///
+/// With a list, handlers are installed for the time of the run only, and what stood there before is
+/// put back when the last run that asked for that signal is over. A signal that the host ignores when
+/// the run starts stays ignored (nohup). On a signal every worker gets that same signal, has the
+/// shutdown time-out, then SIGKILL; the run ends with ICE_END_INTERRUPTED. A further signal never skips
+/// the kill: a second SIGINT or SIGQUIT brings SIGKILL at once, others change nothing.
+///
+/// A name that this system does not know is a warning in the log and otherwise left out. SIGKILL,
+/// SIGSTOP, SIGCHLD and the signals of a crash are ICE_ERROR_CONFIG.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_signals(spec: *mut ice_spec, list: *const c_char) -> ice_status {
+    edit(spec, |spec| {
+        let (known, unknown) = spec::signal_list("signals", text(list, "list")?)?;
+        spec.handled_signals = known;
+        spec.unknown_signals.extend(unknown);
+        Ok(())
+    })
+}
+
+/// Signals of the host process that every worker gets once each time they arrive, while the run goes
+/// on, for instance `"SIGUSR1,SIGUSR2,SIGWINCH"`. The list, the handlers and the errors are as for
+/// `ice_spec_set_signals()`; a signal in both lists stops the run. Default `""`.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_pass_signals(spec: *mut ice_spec, list: *const c_char) -> ice_status {
+    edit(spec, |spec| {
+        let (known, unknown) = spec::signal_list("pass_signals", text(list, "list")?)?;
+        spec.pass_signals = known;
+        spec.unknown_signals.extend(unknown);
+        Ok(())
+    })
+}
+
+/// Non-zero (the default): when a group has succeeded, what its workers left running in their process
+/// groups is killed, as it always is after a failure or a stop. 0: it is left alone after a success.
+/// A descendant that made a session or group of its own (a daemon) is left alone in any case.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_kill_group_on_success(spec: *mut ice_spec, on: i32) -> ice_status {
+    edit(spec, |spec| {
+        spec.kill_group_on_success = on != 0;
+        Ok(())
+    })
+}
+
+/// MASTER_ADDR for the workers. Default `127.0.0.1` (torchrun `--master-addr`).
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_master_addr(spec: *mut ice_spec, address: *const c_char) -> ice_status {
+    edit(spec, |spec| {
+        spec.master_addr = Some(spec::not_empty("master_addr", text(address, "address")?)?.to_vec());
+        Ok(())
+    })
+}
+
+/// MASTER_PORT for the workers: 0 to 65535; 0, the default, means a free port, another one for each
+/// attempt. Rank 0 is to listen there. While an attempt runs the agent keeps the port from being given
+/// to others with a bound socket that does not listen: a worker that listens there needs SO_REUSEADDR,
+/// which every usual server sets (torch's store does). A given port that is in use is a start error
+/// with EADDRINUSE.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_master_port(spec: *mut ice_spec, port: i32) -> ice_status {
+    edit(spec, |spec| {
+        spec.master_port = spec::number("master_port", i64::from(port), 0, 65535)? as u16;
+        Ok(())
+    })
+}
+
+/// The name of this job: TORCHELASTIC_RUN_ID, and part of the run directory's name (where `/` and
+/// control characters become `_` and only the first 100 bytes count). Not empty. Default: `none`
+/// (torchrun `--rdzv-id`).
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_run_id(spec: *mut ice_spec, run_id: *const c_char) -> ice_status {
+    edit(spec, |spec| {
+        spec.run_id = Some(spec::not_empty("run_id", text(run_id, "run_id")?)?.to_vec());
+        Ok(())
+    })
+}
+
+/// The directory under which a run makes its own:
+/// `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/{stdout.log,stderr.log,error.json}`. Missing
+/// directories are made. Two runs never share a run directory, and none is removed, unless it is empty
+/// at the end. Default: a new directory below TMPDIR or `/tmp`, removed if nothing was written to it
+/// (torchrun `--log-dir`). `/dev/null` means no files at all: streams that would go to a file go
+/// nowhere, TORCHELASTIC_ERROR_FILE is empty, and filters are ICE_ERROR_CONFIG.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_log_dir(spec: *mut ice_spec, path: *const c_char) -> ice_status {
+    edit(spec, |spec| {
+        spec.log_dir = Some(spec::path("log_dir", text(path, "path")?)?);
+        Ok(())
+    })
+}
+
+/// Which streams of workers go to files instead of the host's stdout and stderr: `"0"` none (the
+/// default), `"1"` stdout, `"2"` stderr, `"3"` both, for all ranks; or by local rank, `"0:1,12:2"`,
+/// where ranks that are not named have none (torchrun `--redirects`). A worker writes to its file
+/// itself: it costs nothing, and the file is whole when the host is killed. A rank that is not below
+/// local_world_size is ICE_ERROR_CONFIG from `ice_agent_new()`.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_redirects(spec: *mut ice_spec, map: *const c_char) -> ice_status {
+    edit(spec, |spec| {
+        spec.redirects = StreamMap::parse("redirects", utf8(map, "redirects")?)?;
+        Ok(())
+    })
+}
+
+/// Which streams of workers go to files and also, line by line with a prefix, to the host's stdout
+/// and stderr; the map is as for `ice_spec_set_redirects()` (torchrun `--tee`).
+///
+/// The bytes of a line are not changed: not CR, not NUL, not what is no UTF-8. A line is shown when
+/// its newline comes; a piece without newline that holds a CR (a progress bar) within 0.2 seconds, one
+/// prefix for all rewrites of that line; the rest at the end of the stream, with a newline added. A
+/// console that is stuck never holds a worker up: lines stay in the file and are shown when it goes on,
+/// at the end of the run for up to the shutdown time-out. A console that is gone is one warning.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_tee(spec: *mut ice_spec, map: *const c_char) -> ice_status {
+    edit(spec, |spec| {
+        spec.tee = StreamMap::parse("tee", utf8(map, "tee")?)?;
+        Ok(())
+    })
+}
+
+/// Non-zero: a worker's stderr goes where its stdout goes, the order of its writes kept; there is then
+/// no stderr.log, and the last lines of "stderr" are those of stdout. Default 0.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_merge_stderr(spec: *mut ice_spec, on: i32) -> ice_status {
+    edit(spec, |spec| {
+        spec.merge_stderr = on != 0;
+        Ok(())
+    })
+}
+
+/// What stands before each line of a tee'd stream; macros as in `ice_spec_add_arg()`. Default: the
+/// environment variable TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE of the host when the agent is made, else
+/// `[${role_name}${local_rank}]:` (torchrun `--log-line-prefix-template`).
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_log_prefix_template(
+    spec: *mut ice_spec,
+    template: *const c_char,
+) -> ice_status {
+    edit(spec, |spec| {
+        spec.log_prefix_template = Some(text(template, "template")?.to_vec());
+        Ok(())
+    })
+}
+
+/// Non-zero: each prefix starts with the time the line was read, UTC, as
+/// `2026-01-31T23:59:59.123Z `. Default 0.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_log_timestamps(spec: *mut ice_spec, on: i32) -> ice_status {
+    edit(spec, |spec| {
+        spec.log_timestamps = on != 0;
+        Ok(())
+    })
+}
+
+/// The only local ranks that may reach the console, for instance `"0"` or `"0,2"` (torchrun
+/// `--local-ranks-filter`). Output of the others goes to their files, also where no redirect was
+/// asked for. Default: all.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_local_ranks_filter(spec: *mut ice_spec, list: *const c_char) -> ice_status {
+    edit(spec, |spec| {
+        spec.local_ranks_filter =
+            Some(LocalRanks::parse("local_ranks_filter", utf8(list, "local_ranks_filter")?)?);
+        Ok(())
+    })
+}
+
+/// Copies the stdout lines of all ranks that contain one of these texts, prefixed, to
+/// `attempt_<n>/filtered_stdout.log`. A comma-separated list (torchrun `--duplicate-stdout-filters`).
+/// The stream must be redirected or tee'd for at least one rank, else `ice_agent_new()` gives
+/// ICE_ERROR_CONFIG; ranks whose stdout is in no file are not searched. Default `""`: no such file.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_duplicate_stdout_filters(
+    spec: *mut ice_spec,
+    list: *const c_char,
+) -> ice_status {
+    edit(spec, |spec| {
+        spec.stdout_filters = filters(text(list, "list")?);
+        Ok(())
+    })
+}
+
+/// `ice_spec_set_duplicate_stdout_filters()` for stderr and `attempt_<n>/filtered_stderr.log`.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_duplicate_stderr_filters(
+    spec: *mut ice_spec,
+    list: *const c_char,
+) -> ice_status {
+    edit(spec, |spec| {
+        spec.stderr_filters = filters(text(list, "list")?);
+        Ok(())
+    })
+}
+
+fn filters(list: &[u8]) -> Vec<Vec<u8>> {
+    list.split(|&byte| byte == b',').filter(|item| !item.is_empty()).map(<[u8]>::to_vec).collect()
+}
+
+/// How many bytes of the end of a failed worker's stderr file go into its result, cut to whole lines:
+/// 0 to 16777216, default 4096. Only a stream that is in a file has a tail.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_stderr_tail(spec: *mut ice_spec, bytes: i64) -> ice_status {
+    edit(spec, |spec| {
+        spec.stderr_tail = spec::number("stderr_tail", bytes, 0, spec::MAX_STDERR_TAIL as i64)? as usize;
+        Ok(())
+    })
+}
+
+/// Permission bits of directories and files that the run makes, 0 to 07777 (octal), set whatever the
+/// umask is. Default: 0777 and 0666 less the umask of the host, as mkdir(1) and the shell do.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_log_modes(spec: *mut ice_spec, directory: i32, file: i32) -> ice_status {
+    edit(spec, |spec| {
+        let mode = |field, value: i32| {
+            if (0..=0o7777).contains(&value) {
+                Ok(value as u32)
+            } else {
+                Err(Error::config(field, format!("{value:#o}"), "must be permission bits, 0 to 07777"))
+            }
+        };
+        spec.log_modes = Some((mode("log_dir_mode", directory)?, mode("log_file_mode", file)?));
+        Ok(())
+    })
+}
+
+/// The descriptors that stand for the console: tee'd lines of stdout go to `out`, those of stderr to
+/// `err`, and workers whose streams are not redirected inherit them. The host keeps both open until
+/// the run is over. Default 1 and 2. A number below 0 is ICE_ERROR_CONFIG; a descriptor that is not
+/// open when the run starts stands for /dev/null.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_console(spec: *mut ice_spec, out: i32, err: i32) -> ice_status {
+    edit(spec, |spec| {
+        let fd = |field, fd: i32| spec::number(field, i64::from(fd), 0, i64::from(i32::MAX));
+        spec.console = (fd("console_out", out)? as i32, fd("console_err", err)? as i32);
+        Ok(())
+    })
+}
+
+/// Takes output of one worker: `local_rank`, `stream` (1 stdout, 2 stderr) and `length` bytes at
+/// `data`, valid only during the call. Pieces of one stream come in order, cut anywhere. Called from
+/// the agent's output thread under the same rules as `ice_log_fn`; while it is slow the bytes wait in
+/// the worker's file. At the end of a run it is given all that is there, for up to the shutdown
+/// time-out.
+pub type ice_output_fn = Option<
+    extern "C" fn(user_data: *mut c_void, local_rank: i32, stream: i32, data: *const u8, length: usize),
+>;
+
+/// Sends the output of all ranks (but those the rank filter leaves out) to `function` instead of the
+/// console. All streams then go through files, as if redirected. NULL takes it back.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_output_callback(
+    spec: *mut ice_spec,
+    function: ice_output_fn,
+    user_data: *mut c_void,
+) -> ice_status {
+    edit(spec, |spec| {
+        spec.output_callback =
+            function.map(|function| OutputCallback { function, user_data: HostPointer(user_data as usize) });
+        Ok(())
+    })
+}
+
+/// Where messages of the library go, see `ice_log_fn`. NULL, the default: nowhere. The library itself
+/// never writes to stdout or stderr, but for tee'd lines.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_log_callback(
+    spec: *mut ice_spec,
+    function: ice_log_fn,
+    user_data: *mut c_void,
+) -> ice_status {
+    edit(spec, |spec| {
+        spec.log_callback =
+            function.map(|function| LogCallback { function, user_data: HostPointer(user_data as usize) });
+        Ok(())
+    })
+}

@@ -1,0 +1,17 @@
+//! libice: start, watch and restart the worker processes of a parallel program, behind a C ABI.
+//!
+//! A pure core in a thin shell. The way of the data is one way:
+//! `spec -> ranks -> plan -> process -> (events) -> supervise -> report -> result`.
+//! `ffi` knows every room, no room knows `ffi`; `unsafe` stands in `ffi` and `sys` only.
+
+mod agent;
+mod error;
+mod ffi;
+mod logs;
+mod plan;
+mod process;
+mod ranks;
+mod report;
+mod spec;
+mod supervise;
+mod sys;

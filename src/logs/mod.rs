@@ -1,0 +1,8 @@
+//! Where output goes: the run directory, streams followed to the console or the host, filters, and the
+//! thread that does all that may be slow.
+
+pub mod console;
+pub mod follow;
+pub mod lines;
+pub mod output;
+pub mod run_dir;

@@ -1,0 +1,528 @@
+//! The output thread: everything of a run that may be slow, full or gone (the console, the host's
+//! callbacks, filtered copies) is done here, beside the agent's loop, which never waits for it.
+//!
+//! Tee'd streams are files that workers write themselves; this thread follows them. It sleeps until
+//! inotify tells that an idle file has grown. A file that grows all the time is read at intervals, so
+//! that neither the worker nor this thread pays for an event per write.
+
+use std::collections::{HashMap, VecDeque};
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use parking_lot::Mutex;
+
+use super::console::{Console, Flushed};
+use super::follow::{CHUNK, Follower, Next, Read, Stream};
+use super::lines::Piece;
+use crate::spec::streams::Streams;
+use crate::spec::{LogCallback, OutputCallback, Spec};
+use crate::sys::dispositions;
+use crate::sys::fd::Bell;
+
+/// Between two looks at files that keep growing.
+const BREATH: Duration = Duration::from_millis(3);
+/// Without inotify (its instances are limited per user): between two looks at all files.
+const WITHOUT_EVENTS: Duration = Duration::from_millis(50);
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    Error = 1,
+    Warning = 2,
+    Info = 3,
+    Debug = 4,
+}
+
+enum Command {
+    Follow(Stream),
+    /// The workers of this attempt are gone: show the rest of its streams and let go of them.
+    Close {
+        attempt: u32,
+    },
+    Log(Level, String),
+    /// Show what is left until this moment, then end.
+    Finish {
+        deadline: Instant,
+    },
+}
+
+/// The agent's end of the thread.
+pub struct Output {
+    queue: Arc<Queue>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Queue {
+    commands: Mutex<VecDeque<Command>>,
+    bell: Bell,
+}
+
+impl Queue {
+    fn push(&self, command: Command) {
+        self.commands.lock().push_back(command);
+        self.bell.ring();
+    }
+}
+
+impl Output {
+    /// Whether a run of this spec has work for such a thread.
+    pub fn is_needed(spec: &Spec) -> bool {
+        spec.log_callback.is_some()
+            || !spec.stdout_filters.is_empty()
+            || !spec.stderr_filters.is_empty()
+            || (0..spec.local_world_size).any(|rank| spec.console_streams(rank) != Streams::NONE)
+    }
+
+    pub fn start(spec: &Spec) -> Result<Output, Errno> {
+        let queue = Arc::new(Queue { commands: Mutex::new(VecDeque::new()), bell: Bell::new()? });
+        let mut thread = Thread {
+            queue: queue.clone(),
+            sinks: Sinks {
+                consoles: [Console::new(spec.console.0)?, Console::new(spec.console.1)?],
+                callback: spec.output_callback,
+                filters: [spec.stdout_filters.clone(), spec.stderr_filters.clone()],
+                filtered: HashMap::new(),
+                warnings: Vec::new(),
+                lost: [false; 2],
+                timestamps: spec.log_timestamps,
+            },
+            log: spec.log_callback,
+            inotify: None,
+            by_watch: HashMap::new(),
+            followers: Vec::new(),
+            buffer: Vec::new(),
+            finish: None,
+        };
+        let thread = std::thread::Builder::new()
+            .name("ice-output".into())
+            .spawn(move || {
+                dispositions::block_all();
+                thread.run();
+            })
+            .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EAGAIN)))?;
+        Ok(Output { queue, thread: Some(thread) })
+    }
+
+    pub fn log(&self, level: Level, text: String) {
+        self.queue.push(Command::Log(level, text));
+    }
+
+    pub fn follow(&self, stream: Stream) {
+        self.queue.push(Command::Follow(stream));
+    }
+
+    pub fn close(&self, attempt: u32) {
+        self.queue.push(Command::Close { attempt });
+    }
+
+    /// Waits until all is shown, or until the time is over.
+    pub fn finish(mut self, time: Duration) {
+        self.end(time);
+    }
+
+    fn end(&mut self, time: Duration) {
+        if let Some(thread) = self.thread.take() {
+            let now = Instant::now();
+            let deadline = now.checked_add(time).unwrap_or(now + Duration::from_secs(1_000_000_000));
+            self.queue.push(Command::Finish { deadline });
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.end(Duration::ZERO);
+    }
+}
+
+struct Thread {
+    queue: Arc<Queue>,
+    sinks: Sinks,
+    log: Option<LogCallback>,
+    inotify: Option<Inotify>,
+    by_watch: HashMap<WatchDescriptor, usize>,
+    /// A slot per stream; the index is the stream's name.
+    followers: Vec<Option<Follower>>,
+    buffer: Vec<u8>,
+    finish: Option<Instant>,
+}
+
+impl Thread {
+    fn run(&mut self) {
+        loop {
+            self.obey();
+            self.read_all();
+            self.show_unfinished(Instant::now());
+            self.flush();
+            self.say_warnings();
+            if self.is_over() {
+                return self.give_up();
+            }
+            self.sleep();
+        }
+    }
+
+    fn obey(&mut self) {
+        self.queue.bell.quiet();
+        loop {
+            // Not in the condition of a `while let`: the lock must not be held while the host is called.
+            let command = self.queue.commands.lock().pop_front();
+            match command {
+                None => return,
+                Some(Command::Follow(stream)) => self.follow(stream),
+                Some(Command::Close { attempt }) => {
+                    for follower in self.followers.iter_mut().flatten() {
+                        if follower.stream.attempt == attempt {
+                            follower.closing = true;
+                            follower.next = Next::Now;
+                        }
+                    }
+                }
+                Some(Command::Log(level, text)) => self.say(level, &text),
+                Some(Command::Finish { deadline }) => self.finish = Some(deadline),
+            }
+        }
+    }
+
+    fn follow(&mut self, stream: Stream) {
+        if self.buffer.is_empty() {
+            self.buffer = vec![0; CHUNK];
+            match Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK) {
+                Ok(inotify) => self.inotify = Some(inotify),
+                Err(errno) => self.sinks.warnings.push(format!(
+                    "no inotify instance can be had ({}), tee'd streams are looked at every {} ms",
+                    errno.desc(),
+                    WITHOUT_EVENTS.as_millis()
+                )),
+            }
+        }
+        let path = stream.path.clone();
+        match Follower::open(stream) {
+            Ok(follower) => match self.followers.iter_mut().position(|slot| slot.is_none()) {
+                Some(free) => self.followers[free] = Some(follower),
+                None => self.followers.push(Some(follower)),
+            },
+            Err(error) => {
+                self.sinks.warnings.push(format!("{} cannot be followed: {error}", path.display()));
+            }
+        }
+    }
+
+    /// Takes turns over all files that may have more, until none has or its console takes no more.
+    fn read_all(&mut self) {
+        const TURNS: usize = 64; // then commands and timers have theirs
+        for _ in 0..TURNS {
+            let mut more = false;
+            for id in 0..self.followers.len() {
+                more |= self.read_one(id);
+            }
+            self.flush();
+            if !more {
+                return;
+            }
+        }
+    }
+
+    /// Reads one piece of one file; true if there may be more at once.
+    fn read_one(&mut self, id: usize) -> bool {
+        let now = Instant::now();
+        let Some(follower) = &mut self.followers[id] else { return false };
+        let due = match follower.next {
+            Next::Now => true,
+            Next::At(moment) => moment <= now,
+            Next::OnEvent => false,
+        };
+        if !due || self.sinks.is_full(&follower.stream) {
+            return false;
+        }
+        if self.sinks.is_pointless(&follower.stream) {
+            self.let_go(id);
+            return false;
+        }
+        match follower.read(&mut self.buffer) {
+            Read::Some(count) => {
+                self.sinks.take(id, follower, &self.buffer[..count]);
+                let more = follower.closing || count == self.buffer.len();
+                follower.next = if more { Next::Now } else { Next::At(now + BREATH) };
+                more
+            }
+            Read::End if follower.closing => {
+                self.sinks.finish(id, follower);
+                self.let_go(id);
+                false
+            }
+            Read::End if follower.watch.is_some() => {
+                follower.next = Next::OnEvent;
+                false
+            }
+            Read::End => {
+                let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ONESHOT;
+                let inotify = self.inotify.as_ref();
+                match inotify.and_then(|inotify| inotify.add_watch(&follower.proc_path(), flags).ok()) {
+                    Some(watch) => {
+                        self.by_watch.insert(watch, id);
+                        follower.watch = Some(watch);
+                        // What came between the read and the watch has no event.
+                        follower.next = Next::Now;
+                        true
+                    }
+                    None => {
+                        follower.next = Next::At(now + WITHOUT_EVENTS);
+                        false
+                    }
+                }
+            }
+            Read::Failed(error) => {
+                let path = follower.stream.path.display();
+                self.sinks.warnings.push(format!("{path} cannot be read any further: {error}"));
+                self.sinks.finish(id, follower);
+                self.let_go(id);
+                false
+            }
+        }
+    }
+
+    fn let_go(&mut self, id: usize) {
+        if let Some(watch) = self.followers[id].take().and_then(|follower| follower.watch) {
+            self.by_watch.remove(&watch);
+            if let Some(inotify) = &self.inotify {
+                let _ = inotify.rm_watch(watch);
+            }
+        }
+    }
+
+    fn show_unfinished(&mut self, now: Instant) {
+        for (id, follower) in self.followers.iter_mut().enumerate() {
+            if let Some(follower) = follower
+                && follower.show_at.is_some_and(|at| at <= now)
+            {
+                self.sinks.flush_line(id, follower);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        let consoles = self.sinks.consoles.iter_mut().zip(&mut self.sinks.lost).zip(["stdout", "stderr"]);
+        for ((console, lost), name) in consoles {
+            match console.flush() {
+                Flushed::All | Flushed::Stuck => {}
+                Flushed::Gone(errno) => self.sinks.warnings.push(format!(
+                    "the console for {name} is gone ({}): workers go on, their output is in their files",
+                    errno.desc()
+                )),
+                Flushed::Failed(errno) => {
+                    if !std::mem::replace(lost, true) {
+                        self.sinks
+                            .warnings
+                            .push(format!("the console for {name} lost output: {}", errno.desc()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn say_warnings(&mut self) {
+        for warning in std::mem::take(&mut self.sinks.warnings) {
+            self.say(Level::Warning, &warning);
+        }
+    }
+
+    fn say(&self, level: Level, text: &str) {
+        if let Some(log) = self.log {
+            let text: CString = crate::error::c_string_lossy(text.as_bytes());
+            (log.function)(log.user_data.0 as *mut std::ffi::c_void, level as i32, text.as_ptr());
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let Some(deadline) = self.finish else { return false };
+        let all_shown = self.followers.iter().all(Option::is_none)
+            && self.sinks.consoles.iter().all(|console| console.waiting() == 0);
+        all_shown || Instant::now() >= deadline
+    }
+
+    fn give_up(&mut self) {
+        if self.followers.iter().any(Option::is_some) || self.sinks.consoles.iter().any(|c| c.waiting() > 0) {
+            self.say(Level::Warning, "the console takes no output: what it did not show is in the log files");
+        }
+    }
+
+    /// Sleeps until there is something to do: for ever, if no file grows and nothing is unfinished.
+    fn sleep(&mut self) {
+        let now = Instant::now();
+        let mut wake: Option<Instant> = self.finish;
+        let mut at = |moment: Instant| wake = Some(wake.map_or(moment, |wake| wake.min(moment)));
+        for follower in self.followers.iter().flatten() {
+            if let Some(moment) = follower.show_at {
+                at(moment);
+            }
+            // A full console wakes this thread when it takes more.
+            match follower.next {
+                _ if self.sinks.is_full(&follower.stream) => {}
+                Next::Now => at(now),
+                Next::At(moment) => at(moment),
+                Next::OnEvent => {}
+            }
+        }
+        let timeout = match wake {
+            None => PollTimeout::NONE,
+            Some(wake) => {
+                let time = wake.saturating_duration_since(now);
+                let milliseconds = time.as_micros().div_ceil(1000).min(i32::MAX as u128) as i32;
+                PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::ZERO)
+            }
+        };
+        self.wait(timeout);
+    }
+
+    fn wait(&mut self, timeout: PollTimeout) {
+        let inotify = self.inotify.as_ref();
+        let mut fds = vec![PollFd::new(self.queue.bell.as_fd(), PollFlags::POLLIN)];
+        if let Some(inotify) = inotify {
+            fds.push(PollFd::new(inotify.as_fd(), PollFlags::POLLIN));
+        }
+        for console in self.sinks.consoles.iter().filter(|console| console.waiting() > 0) {
+            fds.push(PollFd::new(console.poll_fd(), PollFlags::POLLOUT));
+        }
+        let _ = poll(&mut fds, timeout);
+        drop(fds);
+        let Some(events) = inotify.and_then(|inotify| inotify.read_events().ok()) else { return };
+        for event in events {
+            // IN_IGNORED follows each one-shot event; a full queue (IN_Q_OVERFLOW) has no watch of its own.
+            let woken: Vec<usize> = match self.by_watch.remove(&event.wd) {
+                Some(id) => vec![id],
+                None if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) => {
+                    (0..self.followers.len()).collect()
+                }
+                None => continue,
+            };
+            for id in woken {
+                if let Some(Some(follower)) = self.followers.get_mut(id) {
+                    follower.watch = None;
+                    follower.next = Next::Now;
+                }
+            }
+        }
+    }
+}
+
+/// Where lines go.
+struct Sinks {
+    consoles: [Console; 2],
+    callback: Option<OutputCallback>,
+    filters: [Vec<Vec<u8>>; 2],
+    filtered: HashMap<PathBuf, Option<File>>,
+    warnings: Vec<String>,
+    /// Whether a console lost something: said once.
+    lost: [bool; 2],
+    timestamps: bool,
+}
+
+impl Sinks {
+    fn is_full(&self, stream: &Stream) -> bool {
+        self.callback.is_none() && stream.to_console && self.consoles[index(stream.which)].is_full()
+    }
+
+    /// Whether nobody will see the stream: its console is gone, and no copy is asked for.
+    fn is_pointless(&self, stream: &Stream) -> bool {
+        let shown = self.callback.is_some() || !self.consoles[index(stream.which)].is_gone();
+        stream.filtered.is_none() && !(stream.to_console && shown)
+    }
+
+    fn take(&mut self, id: usize, follower: &mut Follower, bytes: &[u8]) {
+        if follower.stream.to_console
+            && let Some(callback) = self.callback
+        {
+            let stream = index(follower.stream.which) as i32 + 1;
+            let user_data = callback.user_data.0 as *mut std::ffi::c_void;
+            (callback.function)(
+                user_data,
+                follower.stream.local_rank as i32,
+                stream,
+                bytes.as_ptr(),
+                bytes.len(),
+            );
+            if follower.stream.filtered.is_none() {
+                return;
+            }
+        }
+        self.with_lines(id, follower, |follower, show| follower.feed(bytes, show));
+    }
+
+    fn flush_line(&mut self, id: usize, follower: &mut Follower) {
+        self.with_lines(id, follower, |follower, show| follower.flush(show));
+    }
+
+    fn finish(&mut self, id: usize, follower: &mut Follower) {
+        self.with_lines(id, follower, |follower, show| follower.finish(show));
+    }
+
+    /// Hands each piece of a stream to its console and, if a filter lets it through, to the filtered copy.
+    fn with_lines(
+        &mut self,
+        id: usize,
+        follower: &mut Follower,
+        act: impl FnOnce(&mut Follower, &mut dyn FnMut(Piece)),
+    ) {
+        let which = index(follower.stream.which);
+        let mut prefix = follower.stream.prefix.clone();
+        if self.timestamps {
+            let now = humantime::format_rfc3339_millis(std::time::SystemTime::now());
+            prefix.splice(0..0, format!("{now} ").into_bytes());
+        }
+        let to_console = follower.stream.to_console && self.callback.is_none();
+        let console = &mut self.consoles[which];
+        let filters = follower.stream.filtered.is_some().then_some(&self.filters[which]);
+        let mut kept: Vec<u8> = Vec::new();
+        act(follower, &mut |piece: Piece| {
+            if to_console {
+                console.add(id, &prefix, &piece);
+            }
+            if let Some(filters) = filters
+                && filters.iter().any(|text| contains(&piece, text))
+            {
+                kept.extend_from_slice(&prefix);
+                kept.extend_from_slice(piece.head);
+                kept.extend_from_slice(piece.tail);
+            }
+        });
+        if let (false, Some(path)) = (kept.is_empty(), &follower.stream.filtered) {
+            self.write_filtered(path.clone(), &kept);
+        }
+    }
+
+    fn write_filtered(&mut self, path: PathBuf, bytes: &[u8]) {
+        let file = self
+            .filtered
+            .entry(path.clone())
+            .or_insert_with(|| std::fs::OpenOptions::new().create(true).append(true).open(&path).ok());
+        let written = match file {
+            Some(open) => open.write_all(bytes),
+            None => return,
+        };
+        if let Err(error) = written {
+            *file = None;
+            self.warnings.push(format!("{} is written no further: {error}", path.display()));
+        }
+    }
+}
+
+fn contains(piece: &Piece, text: &[u8]) -> bool {
+    if piece.head.is_empty() {
+        return memchr::memmem::find(piece.tail, text).is_some();
+    }
+    memchr::memmem::find(&[piece.head, piece.tail].concat(), text).is_some()
+}
+
+fn index(stream: Streams) -> usize {
+    if stream == Streams::STDOUT { 0 } else { 1 }
+}

@@ -1,0 +1,181 @@
+//! `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/{stdout.log,stderr.log,error.json}`.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+use crate::spec::names::path_component;
+use crate::spec::streams::Streams;
+use crate::spec::{Checked, Spec};
+use crate::sys::fd;
+
+/// The directory of one run. None where the log dir is /dev/null.
+pub struct RunDir {
+    path: PathBuf,
+    /// A directory made only to hold it, where the spec names no log dir.
+    temporary: Option<PathBuf>,
+    modes: Option<(u32, u32)>,
+}
+
+/// The files of one worker in one attempt.
+#[derive(Clone, Default)]
+pub struct WorkerFiles {
+    pub stdout: Option<PathBuf>,
+    pub stderr: Option<PathBuf>,
+    pub error: Option<PathBuf>,
+}
+
+impl RunDir {
+    /// `working_dir` is the host's when the run started.
+    pub fn create(
+        spec: &Spec,
+        checked: &Checked,
+        run_id: &[u8],
+        working_dir: &Path,
+    ) -> Result<Option<RunDir>, Error> {
+        if checked.null_log_dir {
+            return Ok(None);
+        }
+        let failed = |path: &Path, error: io::Error| {
+            Error::system(
+                format!("cannot make the directory {}", path.display()),
+                error.raw_os_error().unwrap_or(0),
+            )
+        };
+        let modes = spec.log_modes;
+        let (base, temporary) = match &spec.log_dir {
+            Some(dir) => {
+                let dir = working_dir.join(dir);
+                make_all(&dir, modes).map_err(|error| failed(&dir, error))?;
+                (dir, None)
+            }
+            None => {
+                let temp =
+                    std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/tmp".into());
+                let temp = working_dir.join(temp);
+                let dir = make_unique(&temp, "ice", modes).map_err(|error| failed(&temp, error))?;
+                (dir.clone(), Some(dir))
+            }
+        };
+        let path =
+            make_unique(&base, &path_component(run_id), modes).map_err(|error| failed(&base, error))?;
+        Ok(Some(RunDir { path, temporary, modes }))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn attempt_dir(&self, attempt: u32) -> PathBuf {
+        self.path.join(format!("attempt_{attempt}"))
+    }
+
+    pub fn make_attempt(&self, attempt: u32) -> Result<(), Error> {
+        let dir = self.attempt_dir(attempt);
+        make(&dir, self.modes).map_err(|error| not_made(&dir, error))
+    }
+
+    /// Makes the directory of one worker and names its files.
+    pub fn make_worker(
+        &self,
+        attempt: u32,
+        local_rank: usize,
+        streams: Streams,
+        merge: bool,
+    ) -> Result<WorkerFiles, Error> {
+        let dir = self.attempt_dir(attempt).join(local_rank.to_string());
+        make(&dir, self.modes).map_err(|error| not_made(&dir, error))?;
+        let file = |wanted: bool, name: &str| wanted.then(|| dir.join(name));
+        Ok(WorkerFiles {
+            stdout: file(streams.has(Streams::STDOUT), "stdout.log"),
+            stderr: file(streams.has(Streams::STDERR) && !merge, "stderr.log"),
+            error: file(true, "error.json"),
+        })
+    }
+
+    /// Opens a log for a worker to write to. O_APPEND, so that a truncated file starts anew.
+    pub fn open_log(&self, path: &Path) -> Result<OwnedFd, Error> {
+        let mode = self.modes.map_or(0o666, |(_, file)| file);
+        let opened = fd::open(path, libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND, mode)
+            .map_err(|errno| Error::system(format!("cannot open {}", path.display()), errno as i32))?;
+        if self.modes.is_some() {
+            set_mode(path, mode).map_err(|error| not_made(path, error))?;
+        }
+        Ok(opened)
+    }
+
+    /// Removes what an attempt left empty.
+    pub fn tidy_attempt(&self, attempt: u32, local_world_size: usize) {
+        let dir = self.attempt_dir(attempt);
+        for rank in 0..local_world_size {
+            let _ = std::fs::remove_dir(dir.join(rank.to_string()));
+        }
+        let _ = std::fs::remove_dir(dir);
+    }
+
+    /// Removes the run directory if nothing is in it; says whether it is still there.
+    pub fn tidy(&self) -> bool {
+        if std::fs::remove_dir(&self.path).is_err() {
+            return true;
+        }
+        if let Some(temporary) = &self.temporary {
+            let _ = std::fs::remove_dir(temporary);
+        }
+        false
+    }
+}
+
+fn not_made(path: &Path, error: io::Error) -> Error {
+    Error::system(format!("cannot make {}", path.display()), error.raw_os_error().unwrap_or(0))
+}
+
+fn make(path: &Path, modes: Option<(u32, u32)>) -> io::Result<()> {
+    let mode = modes.map_or(0o777, |(directory, _)| directory);
+    std::fs::DirBuilder::new().mode(mode).create(path)?;
+    if modes.is_some() { set_mode(path, mode) } else { Ok(()) }
+}
+
+fn make_all(path: &Path, modes: Option<(u32, u32)>) -> io::Result<()> {
+    match make(path, modes) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_all(path.parent().ok_or(error)?, modes)?;
+            match make(path, modes) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                made => made,
+            }
+        }
+        made => made,
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+}
+
+/// A new directory `<parent>/<stem>_<unique>`.
+fn make_unique(parent: &Path, stem: &str, modes: Option<(u32, u32)>) -> io::Result<PathBuf> {
+    loop {
+        let path = parent.join(format!("{stem}_{}", unique()));
+        match make(&path, modes) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made.map(|()| path),
+        }
+    }
+}
+
+/// Eight characters that no other run has; the directory's creation has the last word.
+fn unique() -> String {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let mut random = RandomState::new().build_hasher().finish();
+    (0..8)
+        .map(|_| {
+            let letter = LETTERS[(random % 32) as usize];
+            random /= 32;
+            letter as char
+        })
+        .collect()
+}

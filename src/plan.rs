@@ -1,0 +1,312 @@
+//! Spec and ranks to what each worker gets: argv, environment, where its program is looked for.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+use std::path::PathBuf;
+
+use crate::ranks::Rank;
+use crate::spec::text::expand;
+use crate::spec::{EnvEdit, RESERVED_ENV, Spec};
+
+/// Where a name without slash is looked for in an environment without PATH, as execvp(3) does.
+const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
+
+/// What is the same for all workers of an attempt.
+pub struct Job {
+    pub run_id: Vec<u8>,
+    pub hostname: Vec<u8>,
+    pub master_addr: Vec<u8>,
+    pub master_port: u16,
+    pub attempt: u32,
+}
+
+/// The host's environment as it was when the run started: `KEY=VALUE` each.
+pub type HostEnv = Vec<CString>;
+
+/// The plan of one attempt.
+pub struct Plan<'a> {
+    spec: &'a Spec,
+    job: Job,
+    /// The environment but for what differs by rank.
+    common: Vec<CString>,
+    expands: bool,
+}
+
+/// What one worker gets beyond the common part.
+pub struct WorkerPlan {
+    /// Replaces the common environment where the rank has variables of its own.
+    pub common: Option<Vec<CString>>,
+    pub own: Vec<CString>,
+    /// The program's name and its arguments; empty for a callback.
+    pub argv: Vec<CString>,
+    /// The files to try, in this order; empty for a callback.
+    pub paths: Vec<CString>,
+}
+
+impl<'a> Plan<'a> {
+    pub fn new(spec: &'a Spec, job: Job, host: &HostEnv) -> Plan<'a> {
+        let mut env = Env::of_host(if spec.clean_env { &[] } else { host });
+        env.default(b"TORCH_NCCL_ASYNC_ERROR_HANDLING", b"1");
+        env.edit(&spec.env);
+        let size = spec.local_world_size;
+        for (key, value) in [
+            ("ROLE_NAME", spec.role.as_slice()),
+            ("MASTER_ADDR", &job.master_addr),
+            ("MASTER_PORT", job.master_port.to_string().as_bytes()),
+            ("TORCHELASTIC_RESTART_COUNT", job.attempt.to_string().as_bytes()),
+            ("TORCHELASTIC_MAX_RESTARTS", spec.max_restarts.to_string().as_bytes()),
+            ("TORCHELASTIC_RUN_ID", &job.run_id),
+            ("TORCHELASTIC_USE_AGENT_STORE", b"False"),
+            ("LOCAL_WORLD_SIZE", size.to_string().as_bytes()),
+        ] {
+            env.set(key.as_bytes(), value);
+        }
+        let expands = spec.args.iter().any(|arg| memchr::memmem::find(arg.to_bytes(), b"${").is_some());
+        Plan { spec, job, common: env.into_strings(), expands }
+    }
+
+    pub fn common_env(&self) -> &[CString] {
+        &self.common
+    }
+
+    pub fn worker(&self, rank: &Rank, error_file: Option<&PathBuf>) -> WorkerPlan {
+        use std::os::unix::ffi::OsStrExt;
+        let numbers = [
+            ("RANK", rank.global),
+            ("LOCAL_RANK", rank.local),
+            ("GROUP_RANK", rank.group),
+            ("ROLE_RANK", rank.role),
+            ("WORLD_SIZE", rank.world_size),
+            ("GROUP_WORLD_SIZE", rank.group_world_size),
+            ("ROLE_WORLD_SIZE", rank.role_world_size),
+        ];
+        let mut own: Vec<CString> =
+            numbers.iter().map(|(key, n)| c_string(format!("{key}={n}").into_bytes())).collect();
+        let error_file = error_file.map_or(&[][..], |path| path.as_os_str().as_bytes());
+        own.push(c_string([&b"TORCHELASTIC_ERROR_FILE="[..], error_file].concat()));
+        let common = self.spec.rank_env.get(&rank.local).map(|edits| {
+            let mut env = Env::of_host(&self.common);
+            // Reserved names are not among the edits: the setters refuse them.
+            env.edit(edits);
+            env.into_strings()
+        });
+        let (argv, paths) = match &self.spec.program {
+            None => (Vec::new(), Vec::new()),
+            Some(program) => {
+                let env = common.as_deref().unwrap_or(&self.common);
+                (self.argv(program, rank), search(program, env))
+            }
+        };
+        WorkerPlan { common, own, argv, paths }
+    }
+
+    fn argv(&self, program: &CString, rank: &Rank) -> Vec<CString> {
+        let mut argv = Vec::with_capacity(1 + self.spec.args.len());
+        argv.push(program.clone());
+        if self.expands {
+            let macros = self.macros(rank);
+            argv.extend(self.spec.args.iter().map(|arg| c_string(macros.expand(arg.to_bytes()))));
+        } else {
+            argv.extend(self.spec.args.iter().cloned());
+        }
+        argv
+    }
+
+    pub fn macros(&self, rank: &Rank) -> Macros {
+        let number = |n: usize| n.to_string().into_bytes();
+        Macros([
+            ("local_rank", number(rank.local)),
+            ("rank", number(rank.global)),
+            ("role_rank", number(rank.role)),
+            ("group_rank", number(rank.group)),
+            ("local_world_size", number(rank.local_world_size)),
+            ("world_size", number(rank.world_size)),
+            ("role_name", self.spec.role.clone()),
+            ("run_id", self.job.run_id.clone()),
+            ("restart_count", number(self.job.attempt as usize)),
+            ("hostname", self.job.hostname.clone()),
+        ])
+    }
+}
+
+/// The values of `${..}` for one worker of one attempt.
+pub struct Macros([(&'static str, Vec<u8>); 10]);
+
+impl Macros {
+    pub fn expand(&self, template: &[u8]) -> Vec<u8> {
+        expand(template, |name| {
+            self.0.iter().find(|(known, _)| known.as_bytes() == name).map(|(_, value)| value.as_slice())
+        })
+    }
+}
+
+/// The files that execvp(3) would try for `program`.
+fn search(program: &CString, env: &[CString]) -> Vec<CString> {
+    let name = program.to_bytes();
+    if name.contains(&b'/') {
+        return vec![program.clone()];
+    }
+    let path = env.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH=")).unwrap_or(DEFAULT_PATH);
+    let file = |directory: &[u8]| {
+        // An empty entry is the working directory.
+        let directory = if directory.is_empty() { b"." } else { directory };
+        c_string([directory, b"/", name].concat())
+    };
+    path.split(|&byte| byte == b':').map(file).collect()
+}
+
+/// An environment while it is put together: each key once, in order of first appearance.
+struct Env {
+    entries: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Env {
+    /// Without the variables that the agent sets: those of an outer agent are not this one's.
+    fn of_host(strings: &[CString]) -> Env {
+        let mut entries = BTreeMap::new();
+        for entry in strings {
+            let bytes = entry.to_bytes();
+            // A key may begin with '=' but not be empty, as glibc sees it.
+            let Some(at) = memchr::memchr(b'=', bytes.get(1..).unwrap_or_default()).map(|at| at + 1) else {
+                continue;
+            };
+            // The first of several counts, as for getenv(3).
+            entries.entry(bytes[..at].to_vec()).or_insert_with(|| bytes[at + 1..].to_vec());
+        }
+        Env { entries }
+    }
+
+    fn set(&mut self, key: &[u8], value: &[u8]) {
+        self.entries.insert(key.to_vec(), value.to_vec());
+    }
+
+    fn default(&mut self, key: &[u8], value: &[u8]) {
+        self.entries.entry(key.to_vec()).or_insert_with(|| value.to_vec());
+    }
+
+    fn edit(&mut self, edits: &[EnvEdit]) {
+        for edit in edits {
+            match edit {
+                EnvEdit::Set(key, value) => self.set(key, value),
+                EnvEdit::Unset(key) => drop(self.entries.remove(key)),
+            }
+        }
+    }
+
+    fn into_strings(self) -> Vec<CString> {
+        self.entries.into_iter().map(|(key, value)| c_string([&key[..], b"=", &value].concat())).collect()
+    }
+}
+
+/// What the agent writes for each rank must not stand in the common part.
+pub fn host_env(vars: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) -> HostEnv {
+    vars.filter(|(key, _)| !RESERVED_ENV.iter().any(|name| name.as_bytes() == key.as_slice()))
+        .map(|(key, value)| c_string([&key[..], b"=", &value].concat()))
+        .collect()
+}
+
+/// Bytes that were checked for NUL when they came in, or come from the system, which has none.
+fn c_string(bytes: Vec<u8>) -> CString {
+    CString::new(bytes).unwrap_or_else(|error| crate::error::c_string_lossy(&error.into_vec()))
+}
+
+/// Strings as execve takes them.
+pub fn as_c_strs(strings: &[CString]) -> impl Iterator<Item = &CStr> {
+    strings.iter().map(CString::as_c_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ranks;
+
+    fn job() -> Job {
+        Job {
+            run_id: b"job".to_vec(),
+            hostname: b"node".to_vec(),
+            master_addr: b"127.0.0.1".to_vec(),
+            master_port: 4242,
+            attempt: 2,
+        }
+    }
+
+    fn worker_env(spec: &Spec, host: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let host = host_env(host.iter().map(|(k, v)| (k.as_bytes().to_vec(), v.as_bytes().to_vec())));
+        let plan = Plan::new(spec, job(), &host);
+        let worker = plan.worker(&ranks::single(2)[1], Some(&PathBuf::from("/e.json")));
+        let entries: Vec<String> = worker
+            .common
+            .as_deref()
+            .unwrap_or(plan.common_env())
+            .iter()
+            .chain(&worker.own)
+            .map(|entry| entry.to_string_lossy().into_owned())
+            .collect();
+        let map: BTreeMap<_, _> = entries
+            .iter()
+            .filter_map(|e| e.split_once('='))
+            .map(|(k, v)| (k.to_string(), v.to_string()))
+            .collect();
+        assert_eq!(map.len(), entries.len(), "no variable twice");
+        map
+    }
+
+    fn spec() -> Spec {
+        let mut spec = Spec::default();
+        (spec.program, spec.local_world_size) = (Some(c"prog".into()), 2);
+        spec
+    }
+
+    #[test]
+    fn env_01_all_variables_are_there_and_those_of_an_outer_agent_are_not() {
+        let env =
+            worker_env(&spec(), &[("RANK", "77"), ("TORCHELASTIC_ERROR_FILE", "/outer"), ("HOME", "/h")]);
+        for name in RESERVED_ENV {
+            assert!(env.contains_key(*name), "{name}");
+        }
+        assert_eq!(env["RANK"], "1");
+        assert_eq!(env["TORCHELASTIC_ERROR_FILE"], "/e.json");
+        assert_eq!(env["TORCHELASTIC_USE_AGENT_STORE"], "False");
+        assert_eq!(env["HOME"], "/h");
+    }
+
+    #[test]
+    fn env_04_async_error_handling_is_a_default_only() {
+        let name = "TORCH_NCCL_ASYNC_ERROR_HANDLING";
+        assert_eq!(worker_env(&spec(), &[])[name], "1");
+        assert_eq!(worker_env(&spec(), &[(name, "0")])[name], "0");
+    }
+
+    #[test]
+    fn sp_13_unset_and_clean() {
+        let mut spec = spec();
+        spec.env = vec![EnvEdit::Unset(b"A".to_vec()), EnvEdit::Set(b"B".to_vec(), b"2".to_vec())];
+        let env = worker_env(&spec, &[("A", "1"), ("C", "3")]);
+        assert!(!env.contains_key("A") && env["B"] == "2" && env["C"] == "3");
+        spec.clean_env = true;
+        spec.rank_env.insert(1, vec![EnvEdit::Set(b"D".to_vec(), b"4".to_vec())]);
+        let env = worker_env(&spec, &[("A", "1"), ("C", "3")]);
+        assert!(!env.contains_key("C") && env["D"] == "4" && env["RANK"] == "1");
+    }
+
+    #[test]
+    fn sp_02_the_path_of_the_workers_environment_decides() {
+        let mut spec = spec();
+        spec.rank_env.insert(1, vec![EnvEdit::Set(b"PATH".to_vec(), b"/x::/y".to_vec())]);
+        let plan = Plan::new(&spec, job(), &vec![c"PATH=/host".into()]);
+        let ranks = ranks::single(2);
+        assert_eq!(plan.worker(&ranks[0], None).paths, [c"/host/prog".to_owned()]);
+        assert_eq!(
+            plan.worker(&ranks[1], None).paths,
+            [c"/x/prog".to_owned(), c"./prog".to_owned(), c"/y/prog".to_owned()]
+        );
+    }
+
+    #[test]
+    fn env_10_macros_have_the_values_of_the_attempt() {
+        let mut spec = spec();
+        spec.args = vec![c"${local_rank}/${rank}/${role_name}/${run_id}/${restart_count}/${x}".into()];
+        let plan = Plan::new(&spec, job(), &vec![]);
+        assert_eq!(plan.worker(&ranks::single(2)[1], None).argv[1].as_c_str(), c"1/1/default/job/2/${x}");
+    }
+}

@@ -1,0 +1,74 @@
+//! The watcher beside the workers: see `sys/watcher.rs`, the program it runs.
+
+use std::os::fd::AsRawFd;
+use std::sync::atomic::Ordering;
+
+use nix::errno::Errno;
+
+use crate::sys::child::{Child, Image, Nursery, Pointers, Program, Report, Setup};
+use crate::sys::dispositions::Reset;
+use crate::sys::fd;
+use crate::sys::memory::{self, Mapping};
+use crate::sys::process;
+
+const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ice-watcher"));
+/// Words before the slots: the host's pid and the number of slots.
+const HEADER: usize = 2;
+
+pub struct Watcher {
+    table: Mapping,
+    child: Child,
+}
+
+impl Watcher {
+    /// Starts it for up to `slots` process groups.
+    pub fn start(nursery: &mut Nursery, slots: usize, report: Report) -> Result<Watcher, Errno> {
+        let file = memory::memfd(c"ice-groups")?;
+        let length = (HEADER + slots) * 4;
+        memory::resize(file.as_raw_fd(), length)?;
+        let table = Mapping::of_file(file.as_raw_fd(), 0, length, true)?;
+        table.word(0).store(std::process::id() as i32, Ordering::Relaxed);
+        table.word(1).store(slots as i32, Ordering::Release);
+
+        let program = memory::memfd(c"ice-watcher")?;
+        memory::write_at(program.as_raw_fd(), PROGRAM, 0)?;
+        let null = fd::null()?;
+        let null = null.as_raw_fd();
+        report.clear();
+        let setup = Setup {
+            stdio: [null, null, null],
+            working_dir: Some(c"/"),
+            reset: Reset::for_children(),
+            report,
+            third: Some(file.as_raw_fd()),
+            worker: false,
+        };
+        let (argv, env) = (Pointers::new([c"ice-watcher"].into_iter()), Pointers::new(std::iter::empty()));
+        let child = nursery
+            .spawn(&setup, &Program { image: Image::File(program.as_raw_fd()), argv: &argv, env: &env })?;
+        match setup.report.read() {
+            None => Ok(Watcher { table, child }),
+            Some((_, errno)) => {
+                process::wait_for_end(&child.pidfd);
+                Err(errno)
+            }
+        }
+    }
+
+    /// From now on this group goes with the host. 0 takes it back.
+    pub fn note(&self, slot: usize, group: i32) {
+        self.table.word(HEADER + slot).store(group, Ordering::Release);
+    }
+
+    pub fn pidfd(&self) -> std::os::fd::BorrowedFd<'_> {
+        use std::os::fd::AsFd;
+        self.child.pidfd.as_fd()
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        process::kill(&self.child.pidfd);
+        process::wait_for_end(&self.child.pidfd);
+    }
+}

@@ -1,0 +1,233 @@
+//! What became of the workers and of the run: plain values, and the words for them.
+
+pub mod error_file;
+pub mod oom;
+pub mod summary;
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use crate::ranks::Rank;
+use crate::spec::names::Signal;
+use crate::sys::memory::{self, Mapping};
+use crate::sys::process::{Status, Usage};
+
+/// The class of a run's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Succeeded,
+    WorkerFailure,
+    StartError,
+    AgentError,
+    Interrupted,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupState {
+    Unknown,
+    Init,
+    Healthy,
+    Stopped,
+    Succeeded,
+    Failed,
+}
+
+impl From<End> for GroupState {
+    fn from(end: End) -> Self {
+        match end {
+            End::Succeeded => GroupState::Succeeded,
+            End::WorkerFailure | End::StartError => GroupState::Failed,
+            End::AgentError => GroupState::Unknown,
+            End::Interrupted => GroupState::Stopped,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    NeverStarted,
+    Running,
+    Exited { code: i32 },
+    Signaled { signal: i32, core: bool },
+    Stuck,
+    Lost,
+}
+
+impl From<Status> for Outcome {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Exited(code) => Outcome::Exited { code },
+            Status::Signaled { signal, core } => Outcome::Signaled { signal, core },
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    Success,
+    OwnFailure,
+    StoppedByAgent,
+    Stuck,
+    NeverStarted,
+    Lost,
+}
+
+impl Cause {
+    /// `told_to_stop`: the agent had sent it a stop while it was alive. `completed`: a program, or a
+    /// callback that returned.
+    pub fn of(outcome: Outcome, told_to_stop: bool, completed: bool) -> Cause {
+        match outcome {
+            Outcome::NeverStarted => Cause::NeverStarted,
+            Outcome::Lost => Cause::Lost,
+            Outcome::Stuck | Outcome::Running => Cause::Stuck,
+            Outcome::Exited { .. } | Outcome::Signaled { .. } if told_to_stop => Cause::StoppedByAgent,
+            Outcome::Exited { code: 0 } if completed => Cause::Success,
+            Outcome::Exited { .. } | Outcome::Signaled { .. } => Cause::OwnFailure,
+        }
+    }
+}
+
+/// The value a callback returned: memory that the worker wrote and nobody changes any more.
+pub struct Value(Mapping);
+
+impl Value {
+    /// Maps `length` bytes at `offset` of a dead worker's memfd.
+    pub fn map(fd: &OwnedFd, offset: usize, length: usize) -> Result<Value, Errno> {
+        memory::seal_size(fd)?;
+        Mapping::of_file(fd.as_raw_fd(), offset, length, false).map(Value)
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
+
+pub struct WorkerReport {
+    pub rank: Rank,
+    pub pid: i32,
+    pub outcome: Outcome,
+    pub cause: Cause,
+    pub likely_oom: bool,
+    pub order: Option<usize>,
+    pub attempt: u32,
+    pub start_ns: i64,
+    pub end_ns: i64,
+    pub end_unix_ns: i64,
+    pub usage: Usage,
+    pub value: Option<Value>,
+    pub message: CString,
+    pub call_stack: CString,
+    pub error_timestamp: i64,
+    pub error_data: Option<Vec<u8>>,
+    pub error_file: CString,
+    /// With a final NUL.
+    pub stderr_tail: Vec<u8>,
+    pub stdout_log: CString,
+    pub stderr_log: CString,
+}
+
+impl WorkerReport {
+    /// torch's number: minus the signal where one killed it.
+    pub fn exit_code(&self) -> i32 {
+        match self.outcome {
+            Outcome::Exited { code } => code,
+            Outcome::Signaled { signal, .. } => -signal,
+            _ => -1,
+        }
+    }
+
+    pub fn signal(&self) -> i32 {
+        match self.outcome {
+            Outcome::Signaled { signal, .. } => signal,
+            _ => 0,
+        }
+    }
+
+    /// The same without what is large: the value.
+    pub fn certificate(&self) -> WorkerReport {
+        WorkerReport {
+            value: None,
+            message: self.message.clone(),
+            call_stack: self.call_stack.clone(),
+            error_data: self.error_data.clone(),
+            error_file: self.error_file.clone(),
+            stderr_tail: self.stderr_tail.clone(),
+            stdout_log: self.stdout_log.clone(),
+            stderr_log: self.stderr_log.clone(),
+            ..*self
+        }
+    }
+}
+
+pub struct RunReport {
+    pub end: End,
+    pub state: GroupState,
+    pub restarts: u32,
+    pub signal: i32,
+    pub errno: i32,
+    pub message: CString,
+    pub summary: CString,
+    pub run_dir: CString,
+    pub workers: Vec<WorkerReport>,
+    /// An index into `workers`.
+    pub root_cause: Option<usize>,
+    /// The root cause of each failed attempt.
+    pub failures: Vec<WorkerReport>,
+}
+
+impl RunReport {
+    pub fn all_exited_cleanly(&self) -> bool {
+        self.workers.iter().all(|worker| worker.outcome == Outcome::Exited { code: 0 })
+    }
+}
+
+/// The first worker, in the order of their ends, that failed by itself; else one that could not be killed.
+pub fn root_cause(workers: &[WorkerReport]) -> Option<usize> {
+    let first = |cause: Cause| {
+        let failed = workers.iter().enumerate().filter(|(_, worker)| worker.cause == cause);
+        failed.min_by_key(|(_, worker)| worker.order.unwrap_or(usize::MAX)).map(|(index, _)| index)
+    };
+    first(Cause::OwnFailure).or_else(|| first(Cause::Lost)).or_else(|| first(Cause::Stuck))
+}
+
+/// The words for a failure that left no error file.
+pub fn message_of(outcome: Outcome, cause: Cause, pid: i32, likely_oom: bool) -> String {
+    match (outcome, cause) {
+        (_, Cause::Success) => String::new(),
+        (Outcome::Signaled { signal, core }, _) => format!(
+            "Signal {signal} ({}) received by PID {pid}{}{}",
+            Signal(signal),
+            if core { ", core dumped" } else { "" },
+            if likely_oom { ", likely OOM: its memory cgroup counted an OOM kill" } else { "" },
+        ),
+        (Outcome::Exited { code: 0 }, Cause::OwnFailure) => {
+            format!("PID {pid} exited without returning from the callback")
+        }
+        (Outcome::Exited { code }, _) => format!("PID {pid} exited with code {code}"),
+        (Outcome::Stuck, _) => {
+            format!("PID {pid} is still there after SIGKILL: stuck in the kernel, given up")
+        }
+        (Outcome::Lost, _) => format!(
+            "the exit status of PID {pid} was taken by somebody else: does the host wait for any child, or ignore SIGCHLD?"
+        ),
+        (Outcome::NeverStarted, _) => "never started".into(),
+        (Outcome::Running, _) => "running".into(),
+    }
+}
+
+/// The worker group at one moment.
+#[derive(Clone)]
+pub struct Snapshot {
+    pub state: GroupState,
+    pub attempt: u32,
+    pub workers: Vec<SnapshotWorker>,
+}
+
+#[derive(Clone, Copy)]
+pub struct SnapshotWorker {
+    pub rank: Rank,
+    pub pid: i32,
+    pub outcome: Outcome,
+}

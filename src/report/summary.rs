@@ -1,0 +1,124 @@
+//! The result for people: how the run ended, the root cause first, those the agent stopped last.
+
+use std::fmt::Write;
+
+use super::{Cause, End, Outcome, RunReport, WorkerReport};
+use crate::spec::names::Signal;
+
+/// How many workers of one kind are listed before the rest is only counted.
+const LISTED: usize = 16;
+
+pub fn text(report: &RunReport) -> String {
+    let mut out = String::new();
+    let restarts = match report.restarts {
+        0 => String::new(),
+        1 => ", 1 restart".into(),
+        n => format!(", {n} restarts"),
+    };
+    let count = report.workers.len();
+    let _ = match report.end {
+        End::Succeeded => writeln!(out, "succeeded: {}{restarts}", plural(count, "worker")),
+        End::WorkerFailure => writeln!(out, "worker failure: {}{restarts}", report.message.to_string_lossy()),
+        End::StartError => writeln!(out, "start error: {}", report.message.to_string_lossy()),
+        End::AgentError => writeln!(out, "agent error: {}{restarts}", report.message.to_string_lossy()),
+        End::Interrupted => writeln!(out, "interrupted: {}{restarts}", report.message.to_string_lossy()),
+    };
+    if report.end == End::Succeeded {
+        for failure in &report.failures {
+            let _ = writeln!(out, "  attempt {} failed: {}", failure.attempt, line(failure));
+        }
+        return out;
+    }
+    let mut order: Vec<(usize, &WorkerReport)> = report.workers.iter().enumerate().collect();
+    order.sort_by_key(|(index, worker)| {
+        (Some(*index) != report.root_cause, place(worker.cause), worker.order.unwrap_or(usize::MAX))
+    });
+    let mut listed = [0usize; 6];
+    for (index, worker) in order {
+        if worker.cause == Cause::Success {
+            continue;
+        }
+        let seen = &mut listed[place(worker.cause)];
+        *seen += 1;
+        if *seen > LISTED {
+            continue;
+        }
+        if Some(index) == report.root_cause {
+            let _ = writeln!(out, "  root cause: {}", line(worker));
+            details(&mut out, worker);
+        } else {
+            let _ = writeln!(out, "  {}", line(worker));
+        }
+    }
+    let hidden: usize = listed.iter().map(|seen| seen.saturating_sub(LISTED)).sum();
+    if hidden > 0 {
+        let _ = writeln!(out, "  ... and {}", plural(hidden, "more worker"));
+    }
+    if !report.run_dir.is_empty() {
+        let _ = writeln!(out, "  files: {}", report.run_dir.to_string_lossy());
+    }
+    out
+}
+
+fn plural(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Own failures first, then what the agent could not end or tell, stopped workers last.
+fn place(cause: Cause) -> usize {
+    match cause {
+        Cause::OwnFailure => 0,
+        Cause::Lost => 1,
+        Cause::Stuck => 2,
+        Cause::NeverStarted => 3,
+        Cause::Success => 4,
+        Cause::StoppedByAgent => 5,
+    }
+}
+
+/// One worker on one line.
+pub fn line(worker: &WorkerReport) -> String {
+    let mut out = format!("rank {} (local rank {}", worker.rank.global, worker.rank.local);
+    if worker.pid != 0 {
+        let _ = write!(out, ", pid {}", worker.pid);
+    }
+    out.push_str("): ");
+    match worker.cause {
+        Cause::StoppedByAgent => {
+            let how = match worker.outcome {
+                Outcome::Signaled { signal, .. } => Signal(signal).to_string(),
+                _ => format!("exit code {}", worker.exit_code()),
+            };
+            let _ = write!(out, "stopped by the agent, {how}");
+        }
+        _ => out.push_str(worker.message.to_string_lossy().lines().next().unwrap_or("")),
+    }
+    if worker.end_ns > 0 && worker.start_ns > 0 {
+        let _ = write!(out, " after {:.3} s", (worker.end_ns - worker.start_ns) as f64 / 1e9);
+    }
+    out
+}
+
+fn details(out: &mut String, worker: &WorkerReport) {
+    let message = worker.message.to_string_lossy();
+    for text in [message.split_once('\n').map_or("", |(_, rest)| rest), &worker.call_stack.to_string_lossy()]
+    {
+        for line in text.lines() {
+            let _ = writeln!(out, "    {line}");
+        }
+    }
+    if let Outcome::Exited { code } = worker.outcome
+        && worker.error_data.is_some()
+    {
+        let _ = writeln!(out, "    exit code: {code}");
+    }
+    let file = worker.error_file.to_string_lossy();
+    let _ = writeln!(out, "    error file: {}", if file.is_empty() { "<N/A>" } else { &file });
+    let tail = worker.stderr_tail.strip_suffix(b"\0").unwrap_or(&worker.stderr_tail);
+    if !tail.is_empty() {
+        let _ = writeln!(out, "    last lines of stderr ({}):", worker.stderr_log.to_string_lossy());
+        for line in String::from_utf8_lossy(tail).lines() {
+            let _ = writeln!(out, "    | {line}");
+        }
+    }
+}

@@ -1,0 +1,477 @@
+//! What to run: an owned description, checked field by field as it is written and as a whole by `check`.
+
+pub mod names;
+pub mod streams;
+pub mod text;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::error::Error;
+use names::Signal;
+use streams::{LocalRanks, StreamMap, Streams};
+
+pub const MAX_LOCAL_WORLD_SIZE: i64 = 16_384;
+pub const MAX_RESTARTS: i64 = i32::MAX as i64;
+/// A bound for every time in a spec: about 31 years, far from where a deadline could overflow.
+const MAX_SECONDS: f64 = 1e9;
+pub const MAX_STDERR_TAIL: u64 = 1 << 24;
+
+/// The variables a worker gets from the agent; an env setter must not touch them.
+pub const RESERVED_ENV: &[&str] = &[
+    "RANK",
+    "LOCAL_RANK",
+    "GROUP_RANK",
+    "ROLE_RANK",
+    "ROLE_NAME",
+    "LOCAL_WORLD_SIZE",
+    "WORLD_SIZE",
+    "GROUP_WORLD_SIZE",
+    "ROLE_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "TORCHELASTIC_RESTART_COUNT",
+    "TORCHELASTIC_MAX_RESTARTS",
+    "TORCHELASTIC_RUN_ID",
+    "TORCHELASTIC_USE_AGENT_STORE",
+    "TORCHELASTIC_ERROR_FILE",
+];
+
+/// A C function as a worker: called with the worker handle and the host's own pointer.
+pub type WorkerFn = extern "C-unwind" fn(*mut std::ffi::c_void, *mut std::ffi::c_void) -> i32;
+
+#[derive(Clone, Copy)]
+pub struct Callback {
+    pub function: WorkerFn,
+    pub user_data: HostPointer,
+}
+
+/// A pointer of the host that is only carried, never followed.
+#[derive(Clone, Copy)]
+pub struct HostPointer(pub usize);
+
+/// A function of the host that takes log messages, with the host's pointer.
+#[derive(Clone, Copy)]
+pub struct LogCallback {
+    pub function: extern "C" fn(*mut std::ffi::c_void, i32, *const std::ffi::c_char),
+    pub user_data: HostPointer,
+}
+
+/// A function of the host that takes output of workers in place of the console.
+#[derive(Clone, Copy)]
+pub struct OutputCallback {
+    pub function: extern "C" fn(*mut std::ffi::c_void, i32, i32, *const u8, usize),
+    pub user_data: HostPointer,
+}
+
+/// One change to a worker's environment, in the order it was asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EnvEdit {
+    Set(Vec<u8>, Vec<u8>),
+    Unset(Vec<u8>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stdin {
+    Null,
+    Rank0,
+    All,
+}
+
+/// Signals sent to a group that is to stop: first the optional early warning, then the stop signal.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StopSignals {
+    pub pre_stop: Option<(i32, Duration)>,
+    pub stop: i32,
+}
+
+#[derive(Clone)]
+pub struct Spec {
+    pub role: Vec<u8>,
+    pub local_world_size: usize,
+    pub program: Option<CString>,
+    pub args: Vec<CString>,
+    pub callback: Option<Callback>,
+    pub env: Vec<EnvEdit>,
+    pub rank_env: BTreeMap<usize, Vec<EnvEdit>>,
+    pub clean_env: bool,
+    pub working_dir: Option<CString>,
+    pub stdin: Stdin,
+
+    pub max_restarts: u32,
+    pub restart_backoff: Option<(Duration, Duration)>,
+    pub min_uptime: Duration,
+    pub no_restart_exit_codes: BTreeSet<i32>,
+    pub monitor_interval: Duration,
+    pub shutdown_timeout: Option<Duration>,
+    pub stop_signals: StopSignals,
+    pub handled_signals: Vec<i32>,
+    pub pass_signals: Vec<i32>,
+    /// Names in a signal list that this system does not know: a warning each, not an error.
+    pub unknown_signals: Vec<String>,
+    pub kill_group_on_success: bool,
+
+    pub master_addr: Option<Vec<u8>>,
+    pub master_port: u16,
+    pub run_id: Option<Vec<u8>>,
+
+    pub log_dir: Option<PathBuf>,
+    pub redirects: StreamMap,
+    pub tee: StreamMap,
+    pub merge_stderr: bool,
+    pub log_prefix_template: Option<Vec<u8>>,
+    pub local_ranks_filter: Option<LocalRanks>,
+    pub stdout_filters: Vec<Vec<u8>>,
+    pub stderr_filters: Vec<Vec<u8>>,
+    pub log_timestamps: bool,
+    pub stderr_tail: usize,
+    pub log_modes: Option<(u32, u32)>,
+    pub console: (i32, i32),
+    pub output_callback: Option<OutputCallback>,
+    pub log_callback: Option<LogCallback>,
+
+    /// The first value that a setter refused: `check` repeats it, so that a host may look once.
+    refused: Option<Error>,
+}
+
+impl Default for Spec {
+    fn default() -> Self {
+        Spec {
+            role: b"default".to_vec(),
+            local_world_size: 1,
+            program: None,
+            args: Vec::new(),
+            callback: None,
+            env: Vec::new(),
+            rank_env: BTreeMap::new(),
+            clean_env: false,
+            working_dir: None,
+            stdin: Stdin::Null,
+            max_restarts: 3,
+            restart_backoff: None,
+            min_uptime: Duration::ZERO,
+            no_restart_exit_codes: BTreeSet::new(),
+            monitor_interval: Duration::from_millis(100),
+            shutdown_timeout: None,
+            stop_signals: StopSignals { pre_stop: None, stop: libc::SIGTERM },
+            handled_signals: Vec::new(),
+            pass_signals: Vec::new(),
+            unknown_signals: Vec::new(),
+            kill_group_on_success: true,
+            master_addr: None,
+            master_port: 0,
+            run_id: None,
+            log_dir: None,
+            redirects: StreamMap::default(),
+            tee: StreamMap::default(),
+            merge_stderr: false,
+            log_prefix_template: None,
+            local_ranks_filter: None,
+            stdout_filters: Vec::new(),
+            stderr_filters: Vec::new(),
+            log_timestamps: false,
+            stderr_tail: 4096,
+            log_modes: None,
+            console: (1, 2),
+            output_callback: None,
+            log_callback: None,
+            refused: None,
+        }
+    }
+}
+
+impl Spec {
+    /// Lets one setter change the spec; what it refuses is remembered for `check`.
+    pub fn edit(&mut self, change: impl FnOnce(&mut Spec) -> Result<(), Error>) -> Result<(), Error> {
+        let done = change(self);
+        if let (Err(error @ Error::Config { .. }), None) = (&done, &self.refused) {
+            self.refused = Some(error.clone());
+        }
+        done
+    }
+
+    /// The rules that need more than one field, for an agent that starts with the environment `var`.
+    pub fn check(&self, var: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Checked, Error> {
+        if let Some(error) = &self.refused {
+            return Err(error.clone());
+        }
+        match (&self.program, &self.callback) {
+            (None, None) => {
+                return Err(Error::config(
+                    "program",
+                    "unset",
+                    "set a program or a callback with ice_spec_set_program() or ice_spec_set_callback()",
+                ));
+            }
+            (Some(program), Some(_)) => {
+                return Err(Error::config(
+                    "program",
+                    program.to_string_lossy(),
+                    "a callback is set too; a worker is either a program or a callback",
+                ));
+            }
+            _ => {}
+        }
+        if self.callback.is_some() && !self.args.is_empty() {
+            return Err(Error::config(
+                "args",
+                self.args.len(),
+                "a callback takes no arguments, pass them through user_data",
+            ));
+        }
+        let size = self.local_world_size;
+        self.redirects.check("redirects", size)?;
+        self.tee.check("tee", size)?;
+        if let Some(filter) = &self.local_ranks_filter {
+            filter.check("local_ranks_filter", size)?;
+        }
+        if let Some((&rank, _)) = self.rank_env.iter().next_back()
+            && rank >= size
+        {
+            return Err(below("rank_env", rank, size));
+        }
+        let null_log_dir = self.log_dir.as_deref() == Some(std::path::Path::new("/dev/null"));
+        for (field, filters, stream) in [
+            ("duplicate_stdout_filters", &self.stdout_filters, Streams::STDOUT),
+            ("duplicate_stderr_filters", &self.stderr_filters, Streams::STDERR),
+        ] {
+            if filters.is_empty() {
+                continue;
+            }
+            let shown = String::from_utf8_lossy(&filters.join(&b',')).into_owned();
+            if null_log_dir {
+                return Err(Error::config(
+                    field,
+                    shown,
+                    "log_dir is /dev/null, there is nowhere to write to",
+                ));
+            }
+            let in_file = |rank| self.redirects.of(rank).has(stream) || self.tee.of(rank).has(stream);
+            if !(0..size).any(in_file) {
+                return Err(Error::config(
+                    field,
+                    shown,
+                    "no rank has this stream in redirects or tee, so there is no file to filter",
+                ));
+            }
+        }
+        let shutdown_timeout = match self.shutdown_timeout {
+            Some(explicit) => explicit,
+            None => match var("TORCH_ELASTIC_SHUTDOWN_TIMEOUT") {
+                None => Duration::from_secs(30),
+                Some(text) => {
+                    let text = String::from_utf8_lossy(&text).into_owned();
+                    let number = text.trim().parse().map_err(|_| {
+                        Error::config(
+                            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT",
+                            &text,
+                            "this environment variable must be a number of seconds, 0 or more",
+                        )
+                    })?;
+                    seconds("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", number)?
+                }
+            },
+        };
+        let prefix = self
+            .log_prefix_template
+            .clone()
+            .or_else(|| var("TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"))
+            .unwrap_or_else(|| b"[${role_name}${local_rank}]:".to_vec());
+        Ok(Checked { shutdown_timeout, log_prefix_template: prefix, null_log_dir })
+    }
+
+    /// Streams of a rank that end in a file: asked for, tee'd, or kept from a console that the rank
+    /// filter closes to it (torchrun drops those to null; nothing is lost here).
+    pub fn file_streams(&self, local_rank: usize) -> Streams {
+        if self.output_callback.is_some() {
+            return Streams::BOTH;
+        }
+        let asked = self.redirects.of(local_rank) | self.tee.of(local_rank);
+        match &self.local_ranks_filter {
+            Some(filter) if !filter.has(local_rank) => Streams::BOTH,
+            _ => asked,
+        }
+    }
+
+    /// Streams of a rank that are followed to the console (or the host's callback).
+    pub fn console_streams(&self, local_rank: usize) -> Streams {
+        let shown = self.local_ranks_filter.as_ref().is_none_or(|filter| filter.has(local_rank));
+        match (shown, self.output_callback.is_some()) {
+            (false, _) => Streams::NONE,
+            (true, true) => Streams::BOTH,
+            (true, false) => self.tee.of(local_rank),
+        }
+    }
+}
+
+/// What `check` worked out of the spec and the environment together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checked {
+    pub shutdown_timeout: Duration,
+    pub log_prefix_template: Vec<u8>,
+    pub null_log_dir: bool,
+}
+
+pub fn below(field: &'static str, rank: impl std::fmt::Display, size: usize) -> Error {
+    Error::config(field, rank, format!("a local rank must be below local_world_size, which is {size}"))
+}
+
+/// A whole number within bounds.
+pub fn number(field: &'static str, value: i64, low: i64, high: i64) -> Result<i64, Error> {
+    if (low..=high).contains(&value) {
+        Ok(value)
+    } else {
+        Err(Error::config(field, value, format!("must be a whole number from {low} to {high}")))
+    }
+}
+
+/// A time in seconds: finite, not negative, not absurd.
+pub fn seconds(field: &'static str, value: f64) -> Result<Duration, Error> {
+    if value.is_finite() && (0.0..=MAX_SECONDS).contains(&value) {
+        Ok(Duration::from_secs_f64(value))
+    } else {
+        Err(Error::config(field, value, format!("must be seconds from 0 to {MAX_SECONDS:.0}")))
+    }
+}
+
+/// Bytes for argv, envp or a path: no NUL within.
+pub fn c_bytes(field: &'static str, bytes: &[u8]) -> Result<CString, Error> {
+    CString::new(bytes).map_err(|error| {
+        Error::config(
+            field,
+            String::from_utf8_lossy(bytes),
+            format!(
+                "has a NUL byte at offset {}, which no argument, variable or path can hold",
+                error.nul_position()
+            ),
+        )
+    })
+}
+
+pub fn not_empty<'a>(field: &'static str, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
+    if bytes.is_empty() { Err(Error::config(field, "", "must not be empty")) } else { Ok(bytes) }
+}
+
+pub fn path(field: &'static str, bytes: &[u8]) -> Result<PathBuf, Error> {
+    c_bytes(field, not_empty(field, bytes)?)?;
+    Ok(PathBuf::from(OsStr::from_bytes(bytes)))
+}
+
+/// A variable's name that a host may set: an own one, without `=`.
+pub fn env_key(bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    let shown = String::from_utf8_lossy(bytes);
+    c_bytes("env", not_empty("env", bytes)?)?;
+    if bytes.contains(&b'=') {
+        return Err(Error::config("env", shown, "the name of a variable must not have a '='"));
+    }
+    if RESERVED_ENV.iter().any(|name| name.as_bytes() == bytes) {
+        return Err(Error::config(
+            "env",
+            shown,
+            "the agent sets this variable for each worker, no one else may",
+        ));
+    }
+    Ok(bytes.to_vec())
+}
+
+/// A comma-separated list of signals: the known ones, and the names nobody knows.
+pub fn signal_list(field: &'static str, list: &[u8]) -> Result<(Vec<i32>, Vec<String>), Error> {
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    for name in String::from_utf8_lossy(list).split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        match Signal::parse(name) {
+            None => unknown.push(name.to_string()),
+            Some(signal) => {
+                catchable(field, signal)?;
+                if !known.contains(&signal.0) {
+                    known.push(signal.0);
+                }
+            }
+        }
+    }
+    Ok((known, unknown))
+}
+
+fn catchable(field: &'static str, signal: Signal) -> Result<(), Error> {
+    let no = match signal.0 {
+        libc::SIGKILL | libc::SIGSTOP => "this signal cannot be caught by anyone",
+        libc::SIGCHLD => "the host needs this signal for its own children",
+        libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE | libc::SIGILL => {
+            "this signal tells of a defect of the host itself and is left to it"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::config(field, signal, no))
+}
+
+/// A signal number to send.
+pub fn signal(field: &'static str, number: i64) -> Result<i32, Error> {
+    let highest = i64::from(libc::SIGRTMAX());
+    self::number(field, number, 1, highest).map(|number| number as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program() -> Spec {
+        Spec { program: Some(c"/bin/true".into()), ..Spec::default() }
+    }
+
+    fn message(result: Result<Checked, Error>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn cfg_04_exactly_one_of_program_and_callback() {
+        assert!(message(Spec::default().check(|_| None)).contains("program is unset"));
+        assert!(program().check(|_| None).is_ok());
+    }
+
+    #[test]
+    fn cfg_08_shutdown_timeout_from_field_environment_and_default() {
+        let env = |text: &'static str| {
+            move |name: &str| (name.contains("SHUTDOWN")).then(|| text.as_bytes().to_vec())
+        };
+        let secs = |spec: &Spec, text| spec.check(env(text)).map(|c| c.shutdown_timeout.as_secs());
+        let explicit = Spec { shutdown_timeout: Some(Duration::from_secs(120)), ..program() };
+        assert_eq!(program().check(|_| None).unwrap().shutdown_timeout.as_secs(), 30);
+        assert_eq!(secs(&explicit, "600"), Ok(120));
+        assert_eq!(secs(&program(), "600"), Ok(600));
+        assert_eq!(secs(&program(), "0"), Ok(0));
+        for bad in ["abc", "-5", "", "inf", "nan"] {
+            let error = secs(&program(), bad).unwrap_err().to_string();
+            assert!(error.contains("TORCH_ELASTIC_SHUTDOWN_TIMEOUT"), "{error}");
+        }
+        assert!(seconds("shutdown_timeout", -5.0).unwrap_err().to_string().contains("-5"));
+    }
+
+    #[test]
+    fn a_refused_setter_is_repeated_by_check() {
+        let mut spec = program();
+        let first = spec.edit(|_| number("local_world_size", 0, 1, 9).map(drop)).unwrap_err();
+        let _ = spec.edit(|_| number("max_restarts", -1, 0, 9).map(drop));
+        assert_eq!(spec.check(|_| None).unwrap_err(), first);
+        assert!(first.to_string().contains("local_world_size is 0"));
+    }
+
+    #[test]
+    fn sp_12_reserved_names_are_refused() {
+        assert!(env_key(b"RANK").unwrap_err().to_string().contains("RANK"));
+        assert!(env_key(b"A=B").is_err());
+        assert!(env_key(b"").is_err());
+        assert!(env_key(b"A\0").is_err());
+        assert!(env_key(b"OMP_NUM_THREADS").is_ok());
+    }
+
+    #[test]
+    fn sig_08_signal_lists() {
+        let (known, unknown) = signal_list("signals", b"SIGTERM, SIGUSR1,SIGTERM,BOGUS").unwrap();
+        assert_eq!(known, [libc::SIGTERM, libc::SIGUSR1]);
+        assert_eq!(unknown, ["BOGUS"]);
+        assert!(signal_list("signals", b"SIGKILL").unwrap_err().to_string().contains("SIGKILL"));
+        assert!(signal_list("signals", b"SIGTERM,STOP").is_err());
+    }
+}

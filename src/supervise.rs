@@ -1,0 +1,531 @@
+//! The life of a worker group as a machine: state x event -> state + actions. No system call, no clock:
+//! the agent's loop tells what happened and when, and does what it is told.
+//!
+//! ```text
+//!            Started            all exited 0
+//!  Starting ---------> Running -------------------------------------> Over(Succeeded)
+//!     |                   | a worker failed, Stop, Lost
+//!     | StartFailed, Stop v            all gone, or given up
+//!     +--------------> Stopping -------------------------------------> Over(..)
+//!                     PreStop -> Term -> Kill        |
+//!     ^                                              | restarts left
+//!     +------------------ Waiting <------------------+
+//!         back-off over
+//! ```
+//!
+//! Stopping is a state, not an exception: nothing leaves it before all are reaped or given up. A further
+//! failure or signal in it can change what follows and bring the kill forward, never skip it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::report::End;
+use crate::spec::StopSignals;
+
+/// A moment on the monotonic clock.
+pub type Now = Duration;
+
+/// What the spec says about failures and stops.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub max_restarts: u32,
+    pub restart_backoff: Option<(Duration, Duration)>,
+    pub min_uptime: Duration,
+    pub no_restart_exit_codes: BTreeSet<i32>,
+    pub stop: StopSignals,
+    pub shutdown_timeout: Duration,
+    /// How long after SIGKILL a worker that is still there is given up.
+    pub give_up_after: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Worker `local_rank` was born.
+    Born,
+    /// The last worker of the attempt was.
+    Started,
+    /// A worker could not be started.
+    StartFailed,
+    /// A worker ended by itself or not; `code` for one that exited.
+    Exited { success: bool, code: Option<i32> },
+    /// A worker's status was taken by somebody else.
+    Lost,
+    /// The agent cannot go on.
+    AgentFailed,
+    /// A stop was asked for, with a signal of its own or 0.
+    Stop { signal: i32 },
+    /// Somebody is waiting for the stop.
+    Hurry,
+    /// The deadline passed.
+    Deadline,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Start all workers of this attempt.
+    Start { attempt: u32 },
+    /// Send this to every group of the attempt, dead leader or not.
+    Signal(i32),
+    /// SIGKILL to every group of the attempt.
+    Kill,
+    /// The workers that are left cannot be killed: stop waiting for them.
+    GiveUp,
+    /// All are gone: kill what is left in their groups, reap, note how they ended.
+    EndAttempt { succeeded: bool },
+    /// The run is over.
+    Finish(End),
+}
+
+/// What follows when all are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    Restart,
+    End(End),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    PreStop,
+    Term,
+    Kill,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Starting,
+    Running { since: Now },
+    Stopping { stage: Stage, deadline: Now, signal: i32, then: Then },
+    Waiting { until: Now },
+    Over,
+}
+
+/// Why a failed attempt was the last though restarts were left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRestart {
+    CrashLoop,
+    ExitCode(i32),
+    Stuck,
+}
+
+#[derive(Debug)]
+pub struct Supervisor {
+    policy: Policy,
+    state: State,
+    attempt: u32,
+    alive: usize,
+    no_restart: Option<NoRestart>,
+}
+
+impl Supervisor {
+    pub fn new(policy: Policy) -> (Supervisor, Vec<Action>) {
+        let supervisor =
+            Supervisor { policy, state: State::Starting, attempt: 0, alive: 0, no_restart: None };
+        (supervisor, vec![Action::Start { attempt: 0 }])
+    }
+
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    pub fn no_restart(&self) -> Option<NoRestart> {
+        self.no_restart
+    }
+
+    /// Whether the agent may go on to start workers: false once a stop or failure came in between.
+    pub fn is_starting(&self) -> bool {
+        self.state == State::Starting
+    }
+
+    pub fn is_running(&self) -> bool {
+        matches!(self.state, State::Running { .. })
+    }
+
+    /// When the next `Deadline` is due; none while all is well.
+    pub fn deadline(&self) -> Option<Now> {
+        match self.state {
+            State::Stopping { deadline, .. } => Some(deadline),
+            State::Waiting { until } => Some(until),
+            State::Starting | State::Running { .. } | State::Over => None,
+        }
+    }
+
+    pub fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
+        match event {
+            Event::Born => self.alive += 1,
+            Event::Exited { .. } | Event::Lost => self.alive -= 1,
+            _ => {}
+        }
+        match (self.state, event) {
+            (State::Over, _) | (_, Event::Born) => vec![],
+
+            (State::Starting, Event::Started) => {
+                self.state = State::Running { since: now };
+                self.all_gone(now)
+            }
+            (State::Starting | State::Running { .. }, Event::StartFailed) => {
+                let end = if self.attempt == 0 { End::StartError } else { End::AgentError };
+                self.stop(self.policy.stop.stop, Then::End(end), now)
+            }
+            (State::Starting, Event::Exited { success: true, .. }) => vec![],
+            (State::Running { .. }, Event::Exited { success: true, .. }) => self.all_gone(now),
+            (State::Starting | State::Running { .. }, Event::Exited { code, .. }) => {
+                let then = self.after_failure(code, now);
+                self.stop(self.policy.stop.stop, then, now)
+            }
+            (State::Starting | State::Running { .. }, Event::Lost | Event::AgentFailed) => {
+                self.stop(self.policy.stop.stop, Then::End(End::AgentError), now)
+            }
+            (State::Starting | State::Running { .. }, Event::Stop { signal }) => {
+                let signal = if signal == 0 { self.policy.stop.stop } else { signal };
+                self.stop(signal, Then::End(End::Interrupted), now)
+            }
+
+            (State::Stopping { then, .. }, Event::Lost | Event::AgentFailed | Event::StartFailed) => {
+                // A worker that could not even start does not hide why the group is stopped.
+                if event != Event::StartFailed && then != Then::End(End::StartError) {
+                    self.then(Then::End(End::AgentError));
+                }
+                self.all_gone(now)
+            }
+            (State::Stopping { .. }, Event::Exited { .. }) => self.all_gone(now),
+            (State::Stopping { then, .. }, Event::Stop { .. }) => {
+                if !matches!(then, Then::End(End::AgentError | End::StartError)) {
+                    self.then(Then::End(End::Interrupted));
+                }
+                vec![]
+            }
+            (State::Stopping { stage: Stage::PreStop | Stage::Term, .. }, Event::Hurry) => self.kill(now),
+            (State::Stopping { stage: Stage::PreStop, signal, .. }, Event::Deadline) => {
+                self.terminate(signal, now)
+            }
+            (State::Stopping { stage: Stage::Term, .. }, Event::Deadline) => self.kill(now),
+            (State::Stopping { stage: Stage::Kill, then, .. }, Event::Deadline) => {
+                let end = match then {
+                    Then::Restart => End::WorkerFailure,
+                    Then::End(end) => end,
+                };
+                self.no_restart.get_or_insert(NoRestart::Stuck);
+                self.state = State::Over;
+                vec![Action::GiveUp, Action::EndAttempt { succeeded: false }, Action::Finish(end)]
+            }
+
+            (State::Waiting { .. }, Event::Deadline) => self.start_again(),
+            (State::Waiting { .. }, Event::Stop { .. } | Event::AgentFailed) => {
+                let end = if event == Event::AgentFailed { End::AgentError } else { End::Interrupted };
+                self.state = State::Over;
+                vec![Action::Finish(end)]
+            }
+
+            // What is left cannot happen or changes nothing: a deadline that was overtaken, a hurry in
+            // the last stage or without a stop, workers that end while none is there.
+            (State::Starting | State::Running { .. }, Event::Deadline | Event::Hurry | Event::Started)
+            | (State::Stopping { .. }, Event::Started | Event::Hurry)
+            | (
+                State::Waiting { .. },
+                Event::Started | Event::StartFailed | Event::Exited { .. } | Event::Lost | Event::Hurry,
+            ) => vec![],
+        }
+    }
+
+    fn after_failure(&mut self, code: Option<i32>, now: Now) -> Then {
+        let uptime = match self.state {
+            State::Running { since } => now.saturating_sub(since),
+            _ => Duration::ZERO,
+        };
+        self.no_restart = match code {
+            Some(code) if self.policy.no_restart_exit_codes.contains(&code) => {
+                Some(NoRestart::ExitCode(code))
+            }
+            _ if uptime < self.policy.min_uptime => Some(NoRestart::CrashLoop),
+            _ => None,
+        };
+        if self.no_restart.is_none() && self.attempt < self.policy.max_restarts {
+            Then::Restart
+        } else {
+            Then::End(End::WorkerFailure)
+        }
+    }
+
+    fn then(&mut self, next: Then) {
+        if let State::Stopping { then, .. } = &mut self.state {
+            *then = next;
+        }
+    }
+
+    fn stop(&mut self, signal: i32, then: Then, now: Now) -> Vec<Action> {
+        match self.policy.stop.pre_stop {
+            Some((early, time)) if !time.is_zero() && self.alive > 0 => {
+                self.state = State::Stopping { stage: Stage::PreStop, deadline: now + time, signal, then };
+                vec![Action::Signal(early)]
+            }
+            _ => {
+                self.state = State::Stopping { stage: Stage::Term, deadline: now, signal, then };
+                if self.alive == 0 { self.all_gone(now) } else { self.terminate(signal, now) }
+            }
+        }
+    }
+
+    fn terminate(&mut self, signal: i32, now: Now) -> Vec<Action> {
+        let timeout = self.policy.shutdown_timeout;
+        if let State::Stopping { stage, deadline, .. } = &mut self.state {
+            (*stage, *deadline) = (Stage::Term, now + timeout);
+        }
+        let mut actions = vec![Action::Signal(signal)];
+        if timeout.is_zero() {
+            actions.extend(self.kill(now));
+        }
+        actions
+    }
+
+    fn kill(&mut self, now: Now) -> Vec<Action> {
+        if let State::Stopping { stage, deadline, .. } = &mut self.state {
+            (*stage, *deadline) = (Stage::Kill, now + self.policy.give_up_after);
+        }
+        vec![Action::Kill]
+    }
+
+    /// Goes on if no worker is left.
+    fn all_gone(&mut self, now: Now) -> Vec<Action> {
+        if self.alive > 0 {
+            return vec![];
+        }
+        let then = match self.state {
+            State::Stopping { then, .. } => then,
+            _ => Then::End(End::Succeeded),
+        };
+        let mut actions = vec![Action::EndAttempt { succeeded: then == Then::End(End::Succeeded) }];
+        match then {
+            Then::End(end) => {
+                self.state = State::Over;
+                actions.push(Action::Finish(end));
+            }
+            Then::Restart => match self.backoff() {
+                Some(wait) => self.state = State::Waiting { until: now + wait },
+                None => actions.extend(self.start_again()),
+            },
+        }
+        actions
+    }
+
+    fn start_again(&mut self) -> Vec<Action> {
+        self.attempt += 1;
+        self.state = State::Starting;
+        vec![Action::Start { attempt: self.attempt }]
+    }
+
+    /// The wait before the next attempt: doubled each time, up to the maximum.
+    fn backoff(&self) -> Option<Duration> {
+        let (first, most) = self.policy.restart_backoff?;
+        let factor = 1u32.checked_shl(self.attempt).unwrap_or(u32::MAX);
+        Some(first.checked_mul(factor).unwrap_or(most).min(most))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Action::*;
+    use proptest::prelude::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const FAILED: Event = Event::Exited { success: false, code: Some(3) };
+    const OK: Event = Event::Exited { success: true, code: Some(0) };
+
+    fn policy() -> Policy {
+        Policy {
+            max_restarts: 1,
+            restart_backoff: None,
+            min_uptime: Duration::ZERO,
+            no_restart_exit_codes: BTreeSet::new(),
+            stop: StopSignals { pre_stop: None, stop: libc::SIGTERM },
+            shutdown_timeout: 5 * SECOND,
+            give_up_after: 10 * SECOND,
+        }
+    }
+
+    fn started(policy: Policy) -> Supervisor {
+        let (mut group, actions) = Supervisor::new(policy);
+        assert_eq!(actions, [Start { attempt: 0 }]);
+        start(&mut group);
+        group
+    }
+
+    fn start(group: &mut Supervisor) {
+        for _ in 0..2 {
+            assert_eq!(group.step(Event::Born, SECOND), []);
+        }
+        assert_eq!(group.step(Event::Started, SECOND), []);
+    }
+
+    #[test]
+    fn mon_01_success_needs_every_worker() {
+        let mut group = started(policy());
+        assert_eq!(group.step(OK, SECOND), []);
+        assert_eq!(group.deadline(), None);
+        assert_eq!(group.step(OK, SECOND), [EndAttempt { succeeded: true }, Finish(End::Succeeded)]);
+        assert_eq!(group.step(Event::Stop { signal: 15 }, SECOND), []);
+    }
+
+    #[test]
+    fn rst_01_restarts_until_none_is_left() {
+        let mut group = started(policy());
+        assert_eq!(group.step(FAILED, SECOND), [Signal(libc::SIGTERM)]);
+        assert_eq!(group.step(FAILED, SECOND), [EndAttempt { succeeded: false }, Start { attempt: 1 }]);
+        start(&mut group);
+        group.step(FAILED, SECOND);
+        assert_eq!(group.step(OK, SECOND), [EndAttempt { succeeded: false }, Finish(End::WorkerFailure)]);
+    }
+
+    #[test]
+    fn rst_10_back_off_doubles_and_a_crash_loop_ends() {
+        let mut group =
+            started(Policy { max_restarts: 9, restart_backoff: Some((SECOND, 3 * SECOND)), ..policy() });
+        for wait in [1, 2, 3, 3] {
+            group.step(FAILED, 10 * SECOND);
+            assert_eq!(group.step(OK, 10 * SECOND), [EndAttempt { succeeded: false }]);
+            assert_eq!(group.deadline(), Some((10 + wait) * SECOND));
+            let attempt = group.attempt() + 1;
+            assert_eq!(group.step(Event::Deadline, 99 * SECOND), [Start { attempt }]);
+            start(&mut group);
+        }
+        let mut group = started(Policy { min_uptime: 2 * SECOND, ..policy() });
+        group.step(FAILED, 2 * SECOND);
+        assert_eq!(group.step(OK, 3 * SECOND), [EndAttempt { succeeded: false }, Finish(End::WorkerFailure)]);
+        assert_eq!(group.no_restart(), Some(NoRestart::CrashLoop));
+    }
+
+    #[test]
+    fn an_exit_code_may_forbid_the_restart() {
+        let mut group = started(Policy { no_restart_exit_codes: [3].into(), ..policy() });
+        group.step(FAILED, 9 * SECOND);
+        assert_eq!(group.step(OK, 9 * SECOND), [EndAttempt { succeeded: false }, Finish(End::WorkerFailure)]);
+        assert_eq!(group.no_restart(), Some(NoRestart::ExitCode(3)));
+    }
+
+    #[test]
+    fn kill_02_one_deadline_then_sigkill_then_given_up() {
+        let mut group = started(policy());
+        assert_eq!(group.step(Event::Stop { signal: 0 }, SECOND), [Signal(libc::SIGTERM)]);
+        assert_eq!(group.deadline(), Some(6 * SECOND));
+        assert_eq!(group.step(Event::Deadline, 6 * SECOND), [Kill]);
+        assert_eq!(group.deadline(), Some(16 * SECOND));
+        let last = group.step(Event::Deadline, 16 * SECOND);
+        assert_eq!(last, [GiveUp, EndAttempt { succeeded: false }, Finish(End::Interrupted)]);
+    }
+
+    #[test]
+    fn kill_04_a_time_out_of_zero_kills_at_once() {
+        let mut group = started(Policy { shutdown_timeout: Duration::ZERO, ..policy() });
+        assert_eq!(group.step(Event::Stop { signal: 2 }, SECOND), [Signal(2), Kill]);
+    }
+
+    #[test]
+    fn kill_14_an_early_signal_comes_first() {
+        let stop = StopSignals { pre_stop: Some((libc::SIGUSR1, SECOND)), stop: libc::SIGINT };
+        let mut group = started(Policy { stop, ..policy() });
+        assert_eq!(group.step(FAILED, SECOND), [Signal(libc::SIGUSR1)]);
+        assert_eq!(group.step(Event::Deadline, 2 * SECOND), [Signal(libc::SIGINT)]);
+        assert_eq!(group.deadline(), Some(7 * SECOND));
+    }
+
+    #[test]
+    fn sig_04_a_stop_during_a_restart_or_its_wait_ends_the_run() {
+        let mut group = started(policy());
+        group.step(FAILED, SECOND);
+        assert_eq!(group.step(Event::Stop { signal: 15 }, SECOND), []);
+        assert_eq!(group.step(OK, SECOND), [EndAttempt { succeeded: false }, Finish(End::Interrupted)]);
+
+        let mut group = started(Policy { restart_backoff: Some((SECOND, SECOND)), ..policy() });
+        group.step(FAILED, SECOND);
+        group.step(OK, SECOND);
+        assert_eq!(group.step(Event::Stop { signal: 15 }, SECOND), [Finish(End::Interrupted)]);
+    }
+
+    #[test]
+    fn sig_04_a_stop_between_two_spawns_stops_those_that_live() {
+        let (mut group, _) = Supervisor::new(policy());
+        group.step(Event::Born, SECOND);
+        assert_eq!(group.step(Event::Stop { signal: 15 }, SECOND), [Signal(15)]);
+        assert!(!group.is_starting());
+        assert_eq!(group.step(OK, SECOND), [EndAttempt { succeeded: false }, Finish(End::Interrupted)]);
+        let (mut group, _) = Supervisor::new(policy());
+        assert_eq!(group.step(Event::Stop { signal: 15 }, SECOND).last(), Some(&Finish(End::Interrupted)));
+    }
+
+    #[test]
+    fn sig_06_a_second_interrupt_brings_the_kill_forward_only() {
+        let mut group = started(policy());
+        group.step(Event::Stop { signal: 2 }, SECOND);
+        assert_eq!(group.step(Event::Hurry, SECOND), [Kill]);
+        assert_eq!(group.step(Event::Hurry, SECOND), []);
+        assert_eq!(group.step(Event::Stop { signal: 2 }, SECOND), []);
+        assert_eq!(group.deadline(), Some(11 * SECOND));
+    }
+
+    #[test]
+    fn rst_05_a_start_error_is_never_restarted() {
+        let (mut group, _) = Supervisor::new(policy());
+        group.step(Event::Born, SECOND);
+        assert_eq!(group.step(Event::StartFailed, SECOND), [Signal(libc::SIGTERM)]);
+        assert_eq!(group.step(OK, SECOND), [EndAttempt { succeeded: false }, Finish(End::StartError)]);
+    }
+
+    #[test]
+    fn rst_06_a_start_error_in_a_later_attempt_is_the_agents() {
+        let mut group = started(policy());
+        group.step(FAILED, SECOND);
+        group.step(OK, SECOND);
+        assert_eq!(group.step(Event::StartFailed, SECOND).last(), Some(&Finish(End::AgentError)));
+    }
+
+    #[test]
+    fn mon_14_a_lost_worker_is_an_agent_error() {
+        let mut group = started(policy());
+        assert_eq!(group.step(Event::Lost, SECOND), [Signal(libc::SIGTERM)]);
+        assert_eq!(group.step(OK, SECOND), [EndAttempt { succeeded: false }, Finish(End::AgentError)]);
+    }
+
+    proptest! {
+        /// Whatever happens: the run is over only after the attempt was ended, an attempt starts only when
+        /// no worker of the one before is alive, and there is always a deadline while it stops.
+        #[test]
+        fn no_order_of_events_leaves_the_machine_early(
+            events in prop::collection::vec(0u8..8, 1..60), timeout in 0u64..3, restarts in 0u32..3,
+        ) {
+            let workers = 3;
+            let (mut group, mut pending) = Supervisor::new(Policy {
+                max_restarts: restarts, shutdown_timeout: Duration::from_secs(timeout), ..policy()
+            });
+            let (mut alive, mut over, mut now) = (0usize, false, SECOND);
+            for event in events {
+                now += SECOND;
+                for action in std::mem::take(&mut pending) {
+                    prop_assert!(!over, "an action after the end: {action:?}");
+                    match action {
+                        Start { .. } => prop_assert_eq!(alive, 0),
+                        EndAttempt { succeeded } => prop_assert!(alive == 0 || !succeeded),
+                        GiveUp => alive = 0,
+                        Finish(_) => { prop_assert_eq!(alive, 0); over = true; }
+                        Signal(_) | Kill => prop_assert!(alive > 0),
+                    }
+                }
+                if over { break; }
+                let event = match event {
+                    0 | 1 if group.is_starting() && alive < workers => { alive += 1; Event::Born }
+                    0 | 1 if group.is_starting() => Event::Started,
+                    2 if alive > 0 => { alive -= 1; OK }
+                    3 if alive > 0 => { alive -= 1; FAILED }
+                    4 if alive > 0 => { alive -= 1; Event::Lost }
+                    5 => Event::Stop { signal: 15 },
+                    6 => Event::Hurry,
+                    7 if group.deadline().is_some() => Event::Deadline,
+                    _ => continue,
+                };
+                pending = group.step(event, now);
+                if !over && alive > 0 && !group.is_starting() && !group.is_running() {
+                    prop_assert!(group.deadline().is_some() || pending.iter().any(|a| matches!(a, Finish(_))));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Starting children. Everything a child needs is prepared before; between its birth and exec (or the
+//! callback) it makes system calls only: no allocation, no lock, no panic.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use nix::errno::Errno;
+
+use super::dispositions::{self, Reset};
+use super::fd::above_stdio;
+use super::memory::Mapping;
+
+/// Where a start can fail inside the child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Redirect = 1,
+    WorkingDir = 2,
+    Exec = 3,
+}
+
+/// Two words of shared memory in which a child says why it could not start.
+pub struct Report<'a> {
+    pub step: &'a AtomicI32,
+    pub errno: &'a AtomicI32,
+}
+
+impl Report<'_> {
+    pub fn clear(&self) {
+        self.step.store(0, Ordering::Relaxed);
+    }
+
+    pub fn read(&self) -> Option<(Step, Errno)> {
+        let step = match self.step.load(Ordering::Acquire) {
+            1 => Step::Redirect,
+            2 => Step::WorkingDir,
+            3 => Step::Exec,
+            _ => return None,
+        };
+        Some((step, Errno::from_raw(self.errno.load(Ordering::Relaxed))))
+    }
+
+    fn write(&self, step: Step, errno: Errno) {
+        self.errno.store(errno as i32, Ordering::Relaxed);
+        self.step.store(step as i32, Ordering::Release);
+    }
+}
+
+/// Pointers for execve, NULL at the end; they borrow the strings they were made from.
+pub struct Pointers<'a> {
+    pointers: Vec<*const c_char>,
+    strings: std::marker::PhantomData<&'a CStr>,
+}
+
+impl<'a> Pointers<'a> {
+    pub fn new(strings: impl Iterator<Item = &'a CStr>) -> Pointers<'a> {
+        let pointers = strings.map(CStr::as_ptr).chain([std::ptr::null()]).collect();
+        Pointers { pointers, strings: std::marker::PhantomData }
+    }
+}
+
+pub enum Image<'a> {
+    /// The first of these paths that can be executed.
+    Paths(&'a [&'a CStr]),
+    /// An open file.
+    File(RawFd),
+}
+
+/// What every child does first.
+pub struct Setup<'a> {
+    /// For 0, 1 and 2; each above 2.
+    pub stdio: [RawFd; 3],
+    pub working_dir: Option<&'a CStr>,
+    pub reset: Reset,
+    pub report: Report<'a>,
+    /// A descriptor that becomes 3.
+    pub third: Option<RawFd>,
+    /// A worker: leader of its own group, killed when the thread that started it is gone.
+    pub worker: bool,
+}
+
+pub struct Program<'a> {
+    pub image: Image<'a>,
+    pub argv: &'a Pointers<'a>,
+    pub env: &'a Pointers<'a>,
+}
+
+/// A new child: its number and its pidfd.
+pub struct Child {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+}
+
+impl Setup<'_> {
+    /// In the child. Returns only if all went well.
+    fn apply(&self, parent: i32) -> Result<(), (Step, Errno)> {
+        // SAFETY: system calls on plain numbers and on strings that the caller keeps alive. The child has
+        // its own table of descriptors and dispositions.
+        unsafe {
+            if self.worker {
+                libc::setpgid(0, 0);
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                // The agent may have died before the signal was armed.
+                if libc::getppid() != parent {
+                    libc::_exit(127);
+                }
+            }
+            for (target, &source) in self.stdio.iter().enumerate() {
+                Errno::result(libc::dup2(source, target as c_int))
+                    .map_err(|errno| (Step::Redirect, errno))?;
+            }
+            if let Some(third) = self.third
+                && third != 3
+            {
+                Errno::result(libc::dup2(third, 3)).map_err(|errno| (Step::Redirect, errno))?;
+            }
+            if let Some(path) = self.working_dir {
+                Errno::result(libc::chdir(path.as_ptr())).map_err(|errno| (Step::WorkingDir, errno))?;
+            }
+        }
+        self.reset.apply();
+        Ok(())
+    }
+
+    fn first_unwanted(&self) -> u32 {
+        if self.third.is_some() { 4 } else { 3 }
+    }
+}
+
+fn close_from(first: u32, flags: u32) {
+    // SAFETY: closes descriptors of the child only: it has its own table.
+    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
+}
+
+const CLOSE_RANGE_CLOEXEC: u32 = 1 << 2;
+
+struct Start<'a> {
+    setup: &'a Setup<'a>,
+    program: &'a Program<'a>,
+    parent: i32,
+}
+
+/// The child's whole life before its program: on a stack of its own, in the parent's memory.
+extern "C" fn child_main(start: *mut c_void) -> c_int {
+    // SAFETY: `spawn` passes a Start that lives until the child has exec'ed or exited (CLONE_VFORK).
+    let start = unsafe { &*start.cast::<Start>() };
+    let setup = start.setup;
+    let (step, errno) = match setup.apply(start.parent) {
+        Err(failure) => failure,
+        Ok(()) => {
+            if let Some(third) = setup.third {
+                // SAFETY: plain numbers. dup2 cleared the flag unless the descriptor was 3 already.
+                unsafe { libc::fcntl(if third == 3 { third } else { 3 }, libc::F_SETFD, 0) };
+            }
+            close_from(setup.first_unwanted(), CLOSE_RANGE_CLOEXEC);
+            dispositions::block_none();
+            (Step::Exec, exec(start.program))
+        }
+    };
+    setup.report.write(step, errno);
+    // SAFETY: ends this child only; nothing of the host's is run or flushed.
+    unsafe { libc::_exit(127) }
+}
+
+/// Returns the errno of the failure, as execvp(3) chooses it.
+fn exec(program: &Program) -> Errno {
+    let (argv, env) = (program.argv.pointers.as_ptr(), program.env.pointers.as_ptr());
+    match program.image {
+        Image::File(fd) => {
+            let argv = argv.cast::<*mut c_char>();
+            // SAFETY: both arrays end in NULL, their strings live until exec.
+            unsafe { libc::execveat(fd, c"".as_ptr(), argv, env.cast(), libc::AT_EMPTY_PATH) };
+            Errno::last()
+        }
+        Image::Paths(paths) => {
+            let mut result = Errno::ENOENT;
+            for path in paths {
+                // SAFETY: as above.
+                unsafe { libc::execve(path.as_ptr(), argv, env) };
+                match Errno::last() {
+                    Errno::ENOENT | Errno::ENOTDIR => {}
+                    Errno::EACCES => result = Errno::EACCES,
+                    errno => return errno,
+                }
+            }
+            result
+        }
+    }
+}
+
+/// The stack of one child at a time that shares the agent's memory until it execs.
+pub struct Nursery(Mapping);
+
+impl Nursery {
+    const STACK: usize = 64 << 10;
+
+    pub fn new() -> Result<Nursery, Errno> {
+        Mapping::stack(Nursery::STACK).map(Nursery)
+    }
+
+    /// Starts a program. CLONE_VM and CLONE_VFORK as posix_spawn(3) does: the price does not depend on the
+    /// host's memory. This thread waits until the child has exec'ed or has written its report.
+    ///
+    /// All signals must be blocked in this thread, so that no handler of the host runs in the child.
+    pub fn spawn(&mut self, setup: &Setup, program: &Program) -> Result<Child, Errno> {
+        let mut start = Start { setup, program, parent: std::process::id() as i32 };
+        let mut pidfd: c_int = -1;
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+        // SAFETY: the stack is ours alone while the child uses it, as CLONE_VFORK holds this thread until
+        // then; so do `start` and what it borrows. The child calls nothing that takes a lock.
+        let pid = unsafe {
+            let top = self.0.as_ptr().add(Nursery::STACK).cast();
+            libc::clone(child_main, top, flags, (&raw mut start).cast(), &raw mut pidfd)
+        };
+        child(Errno::result(pid)?, pidfd)
+    }
+}
+
+/// Owns what clone made.
+fn child(pid: i32, pidfd: c_int) -> Result<Child, Errno> {
+    // SAFETY: the kernel just made this descriptor for us.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    above_stdio(pidfd).map(|pidfd| Child { pid, pidfd }).inspect_err(|_| {
+        // No descriptor above 2 is left: the child is not to outlive the failure.
+        // SAFETY: a child of ours that was not reaped: the number is its.
+        unsafe {
+            libc::kill(pid, libc::SIGKILL);
+            libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL);
+        }
+    })
+}
+
+/// What a forked worker runs: `run` in the child, its result the exit code.
+pub struct Function<'a> {
+    pub env: &'a Pointers<'a>,
+    pub run: &'a mut dyn FnMut() -> i32,
+}
+
+/// Forks this process by the C library's fork, so that malloc and stdio are whole in the child. In the
+/// child: the set-up, then `run`, then exit without anything of the host's.
+pub fn fork(setup: &Setup, function: Function) -> Result<Child, Errno> {
+    let parent = std::process::id() as i32;
+    // SAFETY: the child runs on a copy of this thread's stack and leaves by _exit below, so that no
+    // destructor of this process runs twice.
+    let pid = Errno::result(unsafe { libc::fork() })?;
+    if pid == 0 {
+        forked_main(setup, function, parent);
+    }
+    super::process::set_group(pid);
+    match super::process::pidfd_open(pid) {
+        Ok(pidfd) => Ok(Child { pid, pidfd }),
+        Err(errno) => {
+            // SAFETY: a child of ours that was not reaped: the number is its.
+            unsafe {
+                libc::kill(pid, libc::SIGKILL);
+                libc::waitpid(pid, std::ptr::null_mut(), 0);
+            }
+            Err(errno)
+        }
+    }
+}
+
+unsafe extern "C" {
+    static mut environ: *const *const c_char;
+    static mut stdout: *mut libc::FILE;
+    static mut stderr: *mut libc::FILE;
+    fn __fpurge(stream: *mut libc::FILE);
+    fn on_exit(function: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
+}
+
+fn forked_main(setup: &Setup, function: Function, parent: i32) -> ! {
+    if let Err((step, errno)) = setup.apply(parent) {
+        setup.report.write(step, errno);
+        // SAFETY: ends this child only.
+        unsafe { libc::_exit(127) };
+    }
+    close_from(setup.first_unwanted(), 0);
+    // SAFETY: this is the only thread of the child. Its own children do not inherit descriptor 3. What the host had not flushed is the host's to write.
+    // The environment lives as long as the child.
+    unsafe {
+        libc::fcntl(3, libc::F_SETFD, libc::FD_CLOEXEC);
+        __fpurge(stdout);
+        __fpurge(stderr);
+        environ = function.env.pointers.as_ptr();
+        // Exit functions run in reverse order: those of the callback, then this one, which leaves before
+        // the host's.
+        on_exit(leave, std::ptr::null_mut());
+    }
+    dispositions::block_none();
+    let code = (function.run)();
+    // SAFETY: exit runs the callback's exit functions, then `leave`.
+    unsafe { libc::exit(code) }
+}
+
+extern "C" fn leave(code: c_int, _: *mut c_void) {
+    // SAFETY: flushes the two streams whose buffers hold only what the worker wrote, then ends it.
+    unsafe {
+        libc::fflush(stdout);
+        libc::fflush(stderr);
+        libc::_exit(code);
+    }
+}
+
+/// Whether a descriptor is open at all.
+pub fn is_open(fd: RawFd) -> bool {
+    // SAFETY: plain numbers.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+}

@@ -1,0 +1,105 @@
+//! Which signals the host ignores or handles, so that a worker starts as if a shell had started it: what
+//! was ignored when this process began stays ignored (nohup), everything else is at its default.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Signals that were ignored when the library was loaded: before main, for a program that links it.
+/// SIGPIPE is not among them: runtimes (Python, Go, Rust) ignore it for themselves, and workers that
+/// inherit that do not end when their reader does.
+static IGNORED_AT_START: AtomicU64 = AtomicU64::new(0);
+
+#[used]
+// SAFETY: the linker's table of constructors; the function below has the signature it wants.
+#[unsafe(link_section = ".init_array")]
+static NOTE_IGNORED: extern "C" fn() = note_ignored;
+
+extern "C" fn note_ignored() {
+    let (ignored, _) = current();
+    IGNORED_AT_START.store(ignored & !bit(libc::SIGPIPE), Ordering::Relaxed);
+}
+
+fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
+/// The signals that are ignored and those that have a handler, now.
+fn current() -> (u64, u64) {
+    let (mut ignored, mut handled) = (0, 0);
+    for signal in 1..=64 {
+        let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: only asks; the buffer has the size of a sigaction.
+        if unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) } != 0 {
+            continue; // glibc keeps 32 and 33 to itself
+        }
+        // SAFETY: sigaction succeeded and filled it.
+        match unsafe { action.assume_init() }.sa_sigaction {
+            libc::SIG_DFL => {}
+            libc::SIG_IGN => ignored |= bit(signal),
+            _ => handled |= bit(signal),
+        }
+    }
+    (ignored, handled)
+}
+
+pub fn is_ignored(signal: i32) -> bool {
+    current().0 & bit(signal) != 0
+}
+
+/// Whether the kernel throws exit statuses away: SIGCHLD ignored, or handled with SA_NOCLDWAIT.
+pub fn children_are_not_kept() -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: only asks; the buffer has the size of a sigaction.
+    if unsafe { libc::sigaction(libc::SIGCHLD, std::ptr::null(), action.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // SAFETY: sigaction succeeded and filled it.
+    let action = unsafe { action.assume_init() };
+    action.sa_sigaction == libc::SIG_IGN || action.sa_flags & libc::SA_NOCLDWAIT != 0
+}
+
+/// What a child has to put to default before it lets signals in: everything that has a handler (it would
+/// run on memory shared with the host) or that the host itself ignores.
+#[derive(Clone, Copy)]
+pub struct Reset(u64);
+
+impl Reset {
+    pub fn for_children() -> Reset {
+        let (ignored, handled) = current();
+        let started_with = IGNORED_AT_START.load(Ordering::Relaxed);
+        Reset((ignored & !started_with) | handled)
+    }
+
+    /// In the child. Async-signal-safe.
+    pub fn apply(self) {
+        let mut left = self.0;
+        while left != 0 {
+            let signal = left.trailing_zeros() as i32 + 1;
+            left &= left - 1;
+            // SAFETY: SIG_DFL needs nothing, and the child has a table of dispositions of its own.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+    }
+}
+
+/// All signals blocked in this thread, for good.
+pub fn block_all() {
+    set_mask(libc::SIG_SETMASK, true);
+}
+
+/// No signal blocked in this thread.
+pub fn block_none() {
+    set_mask(libc::SIG_SETMASK, false);
+}
+
+fn set_mask(how: i32, full: bool) {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the set is initialised by either call before it is used; the mask is the thread's own.
+    unsafe {
+        if full {
+            libc::sigfillset(set.as_mut_ptr())
+        } else {
+            libc::sigemptyset(set.as_mut_ptr())
+        };
+        libc::pthread_sigmask(how, set.as_ptr(), std::ptr::null_mut());
+    }
+}

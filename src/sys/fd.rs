@@ -1,0 +1,93 @@
+//! Descriptors: close-on-exec from their creation, and never 0, 1 or 2, which belong to the host even
+//! while it has them closed.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+
+/// Moves a new descriptor out of the way of 0, 1 and 2.
+pub fn above_stdio(fd: OwnedFd) -> Result<OwnedFd, Errno> {
+    if fd.as_raw_fd() > 2 { Ok(fd) } else { duplicate(fd.as_raw_fd()) }
+}
+
+/// A second descriptor for what `fd` refers to, close-on-exec and above 2.
+pub fn duplicate(fd: RawFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: F_DUPFD_CLOEXEC takes any number and touches no memory.
+    let copy = Errno::result(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) })?;
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Opens a file, close-on-exec and above 2. `path` is taken relative to the working directory.
+pub fn open(path: &std::path::Path, flags: libc::c_int, mode: u32) -> Result<OwnedFd, Errno> {
+    let flags = nix::fcntl::OFlag::from_bits_retain(flags | libc::O_CLOEXEC);
+    above_stdio(nix::fcntl::open(path, flags, nix::sys::stat::Mode::from_bits_truncate(mode))?)
+}
+
+pub fn null() -> Result<OwnedFd, Errno> {
+    open(std::path::Path::new("/dev/null"), libc::O_RDWR, 0)
+}
+
+/// An eventfd that wakes another thread; `ring` is async-signal-safe.
+pub struct Bell(OwnedFd);
+
+impl Bell {
+    pub fn new() -> Result<Bell, Errno> {
+        // SAFETY: plain numbers in, a descriptor out.
+        let fd = Errno::result(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+        // SAFETY: the kernel just made this descriptor for us.
+        above_stdio(unsafe { OwnedFd::from_raw_fd(fd) }).map(Bell)
+    }
+
+    /// Makes the descriptor readable. Keeps errno, as a signal handler must.
+    pub fn ring(&self) {
+        let one: u64 = 1;
+        let errno = Errno::last_raw();
+        // SAFETY: eight readable bytes. A full counter (EAGAIN) is readable all the same.
+        unsafe { libc::write(self.0.as_raw_fd(), (&raw const one).cast(), 8) };
+        Errno::set_raw(errno);
+    }
+
+    /// Makes it unreadable until the next ring.
+    pub fn quiet(&self) {
+        let mut count: u64 = 0;
+        // SAFETY: eight writable bytes.
+        unsafe { libc::read(self.0.as_raw_fd(), (&raw mut count).cast(), 8) };
+    }
+}
+
+impl AsRawFd for Bell {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl std::os::fd::AsFd for Bell {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Writes without ever waiting to a socket.
+pub fn send_now(fd: RawFd, bytes: &[u8]) -> Result<usize, Errno> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the slice is readable for its length.
+    let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) };
+    Errno::result(sent).map(|sent| sent as usize)
+}
+
+/// Writes to a descriptor that the host owns.
+pub fn write(fd: RawFd, bytes: &[u8]) -> Result<usize, Errno> {
+    // SAFETY: the slice is readable for its length; a closed descriptor gives EBADF.
+    let written = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
+    Errno::result(written).map(|written| written as usize)
+}
+
+/// What kind of file a descriptor refers to: the S_IFMT bits of its mode.
+pub fn kind(fd: RawFd) -> Result<u32, Errno> {
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the buffer has the size of a stat.
+    Errno::result(unsafe { libc::fstat(fd, stat.as_mut_ptr()) })?;
+    // SAFETY: fstat succeeded and filled it.
+    Ok(unsafe { stat.assume_init() }.st_mode & libc::S_IFMT)
+}

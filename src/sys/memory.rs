@@ -1,0 +1,135 @@
+//! Memory shared with children: plain mappings, and memfds that keep growing values.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+
+use nix::errno::Errno;
+
+/// One mapping, unmapped when dropped. Length 0 maps nothing.
+pub struct Mapping {
+    start: NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: a mapping is plain memory; who may write it when is the business of its owner.
+unsafe impl Send for Mapping {}
+// SAFETY: shared references only read.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Zeroed memory that children made by fork share.
+    pub fn anonymous_shared(length: usize) -> Result<Mapping, Errno> {
+        Mapping::new(
+            length,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    }
+
+    /// A stack for a child that shares our memory while it execs.
+    pub fn stack(length: usize) -> Result<Mapping, Errno> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK;
+        Mapping::new(length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
+    }
+
+    pub fn of_file(fd: RawFd, offset: usize, length: usize, writable: bool) -> Result<Mapping, Errno> {
+        let protection = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        Mapping::new(length, protection, libc::MAP_SHARED, fd, offset)
+    }
+
+    fn new(length: usize, protection: i32, flags: i32, fd: RawFd, offset: usize) -> Result<Mapping, Errno> {
+        if length == 0 {
+            return Ok(Mapping { start: NonNull::dangling(), length });
+        }
+        // SAFETY: a new mapping at an address of the kernel's choice harms nobody.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, fd, offset as i64) };
+        if start == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        NonNull::new(start.cast()).map(|start| Mapping { start, length }).ok_or(Errno::ENOMEM)
+    }
+
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the mapping is `length` readable bytes. Whoever hands bytes out has made sure that no
+        // process writes to or cuts them any more (a sealed memfd of a dead worker).
+        unsafe { std::slice::from_raw_parts(self.as_ptr(), self.length) }
+    }
+
+    /// The bytes of a writable mapping that outlives the process that asks.
+    pub fn leak(self) -> &'static mut [u8] {
+        let this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: writable by the constructor's caller, never unmapped as the drop is skipped.
+        unsafe { std::slice::from_raw_parts_mut(this.as_ptr(), this.length) }
+    }
+
+    /// A word of the mapping that processes exchange.
+    pub fn word(&self, index: usize) -> &std::sync::atomic::AtomicI32 {
+        assert!((index + 1) * 4 <= self.length, "the word is within the mapping");
+        // SAFETY: aligned, within the mapping, and only ever used as an atomic.
+        unsafe { &*self.as_ptr().cast::<std::sync::atomic::AtomicI32>().add(index) }
+    }
+
+    /// A double word, likewise.
+    pub fn long(&self, index: usize) -> &std::sync::atomic::AtomicU64 {
+        assert!((index + 1) * 8 <= self.length, "the word is within the mapping");
+        // SAFETY: aligned, within the mapping, and only ever used as an atomic.
+        unsafe { &*self.as_ptr().cast::<std::sync::atomic::AtomicU64>().add(index) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if self.length > 0 {
+            // SAFETY: this is our mapping and the last use of it.
+            unsafe { libc::munmap(self.as_ptr().cast(), self.length) };
+        }
+    }
+}
+
+/// An anonymous file in memory, close-on-exec.
+pub fn memfd(name: &CStr) -> Result<OwnedFd, Errno> {
+    // SAFETY: a NUL-terminated name in, a descriptor out.
+    let fd = Errno::result(unsafe {
+        libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)
+    })?;
+    // SAFETY: the kernel just made this descriptor for us.
+    super::fd::above_stdio(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+pub fn resize(fd: RawFd, length: usize) -> Result<(), Errno> {
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::ftruncate(fd, length as i64) }).map(drop)
+}
+
+/// Writes all of `bytes` at `offset`: into fresh pages, without a fault for each.
+pub fn write_at(fd: RawFd, bytes: &[u8], offset: usize) -> Result<(), Errno> {
+    let mut done = 0;
+    while done < bytes.len() {
+        let rest = &bytes[done..];
+        // SAFETY: the slice is readable for its length.
+        let written = unsafe { libc::pwrite(fd, rest.as_ptr().cast(), rest.len(), (offset + done) as i64) };
+        match Errno::result(written) {
+            Ok(0) => return Err(Errno::ENOSPC),
+            Ok(written) => done += written as usize,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// From now on nobody, a descendant of a worker say, can cut the file under our mapping.
+pub fn seal_size(fd: &OwnedFd) -> Result<(), Errno> {
+    // SAFETY: plain numbers.
+    Errno::result(unsafe {
+        libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_SHRINK | libc::F_SEAL_GROW)
+    })
+    .map(drop)
+}

@@ -1,0 +1,8 @@
+//! What nix lacks, one family of system calls per file: with `ffi` the only room where `unsafe` stands.
+
+pub mod child;
+pub mod dispositions;
+pub mod fd;
+pub mod memory;
+pub mod process;
+pub mod signals;

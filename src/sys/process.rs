@@ -1,0 +1,187 @@
+//! Processes by pidfd: their end, their signals. Never "any child".
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Exited(i32),
+    Signaled { signal: i32, core: bool },
+}
+
+/// What a process used, it and the descendants it waited for.
+#[derive(Clone, Copy, Default, Debug, PartialEq)]
+pub struct Usage {
+    pub max_rss_bytes: u64,
+    pub user_cpu_ns: u64,
+    pub system_cpu_ns: u64,
+}
+
+#[derive(Debug, PartialEq)]
+pub enum Waited {
+    Running,
+    /// `kept`: it is a zombie, or was until this call reaped it.
+    Ended {
+        status: Status,
+        usage: Usage,
+        kept: bool,
+    },
+    /// Somebody else took the status, and the kernel no longer knows it.
+    Lost,
+}
+
+/// Looks whether a child ended. Unless `reap` is set it stays a zombie: its number, and with it the
+/// number of its process group, is not given to anyone else meanwhile.
+pub fn wait(pidfd: &OwnedFd, reap: bool) -> Waited {
+    let flags = libc::WEXITED | libc::WNOHANG | if reap { 0 } else { libc::WNOWAIT };
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: both buffers have the kernel's sizes. The raw call has a fifth argument that waitid(3) hides.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_waitid,
+            libc::P_PIDFD,
+            pidfd.as_raw_fd(),
+            info.as_mut_ptr(),
+            flags,
+            usage.as_mut_ptr(),
+        )
+    };
+    match Errno::result(result) {
+        Ok(_) => {}
+        Err(Errno::ECHILD) => return ended_without_us(pidfd),
+        Err(_) => return Waited::Running,
+    }
+    // SAFETY: zeroed before, and filled by the kernel.
+    let (info, usage) = unsafe { (info.assume_init(), usage.assume_init()) };
+    // SAFETY: after waitid the union holds the child's pid and status, zero if none has ended.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    if pid == 0 {
+        return Waited::Running;
+    }
+    let status = match info.si_code {
+        libc::CLD_EXITED => Status::Exited(status),
+        code => Status::Signaled { signal: status, core: code == libc::CLD_DUMPED },
+    };
+    let nanoseconds = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
+    let usage = Usage {
+        max_rss_bytes: usage.ru_maxrss as u64 * 1024,
+        user_cpu_ns: nanoseconds(usage.ru_utime),
+        system_cpu_ns: nanoseconds(usage.ru_stime),
+    };
+    Waited::Ended { status, usage, kept: true }
+}
+
+/// `struct pidfd_info` of linux/pidfd.h, as of 6.15.
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroupid: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+/// The status of a child that the host reaped, or the kernel itself because SIGCHLD is ignored.
+fn ended_without_us(pidfd: &OwnedFd) -> Waited {
+    const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    const PIDFD_GET_INFO: libc::c_ulong = 0xC000_FF0B | ((size_of::<PidfdInfo>() as libc::c_ulong) << 16);
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+    // SAFETY: the request carries the size of the struct, and the kernel fills no more than that.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+    if result != 0 || info.mask & PIDFD_INFO_EXIT == 0 {
+        // A thread that was traced, or an exec in progress: not gone before the pidfd says so.
+        return if is_readable(pidfd) { Waited::Lost } else { Waited::Running };
+    }
+    let code = info.exit_code;
+    let status = if libc::WIFEXITED(code) {
+        Status::Exited(libc::WEXITSTATUS(code))
+    } else {
+        Status::Signaled { signal: libc::WTERMSIG(code), core: libc::WCOREDUMP(code) }
+    };
+    Waited::Ended { status, usage: Usage::default(), kept: false }
+}
+
+fn is_readable(fd: &OwnedFd) -> bool {
+    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd, no wait.
+    unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
+}
+
+pub fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: plain numbers in, a descriptor out.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the kernel just made this descriptor for us.
+    super::fd::above_stdio(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Sends a signal to a process group whose leader is a child that was not reaped: the number cannot
+/// belong to anybody else. Signal 0 only asks.
+pub fn signal_group(group: i32, signal: i32) -> Result<(), Errno> {
+    debug_assert!(group > 1);
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::kill(-group, signal) }).map(drop)
+}
+
+/// Makes a new child leader of its own group, whichever of the two is first to do so.
+pub fn set_group(pid: i32) {
+    // SAFETY: plain numbers; EACCES says that the child has done it and exec'ed already.
+    unsafe { libc::setpgid(pid, pid) };
+}
+
+/// Sends SIGKILL to one child.
+pub fn kill(pidfd: &OwnedFd) {
+    let none: *const libc::siginfo_t = std::ptr::null();
+    // SAFETY: no siginfo is given; ESRCH says that it is gone.
+    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::SIGKILL, none, 0) };
+}
+
+/// Waits for the end of one child that was killed, and reaps it.
+pub fn wait_for_end(pidfd: &OwnedFd) {
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    loop {
+        // SAFETY: the buffer has the size of a siginfo.
+        let result = unsafe {
+            libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, info.as_mut_ptr(), libc::WEXITED)
+        };
+        if result == 0 || Errno::last() != Errno::EINTR {
+            return;
+        }
+    }
+}
+
+pub fn monotonic() -> Duration {
+    clock(libc::CLOCK_MONOTONIC)
+}
+
+pub fn since_1970() -> Duration {
+    clock(libc::CLOCK_REALTIME)
+}
+
+fn clock(id: libc::clockid_t) -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the buffer has the size of a timespec; both clocks exist everywhere.
+    unsafe { libc::clock_gettime(id, &raw mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// The soft limit of a main thread's stack; none where it is unlimited.
+pub fn stack_limit() -> Option<usize> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the buffer has the size of an rlimit.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_STACK, &raw mut limit) };
+    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur as usize)
+}
+
+/// The kernel's version: `(6, 18)`.
+pub fn kernel_version() -> (u32, u32) {
+    let parse = |release: &str| {
+        let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+        (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+    };
+    nix::sys::utsname::uname().map(|name| parse(&name.release().to_string_lossy())).unwrap_or((0, 0))
+}

@@ -1,0 +1,229 @@
+//! Requests to a running agent: from other threads, from signal handlers of the host, and from handlers
+//! of our own, which stand only on request and only for the time of a run.
+
+use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+
+use nix::errno::Errno;
+use parking_lot::Mutex;
+
+use super::dispositions;
+use super::fd::Bell;
+
+/// Where requests to one agent arrive. Everything but `new` is async-signal-safe.
+pub struct Inbox {
+    pid: u32,
+    bell: Bell,
+    /// The first stop: its signal, 0 for one without, NO_STOP for none.
+    stop: AtomicI32,
+    /// A further stop by SIGINT or SIGQUIT: somebody is waiting.
+    hurry: AtomicBool,
+    /// Signals to hand to the workers, bit n - 1 for signal n.
+    pass: AtomicU64,
+    /// Signals that our handlers take as a stop, and as one to hand on.
+    stop_on: AtomicU64,
+    pass_on: AtomicU64,
+}
+
+const NO_STOP: i32 = -1;
+
+fn bit(signal: i32) -> u64 {
+    1 << ((signal - 1) & 63)
+}
+
+fn bits(signals: &[i32]) -> u64 {
+    signals.iter().fold(0, |bits, &signal| bits | bit(signal))
+}
+
+impl Inbox {
+    pub fn new() -> Result<Inbox, Errno> {
+        Ok(Inbox {
+            pid: std::process::id(),
+            bell: Bell::new()?,
+            stop: AtomicI32::new(NO_STOP),
+            hurry: AtomicBool::new(false),
+            pass: AtomicU64::new(0),
+            stop_on: AtomicU64::new(0),
+            pass_on: AtomicU64::new(0),
+        })
+    }
+
+    /// Whether this is the process that made it, not a forked copy.
+    pub fn is_ours(&self) -> bool {
+        self.pid == std::process::id()
+    }
+
+    pub fn stop(&self, signal: i32) {
+        let first = self.stop.compare_exchange(NO_STOP, signal, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if !first && matches!(signal, libc::SIGINT | libc::SIGQUIT) {
+            self.hurry.store(true, Ordering::Release);
+        }
+        self.bell.ring();
+    }
+
+    pub fn pass(&self, signal: i32) {
+        self.pass.fetch_or(bit(signal), Ordering::AcqRel);
+        self.bell.ring();
+    }
+
+    /// The stop that was asked for, if any.
+    pub fn stop_requested(&self) -> Option<i32> {
+        let signal = self.stop.load(Ordering::Acquire);
+        (signal != NO_STOP).then_some(signal)
+    }
+
+    pub fn in_a_hurry(&self) -> bool {
+        self.hurry.load(Ordering::Acquire)
+    }
+
+    /// Takes the signals to hand on, and makes the descriptor quiet.
+    pub fn take_passed(&self) -> impl Iterator<Item = i32> + use<> {
+        self.bell.quiet();
+        let passed = self.pass.swap(0, Ordering::AcqRel);
+        (1..=64).filter(move |&signal| passed & bit(signal) != 0)
+    }
+
+    fn deliver(&self, signal: i32) {
+        if self.stop_on.load(Ordering::Acquire) & bit(signal) != 0 {
+            self.stop(signal);
+        } else if self.pass_on.load(Ordering::Acquire) & bit(signal) != 0 {
+            self.pass(signal);
+        }
+    }
+}
+
+impl AsRawFd for Inbox {
+    fn as_raw_fd(&self) -> RawFd {
+        self.bell.as_raw_fd()
+    }
+}
+
+impl AsFd for Inbox {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+}
+
+/// How many agents of one process may handle signals at the same time.
+const AGENTS: usize = 256;
+
+static LISTENING: [AtomicPtr<Inbox>; AGENTS] = [const { AtomicPtr::new(std::ptr::null_mut()) }; AGENTS];
+/// Handlers that run right now, in whatever thread: an inbox is freed only when none does.
+static IN_HANDLERS: AtomicUsize = AtomicUsize::new(0);
+/// How many agents want each signal; guards OLD.
+static WANTED: Mutex<[usize; 64]> = Mutex::new([0; 64]);
+static OLD: Old = Old([const { UnsafeCell::new(MaybeUninit::uninit()) }; 64]);
+
+struct Old([UnsafeCell<MaybeUninit<libc::sigaction>>; 64]);
+
+// SAFETY: written under WANTED before the handler of that signal is installed, read only while it stands.
+unsafe impl Sync for Old {}
+
+extern "C" fn on_signal(signal: i32) {
+    let errno = Errno::last_raw();
+    IN_HANDLERS.fetch_add(1, Ordering::AcqRel);
+    let mut forked = false;
+    for slot in &LISTENING {
+        let inbox = slot.load(Ordering::Acquire);
+        // SAFETY: an inbox in a slot is alive, and stays so while IN_HANDLERS is not 0.
+        let Some(inbox) = (unsafe { inbox.as_ref() }) else { continue };
+        if inbox.is_ours() {
+            inbox.deliver(signal);
+        } else {
+            forked = true;
+        }
+    }
+    IN_HANDLERS.fetch_sub(1, Ordering::AcqRel);
+    if forked {
+        // A forked copy of the host has no agent: it gets the host's own disposition back.
+        // SAFETY: this handler stands, so OLD was written; raise and sigaction are async-signal-safe.
+        unsafe {
+            libc::sigaction(signal, (*OLD.0[signal as usize - 1].get()).as_ptr(), std::ptr::null_mut());
+            libc::raise(signal);
+        }
+    }
+    Errno::set_raw(errno);
+}
+
+/// Handlers that stand until this is dropped.
+pub struct Handlers {
+    slot: usize,
+    inbox: Arc<Inbox>,
+    installed: Vec<i32>,
+}
+
+impl Handlers {
+    /// Installs handlers for both lists, but for signals that the host ignores.
+    pub fn install(inbox: &Arc<Inbox>, stop_on: &[i32], pass_on: &[i32]) -> Result<Handlers, Errno> {
+        let mut wanted = WANTED.lock();
+        let slot =
+            LISTENING.iter().position(|slot| slot.load(Ordering::Acquire).is_null()).ok_or(Errno::EAGAIN)?;
+        inbox.stop_on.store(bits(stop_on), Ordering::Release);
+        inbox.pass_on.store(bits(pass_on), Ordering::Release);
+        LISTENING[slot].store(Arc::as_ptr(inbox).cast_mut(), Ordering::Release);
+        let mut handlers = Handlers { slot, inbox: inbox.clone(), installed: Vec::new() };
+        let mut signals: Vec<i32> = stop_on.iter().chain(pass_on).copied().collect();
+        signals.sort_unstable();
+        signals.dedup();
+        for signal in signals {
+            let index = signal as usize - 1;
+            if wanted[index] == 0 && (dispositions::is_ignored(signal) || install(signal).is_err()) {
+                continue;
+            }
+            wanted[index] += 1;
+            handlers.installed.push(signal);
+        }
+        Ok(handlers)
+    }
+}
+
+fn install(signal: i32) -> Result<(), Errno> {
+    // SAFETY: a zeroed sigaction is a valid one with an empty mask.
+    let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+    action.sa_sigaction = on_signal as extern "C" fn(i32) as usize;
+    // ONSTACK for hosts whose threads have small stacks (Go demands it).
+    action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
+    let old = OLD.0[signal as usize - 1].get();
+    // SAFETY: the handler is async-signal-safe. OLD is ours: WANTED is locked, the handler does not stand.
+    unsafe {
+        Errno::result(libc::sigaction(signal, std::ptr::null(), (*old).as_mut_ptr()))?;
+        Errno::result(libc::sigaction(signal, &raw const action, std::ptr::null_mut())).map(drop)
+    }
+}
+
+/// Puts the old disposition back, unless the host has put another one there meanwhile.
+fn restore(signal: i32) {
+    let mut now = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: `install` wrote OLD for this signal; WANTED is locked.
+    unsafe {
+        if libc::sigaction(signal, std::ptr::null(), now.as_mut_ptr()) == 0
+            && now.assume_init().sa_sigaction == on_signal as extern "C" fn(i32) as usize
+        {
+            let old = (*OLD.0[signal as usize - 1].get()).as_ptr();
+            libc::sigaction(signal, old, std::ptr::null_mut());
+        }
+    }
+}
+
+impl Drop for Handlers {
+    fn drop(&mut self) {
+        if !self.inbox.is_ours() {
+            return;
+        }
+        let mut wanted = WANTED.lock();
+        for &signal in &self.installed {
+            let count = &mut wanted[signal as usize - 1];
+            *count -= 1;
+            if *count == 0 {
+                restore(signal);
+            }
+        }
+        LISTENING[self.slot].store(std::ptr::null_mut(), Ordering::Release);
+        while IN_HANDLERS.load(Ordering::Acquire) != 0 {
+            std::thread::yield_now();
+        }
+    }
+}
