@@ -649,8 +649,8 @@ ice_status ice_spec_set_run_id(struct ice_spec *spec, const char *run_id);
 /* The directory under which a run makes its own:
  * `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/{stdout.log,stderr.log,error.json}`. Missing
  * directories are made. Two runs never share a run directory, and none is removed, unless it is empty
- * at the end. Default: a new directory below TMPDIR or `/tmp`, removed if nothing was written to it
- * (torchrun `--log-dir`). `/dev/null` means no files at all: streams that would go to a file go
+ * at the end. Default: a new directory below TMPDIR, if that is set, else below `/dev/shm` if only error
+ * files may go there, else below `/tmp`; removed if nothing was written to it (torchrun `--log-dir`). `/dev/null` means no files at all: streams that would go to a file go
  * nowhere, TORCHELASTIC_ERROR_FILE is empty, and filters are ICE_ERROR_CONFIG. */
 ice_status ice_spec_set_log_dir(struct ice_spec *spec,
                                 const char *path);
@@ -729,6 +729,10 @@ ice_status ice_spec_set_output_callback(struct ice_spec *spec,
 ice_status ice_spec_set_log_callback(struct ice_spec *spec,
                                      ice_log_fn function,
                                      void *user_data);
+
+/* The least important level, an `ice_log_level`, that the log callback is given. Default
+ * ICE_LOG_DEBUG: everything. The thread that calls it is started with the first such message. */
+ice_status ice_spec_set_log_level(struct ice_spec *spec, int32_t level);
 
 /* The class of the end. ICE_END_AGENT_ERROR for NULL. */
 ice_end ice_result_end(const struct ice_result *result);

@@ -1,5 +1,7 @@
 //! One run of a spec, as its host sees it: start, wait, stop, look.
 
+mod port;
+mod reporter;
 mod run;
 
 use std::os::fd::{AsRawFd, RawFd};

@@ -4,7 +4,6 @@
 //! slow is done between a worker's exit and the signals that follow it.
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -12,17 +11,16 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, getsockname, setsockopt, socket, sockopt,
-};
 
+use super::port::reserve_port;
+use super::reporter::{Reporter, path_bytes};
 use super::{Host, Shared};
 use crate::error::{Error, c_string_lossy, panic_text};
 use crate::logs::follow::Stream;
-use crate::logs::output::{Level, Output};
+use crate::logs::output::Output;
 use crate::logs::run_dir::{RunDir, WorkerFiles};
 use crate::plan::{Job, Plan};
-use crate::process::attempt::{Attempt, Worker};
+use crate::process::attempt::Attempt;
 use crate::process::launch::Launcher;
 use crate::process::watcher::Watcher;
 use crate::ranks::{self, Rank};
@@ -31,11 +29,11 @@ use crate::report::{Cause, End, GroupState, Outcome, RunReport, Snapshot, Worker
 use crate::report::{error_file, message_of, root_cause, summary};
 use crate::spec::names::{Signal, hostname};
 use crate::spec::streams::Streams;
-use crate::spec::{Checked, Spec};
+use crate::spec::{Checked, Level, Spec};
 use crate::supervise::{Action, Event, NoRestart, Policy, Supervisor};
 use crate::sys::dispositions::Reset;
 use crate::sys::fd::above_stdio;
-use crate::sys::process::{Usage, monotonic};
+use crate::sys::process::monotonic;
 use crate::sys::signals::Inbox;
 
 /// How long after SIGKILL a worker that is still there is given up (it sleeps in the kernel).
@@ -104,7 +102,7 @@ struct Run<'a> {
     /// After `attempt`: a panic drops the workers while they are still watched.
     watcher: Option<Watcher>,
     run_dir: Option<RunDir>,
-    output: Option<Output>,
+    output: Output<'a>,
     /// Keeps MASTER_PORT from being given away while an attempt runs.
     port: Option<OwnedFd>,
     oom: Option<OomKills>,
@@ -126,7 +124,6 @@ impl<'a> Run<'a> {
         host: Host,
     ) -> Result<Run<'a>, Error> {
         let failed = |what: &'static str| move |errno: Errno| Error::system(what, errno as i32);
-        let output = Output::is_needed(spec).then(|| Output::start(spec)).transpose();
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed("cannot make an epoll"))?;
         let epoll = Epoll(above_stdio(epoll.0).map_err(failed("cannot make an epoll"))?);
         epoll
@@ -159,7 +156,7 @@ impl<'a> Run<'a> {
             launcher,
             watcher: None,
             run_dir: None,
-            output: output.map_err(failed("cannot start the output thread"))?,
+            output: Output::new(spec),
             port: None,
             oom: None,
             stop_told: false,
@@ -186,9 +183,7 @@ impl<'a> Run<'a> {
     }
 
     fn log(&self, level: Level, text: impl FnOnce() -> String) {
-        if let (Some(output), Some(_)) = (&self.output, &self.spec.log_callback) {
-            output.log(level, text());
-        }
+        self.output.log(level, text);
     }
 
     /// Tells the supervisor, and queues what it says.
@@ -255,7 +250,8 @@ impl<'a> Run<'a> {
                 self.tell(Event::StartFailed);
             }
         }
-        self.oom = Some(OomKills::watch());
+        // After the start, which it would delay.
+        self.oom.get_or_insert_with(OomKills::watch);
     }
 
     /// Starts workers until all run, one cannot be started, or a stop comes in between.
@@ -283,7 +279,9 @@ impl<'a> Run<'a> {
         let plan = Plan::new(self.spec, job, &self.host.env);
         let reset = Reset::for_children();
         for index in 0..self.ranks.len() {
-            self.take_requests();
+            if self.inbox.has_requests() {
+                self.take_requests();
+            }
             if !self.supervisor.is_starting() {
                 return Ok(());
             }
@@ -318,16 +316,12 @@ impl<'a> Run<'a> {
         }
         self.log(Level::Debug, || format!("rank {} is PID {pid}", rank.global));
         self.update_snapshot(index, pid, Outcome::Running);
-        self.follow(plan, index, number);
-        Ok(())
+        self.follow(plan, index, number)
     }
 
     /// Has the worker's streams followed to the console or the host, if that is wanted.
-    fn follow(&self, plan: &Plan, index: usize, number: u32) {
-        let (Some(output), Some(attempt), Some(run_dir)) = (&self.output, &self.attempt, &self.run_dir)
-        else {
-            return;
-        };
+    fn follow(&self, plan: &Plan, index: usize, number: u32) -> Result<(), Error> {
+        let (Some(attempt), Some(run_dir)) = (&self.attempt, &self.run_dir) else { return Ok(()) };
         let worker = &attempt.workers[index];
         let shown = self.spec.console_streams(index);
         let streams = [
@@ -340,7 +334,7 @@ impl<'a> Run<'a> {
             if !to_console && filters.is_empty() {
                 continue;
             }
-            output.follow(Stream {
+            let stream = Stream {
                 local_rank: index,
                 attempt: number,
                 which,
@@ -348,8 +342,11 @@ impl<'a> Run<'a> {
                 prefix: plan.macros(&worker.rank).expand(&self.checked.log_prefix_template),
                 to_console,
                 filtered: (!filters.is_empty()).then(|| run_dir.attempt_dir(number).join(filtered)),
-            });
+            };
+            let followed = self.output.follow(stream);
+            followed.map_err(|errno| Error::system("cannot start the output thread", errno as i32))?;
         }
+        Ok(())
     }
 
     // ---- events
@@ -471,12 +468,13 @@ impl<'a> Run<'a> {
             }
         }
         self.port = None;
-        if let Some(output) = &self.output {
-            output.close(attempt.number);
-        }
-        let reporter = Reporter { spec: self.spec, oom: self.oom.take() };
+        self.output.close(attempt.number);
+        let reporter = Reporter { spec: self.spec, oom: self.oom.as_ref() };
         let reports: Vec<WorkerReport> =
             attempt.workers.iter().map(|worker| reporter.report(worker, attempt.number, succeeded)).collect();
+        if let (true, Some(oom)) = (reports.iter().any(|report| report.likely_oom), &mut self.oom) {
+            oom.look();
+        }
         if let (false, Some(root)) = (succeeded, root_cause(&reports)) {
             if self.failures.len() == FAILURES {
                 self.failures.remove(0);
@@ -514,9 +512,7 @@ impl<'a> Run<'a> {
             state => state,
         };
         self.publish(state);
-        if let Some(output) = self.output.take() {
-            output.finish(self.checked.shutdown_timeout);
-        }
+        self.output.finish(self.checked.shutdown_timeout);
         self.host.handlers = None;
         finished(RunReport {
             end,
@@ -608,136 +604,4 @@ fn stop_text(signal: i32) -> String {
         0 => "stopped by request".into(),
         signal => format!("stopped by {}", Signal(signal)),
     }
-}
-
-fn path_bytes(path: &Path) -> &[u8] {
-    use std::os::unix::ffi::OsStrExt;
-    path.as_os_str().as_bytes()
-}
-
-/// A port for MASTER_PORT, kept by a bound socket that does not listen: the kernel gives it to nobody
-/// who asks for a free one, and rank 0 can still listen there (both have SO_REUSEADDR).
-fn reserve_port(wanted: u16) -> Result<(OwnedFd, u16), Error> {
-    let any_v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, wanted));
-    let any_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, wanted));
-    let reserved = reserve(AddressFamily::Inet6, any_v6).or_else(|errno| match errno {
-        // A host without IPv6.
-        Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL => reserve(AddressFamily::Inet, any_v4),
-        errno => Err(errno),
-    });
-    reserved.map_err(|errno| {
-        let what =
-            if wanted == 0 { "no free port for MASTER_PORT".into() } else { format!("master_port {wanted}") };
-        Error::system(what, errno as i32)
-    })
-}
-
-fn reserve(family: AddressFamily, address: SocketAddr) -> Result<(OwnedFd, u16), Errno> {
-    let socket = above_stdio(socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?)?;
-    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-    if family == AddressFamily::Inet6 {
-        setsockopt(&socket, sockopt::Ipv6V6Only, &false)?;
-    }
-    use std::os::fd::AsRawFd;
-    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
-    let bound: SockaddrStorage = getsockname(socket.as_raw_fd())?;
-    let port =
-        bound.as_sockaddr_in6().map(|v6| v6.port()).or_else(|| bound.as_sockaddr_in().map(|v4| v4.port()));
-    Ok((socket, port.unwrap_or(address.port())))
-}
-
-/// Makes reports of dead workers.
-struct Reporter<'a> {
-    spec: &'a Spec,
-    oom: Option<OomKills>,
-}
-
-impl Reporter<'_> {
-    fn bare(worker: &Worker, attempt: u32) -> WorkerReport {
-        let ended = worker.ended;
-        let path = |path: &Option<std::path::PathBuf>| {
-            path.as_ref().map_or_else(Default::default, |path| c_string_lossy(path_bytes(path)))
-        };
-        WorkerReport {
-            rank: worker.rank,
-            pid: worker.pid,
-            outcome: worker.outcome(),
-            cause: worker.cause(),
-            likely_oom: false,
-            order: ended.and_then(|ended| ended.order),
-            attempt,
-            start_ns: worker.start_ns,
-            end_ns: ended.map_or(0, |ended| ended.end_ns),
-            end_unix_ns: ended.map_or(0, |ended| ended.end_unix_ns),
-            usage: ended.map_or_else(Usage::default, |ended| ended.usage),
-            value: None,
-            message: Default::default(),
-            call_stack: Default::default(),
-            error_timestamp: 0,
-            error_data: None,
-            error_file: Default::default(),
-            stderr_tail: vec![0],
-            stdout_log: path(&worker.files.stdout),
-            stderr_log: path(&worker.files.stderr),
-        }
-    }
-
-    fn report(&self, worker: &Worker, attempt: u32, succeeded: bool) -> WorkerReport {
-        let mut report = Self::bare(worker, attempt);
-        if report.cause == Cause::Success {
-            if let (true, Some(channel)) = (succeeded, &worker.channel) {
-                match channel.value() {
-                    Ok(value) => report.value = value,
-                    Err(errno) => {
-                        let text = format!("the value cannot be mapped: {}", errno.desc());
-                        report.message = c_string_lossy(text.as_bytes());
-                    }
-                }
-            }
-            return report;
-        }
-        report.likely_oom = report.cause == Cause::OwnFailure
-            && report.signal() == libc::SIGKILL
-            && self.oom.as_ref().is_some_and(OomKills::any);
-        let text = message_of(report.outcome, report.cause, report.pid, report.likely_oom);
-        report.message = c_string_lossy(text.as_bytes());
-        if let Some(path) = &worker.files.error
-            && worker.pid != 0
-            && let Some(contents) = error_file::read(path)
-        {
-            if !contents.message.is_empty() {
-                report.message = c_string_lossy(contents.message.as_bytes());
-            }
-            report.call_stack = c_string_lossy(contents.call_stack.as_bytes());
-            report.error_timestamp = contents.timestamp;
-            report.error_data = Some(contents.raw);
-            report.error_file = c_string_lossy(path_bytes(path));
-        }
-        if report.cause != Cause::StoppedByAgent {
-            let file = if self.spec.merge_stderr { &worker.files.stdout } else { &worker.files.stderr };
-            if let Some(path) = file {
-                report.stderr_tail = tail(path, self.spec.stderr_tail).unwrap_or_default();
-                report.stderr_tail.push(0);
-            }
-        }
-        report
-    }
-}
-
-/// The last `bytes` of a file, from the start of a line.
-fn tail(path: &Path, bytes: usize) -> std::io::Result<Vec<u8>> {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut file = std::fs::File::open(path)?;
-    let length = file.metadata()?.len();
-    let from = length.saturating_sub(bytes as u64);
-    file.seek(SeekFrom::Start(from))?;
-    let mut tail = Vec::new();
-    file.take(bytes as u64).read_to_end(&mut tail)?;
-    if from > 0
-        && let Some(end) = memchr::memchr(b'\n', &tail)
-        && end + 1 < tail.len()
-    {
-        tail.drain(..=end);
-    }
-    Ok(tail)
 }

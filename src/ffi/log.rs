@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_void};
 
-use crate::logs::output::Level;
+use crate::spec::Level;
 
 /// How much a log message matters.
 #[repr(i32)]

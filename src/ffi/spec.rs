@@ -8,7 +8,7 @@ use super::worker::ice_worker_fn;
 use super::{bytes, output, text, utf8};
 use crate::error::Error;
 use crate::spec::streams::{LocalRanks, StreamMap};
-use crate::spec::{self, Callback, EnvEdit, HostPointer, LogCallback, OutputCallback, Spec, Stdin};
+use crate::spec::{self, Callback, EnvEdit, HostPointer, Level, LogCallback, OutputCallback, Spec, Stdin};
 
 /// What to run and how, written down with the functions `ice_spec_*`. Every value is copied before
 /// the function returns. A function that refuses its value returns ICE_ERROR_CONFIG, leaves the field
@@ -506,8 +506,8 @@ pub extern "C" fn ice_spec_set_run_id(spec: *mut ice_spec, run_id: *const c_char
 /// The directory under which a run makes its own:
 /// `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/{stdout.log,stderr.log,error.json}`. Missing
 /// directories are made. Two runs never share a run directory, and none is removed, unless it is empty
-/// at the end. Default: a new directory below TMPDIR or `/tmp`, removed if nothing was written to it
-/// (torchrun `--log-dir`). `/dev/null` means no files at all: streams that would go to a file go
+/// at the end. Default: a new directory below TMPDIR, if that is set, else below `/dev/shm` if only error
+/// files may go there, else below `/tmp`; removed if nothing was written to it (torchrun `--log-dir`). `/dev/null` means no files at all: streams that would go to a file go
 /// nowhere, TORCHELASTIC_ERROR_FILE is empty, and filters are ICE_ERROR_CONFIG.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_log_dir(spec: *mut ice_spec, path: *const c_char) -> ice_status {
@@ -698,6 +698,22 @@ pub extern "C" fn ice_spec_set_log_callback(
     edit(spec, |spec| {
         spec.log_callback =
             function.map(|function| LogCallback { function, user_data: HostPointer(user_data as usize) });
+        Ok(())
+    })
+}
+
+/// The least important level, an `ice_log_level`, that the log callback is given. Default
+/// ICE_LOG_DEBUG: everything. The thread that calls it is started with the first such message.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_log_level(spec: *mut ice_spec, level: i32) -> ice_status {
+    edit(spec, |spec| {
+        spec.log_level = match level {
+            1 => Level::Error,
+            2 => Level::Warning,
+            3 => Level::Info,
+            4 => Level::Debug,
+            other => return Err(Error::config("log_level", other, "must be an ice_log_level: 1 to 4")),
+        };
         Ok(())
     })
 }

@@ -18,13 +18,14 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use once_cell::unsync::OnceCell;
 use parking_lot::Mutex;
 
 use super::console::{Console, Flushed};
 use super::follow::{CHUNK, Follower, Next, Read, Stream};
 use super::lines::Piece;
 use crate::spec::streams::Streams;
-use crate::spec::{LogCallback, OutputCallback, Spec};
+use crate::spec::{Level, LogCallback, OutputCallback, Spec};
 use crate::sys::dispositions;
 use crate::sys::fd::Bell;
 
@@ -32,14 +33,6 @@ use crate::sys::fd::Bell;
 const BREATH: Duration = Duration::from_millis(3);
 /// Without inotify (its instances are limited per user): between two looks at all files.
 const WITHOUT_EVENTS: Duration = Duration::from_millis(50);
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Level {
-    Error = 1,
-    Warning = 2,
-    Info = 3,
-    Debug = 4,
-}
 
 enum Command {
     Follow(Stream),
@@ -54,10 +47,15 @@ enum Command {
     },
 }
 
-/// The agent's end of the thread.
-pub struct Output {
+/// The agent's end of the thread, which is started when the first thing is handed to it.
+pub struct Output<'a> {
+    spec: &'a Spec,
+    started: OnceCell<Result<Started, Errno>>,
+}
+
+struct Started {
     queue: Arc<Queue>,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
 struct Queue {
@@ -72,16 +70,58 @@ impl Queue {
     }
 }
 
-impl Output {
-    /// Whether a run of this spec has work for such a thread.
-    pub fn is_needed(spec: &Spec) -> bool {
-        spec.log_callback.is_some()
-            || !spec.stdout_filters.is_empty()
-            || !spec.stderr_filters.is_empty()
-            || (0..spec.local_world_size).any(|rank| spec.console_streams(rank) != Streams::NONE)
+impl<'a> Output<'a> {
+    pub fn new(spec: &'a Spec) -> Output<'a> {
+        Output { spec, started: OnceCell::new() }
     }
 
-    pub fn start(spec: &Spec) -> Result<Output, Errno> {
+    fn push(&self, command: Command) -> Result<(), Errno> {
+        match self.started.get_or_init(|| Started::start(self.spec)) {
+            Ok(started) => {
+                started.queue.push(command);
+                Ok(())
+            }
+            Err(errno) => Err(*errno),
+        }
+    }
+
+    /// A message for the host, made only if it wants one of this level.
+    pub fn log(&self, level: Level, text: impl FnOnce() -> String) {
+        if self.spec.log_callback.is_some() && level <= self.spec.log_level {
+            // Without the thread there is nobody who could be told.
+            let _ = self.push(Command::Log(level, text()));
+        }
+    }
+
+    pub fn follow(&self, stream: Stream) -> Result<(), Errno> {
+        self.push(Command::Follow(stream))
+    }
+
+    pub fn close(&self, attempt: u32) {
+        if let Some(Ok(started)) = self.started.get() {
+            started.queue.push(Command::Close { attempt });
+        }
+    }
+
+    /// Waits until all is shown, or until the time is over.
+    pub fn finish(&mut self, time: Duration) {
+        if let Some(Ok(started)) = self.started.take() {
+            let now = Instant::now();
+            let deadline = now.checked_add(time).unwrap_or(now + Duration::from_secs(1_000_000_000));
+            started.queue.push(Command::Finish { deadline });
+            let _ = started.thread.join();
+        }
+    }
+}
+
+impl Drop for Output<'_> {
+    fn drop(&mut self) {
+        self.finish(Duration::ZERO);
+    }
+}
+
+impl Started {
+    fn start(spec: &Spec) -> Result<Started, Errno> {
         let queue = Arc::new(Queue { commands: Mutex::new(VecDeque::new()), bell: Bell::new()? });
         let mut thread = Thread {
             queue: queue.clone(),
@@ -108,39 +148,7 @@ impl Output {
                 thread.run();
             })
             .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EAGAIN)))?;
-        Ok(Output { queue, thread: Some(thread) })
-    }
-
-    pub fn log(&self, level: Level, text: String) {
-        self.queue.push(Command::Log(level, text));
-    }
-
-    pub fn follow(&self, stream: Stream) {
-        self.queue.push(Command::Follow(stream));
-    }
-
-    pub fn close(&self, attempt: u32) {
-        self.queue.push(Command::Close { attempt });
-    }
-
-    /// Waits until all is shown, or until the time is over.
-    pub fn finish(mut self, time: Duration) {
-        self.end(time);
-    }
-
-    fn end(&mut self, time: Duration) {
-        if let Some(thread) = self.thread.take() {
-            let now = Instant::now();
-            let deadline = now.checked_add(time).unwrap_or(now + Duration::from_secs(1_000_000_000));
-            self.queue.push(Command::Finish { deadline });
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Drop for Output {
-    fn drop(&mut self) {
-        self.end(Duration::ZERO);
+        Ok(Started { queue, thread })
     }
 }
 

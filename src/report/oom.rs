@@ -17,9 +17,14 @@ impl OomKills {
         kills
     }
 
-    /// Whether there were any since.
+    /// Whether there were any since the last look.
     pub fn any(&self) -> bool {
         self.count() > self.before
+    }
+
+    /// Counts from here on.
+    pub fn look(&mut self) {
+        self.before = self.count();
     }
 
     fn count(&self) -> u64 {

@@ -53,6 +53,15 @@ pub struct Callback {
 #[derive(Clone, Copy)]
 pub struct HostPointer(pub usize);
 
+/// How much a message matters.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    Error = 1,
+    Warning = 2,
+    Info = 3,
+    Debug = 4,
+}
+
 /// A function of the host that takes log messages, with the host's pointer.
 #[derive(Clone, Copy)]
 pub struct LogCallback {
@@ -132,6 +141,7 @@ pub struct Spec {
     pub console: (i32, i32),
     pub output_callback: Option<OutputCallback>,
     pub log_callback: Option<LogCallback>,
+    pub log_level: Level,
 
     /// The first value that a setter refused: `check` repeats it, so that a host may look once.
     refused: Option<Error>,
@@ -178,6 +188,7 @@ impl Default for Spec {
             console: (1, 2),
             output_callback: None,
             log_callback: None,
+            log_level: Level::Debug,
             refused: None,
         }
     }

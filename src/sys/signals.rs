@@ -75,6 +75,11 @@ impl Inbox {
         (signal != NO_STOP).then_some(signal)
     }
 
+    /// Whether anything arrived: quick enough to ask between two spawns.
+    pub fn has_requests(&self) -> bool {
+        self.stop_requested().is_some() || self.pass.load(Ordering::Acquire) != 0
+    }
+
     pub fn in_a_hurry(&self) -> bool {
         self.hurry.load(Ordering::Acquire)
     }

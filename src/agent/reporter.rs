@@ -1,0 +1,111 @@
+//! From a dead worker and its files to its report.
+
+use std::path::Path;
+
+use crate::error::c_string_lossy;
+use crate::process::attempt::Worker;
+use crate::report::oom::OomKills;
+use crate::report::{Cause, WorkerReport, error_file, message_of};
+use crate::spec::Spec;
+use crate::sys::process::Usage;
+
+/// Makes reports of dead workers.
+pub struct Reporter<'a> {
+    pub spec: &'a Spec,
+    pub oom: Option<&'a OomKills>,
+}
+
+impl Reporter<'_> {
+    pub fn bare(worker: &Worker, attempt: u32) -> WorkerReport {
+        let ended = worker.ended;
+        let path = |path: &Option<std::path::PathBuf>| {
+            path.as_ref().map_or_else(Default::default, |path| c_string_lossy(path_bytes(path)))
+        };
+        WorkerReport {
+            rank: worker.rank,
+            pid: worker.pid,
+            outcome: worker.outcome(),
+            cause: worker.cause(),
+            likely_oom: false,
+            order: ended.and_then(|ended| ended.order),
+            attempt,
+            start_ns: worker.start_ns,
+            end_ns: ended.map_or(0, |ended| ended.end_ns),
+            end_unix_ns: ended.map_or(0, |ended| ended.end_unix_ns),
+            usage: ended.map_or_else(Usage::default, |ended| ended.usage),
+            value: None,
+            message: Default::default(),
+            call_stack: Default::default(),
+            error_timestamp: 0,
+            error_data: None,
+            error_file: Default::default(),
+            stderr_tail: vec![0],
+            stdout_log: path(&worker.files.stdout),
+            stderr_log: path(&worker.files.stderr),
+        }
+    }
+
+    pub fn report(&self, worker: &Worker, attempt: u32, succeeded: bool) -> WorkerReport {
+        let mut report = Self::bare(worker, attempt);
+        if report.cause == Cause::Success {
+            if let (true, Some(channel)) = (succeeded, &worker.channel) {
+                match channel.value() {
+                    Ok(value) => report.value = value,
+                    Err(errno) => {
+                        let text = format!("the value cannot be mapped: {}", errno.desc());
+                        report.message = c_string_lossy(text.as_bytes());
+                    }
+                }
+            }
+            return report;
+        }
+        report.likely_oom = report.cause == Cause::OwnFailure
+            && report.signal() == libc::SIGKILL
+            && self.oom.is_some_and(OomKills::any);
+        let text = message_of(report.outcome, report.cause, report.pid, report.likely_oom);
+        report.message = c_string_lossy(text.as_bytes());
+        if let Some(path) = &worker.files.error
+            && worker.pid != 0
+            && let Some(contents) = error_file::read(path)
+        {
+            if !contents.message.is_empty() {
+                report.message = c_string_lossy(contents.message.as_bytes());
+            }
+            report.call_stack = c_string_lossy(contents.call_stack.as_bytes());
+            report.error_timestamp = contents.timestamp;
+            report.error_data = Some(contents.raw);
+            report.error_file = c_string_lossy(path_bytes(path));
+        }
+        if report.cause != Cause::StoppedByAgent {
+            let file = if self.spec.merge_stderr { &worker.files.stdout } else { &worker.files.stderr };
+            if let Some(path) = file {
+                report.stderr_tail = tail(path, self.spec.stderr_tail).unwrap_or_default();
+                report.stderr_tail.push(0);
+            }
+        }
+        report
+    }
+}
+
+/// The last `bytes` of a file, from the start of a line.
+fn tail(path: &Path, bytes: usize) -> std::io::Result<Vec<u8>> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = std::fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    let from = length.saturating_sub(bytes as u64);
+    file.seek(SeekFrom::Start(from))?;
+    let mut tail = Vec::new();
+    file.take(bytes as u64).read_to_end(&mut tail)?;
+    if from > 0
+        && let Some(end) = memchr::memchr(b'\n', &tail)
+        && end + 1 < tail.len()
+    {
+        tail.drain(..=end);
+    }
+    Ok(tail)
+}
+
+pub fn path_bytes(path: &Path) -> &[u8] {
+    use std::os::unix::ffi::OsStrExt;
+    path.as_os_str().as_bytes()
+}
