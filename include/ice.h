@@ -780,7 +780,9 @@ const struct ice_worker_result *ice_result_worker(const struct ice_result *resul
 const struct ice_worker_result *ice_result_worker_of_rank(const struct ice_result *result,
                                                           int32_t rank);
 
-/* The worker that made the last attempt fail: the first, in the kernel's order, that failed by itself.
+/* The worker that made the last attempt fail: the first, in the kernel's order, that failed by itself. Of
+ * several that failed before the agent could stop them, one that a signal killed counts as the first:
+ * peers see its closed sockets, and may exit, before it counts as dead.
  * Borrowed from the result. NULL if none did. */
 const struct ice_worker_result *ice_result_root_cause(const struct ice_result *result);
 

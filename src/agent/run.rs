@@ -18,7 +18,7 @@ use super::{Host, Shared};
 use crate::error::{Error, c_string_lossy, panic_text};
 use crate::logs::follow::Stream;
 use crate::logs::output::Output;
-use crate::logs::run_dir::{RunDir, WorkerFiles};
+use crate::logs::run_dir::{RunDir, WorkerFiles, has_logs};
 use crate::plan::{Job, Plan};
 use crate::process::attempt::Attempt;
 use crate::process::launch::Launcher;
@@ -261,8 +261,7 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         if self.run_dir.is_none() {
-            let working_dir = self.host.working_dir.clone().unwrap_or_default();
-            self.run_dir = RunDir::create(self.spec, self.checked, &self.run_id, &working_dir)?;
+            self.run_dir = self.make_run_dir()?;
         }
         if let Some(run_dir) = &self.run_dir {
             run_dir.make_attempt(number)?;
@@ -290,6 +289,18 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// The run directory. Where nobody asked for one and none can be made, workers do without error files.
+    fn make_run_dir(&self) -> Result<Option<RunDir>, Error> {
+        let working_dir = self.host.working_dir.clone().unwrap_or_default();
+        match RunDir::create(self.spec, self.checked, &self.run_id, &working_dir) {
+            Err(error) if self.spec.log_dir.is_none() && !has_logs(self.spec) => {
+                self.log(Level::Warning, || format!("workers have no error files: {error}"));
+                Ok(None)
+            }
+            made => made,
+        }
+    }
+
     fn start_worker(&mut self, plan: &Plan, reset: Reset, number: u32, index: usize) -> Result<(), Error> {
         let rank = self.ranks[index];
         let files = match &self.run_dir {
@@ -298,8 +309,11 @@ impl<'a> Run<'a> {
                 run_dir.make_worker(number, index, self.spec.file_streams(index), self.spec.merge_stderr)?
             }
         };
-        let born =
-            self.launcher.launch(self.spec, plan, &rank, number, (self.run_dir.as_ref(), &files), reset)?;
+        let place = (self.run_dir.as_ref(), &files);
+        let born = self
+            .launcher
+            .launch(self.spec, plan, &rank, number, place, reset)
+            .inspect_err(|_| files.remove_empty())?;
         if let Some(watcher) = &self.watcher {
             watcher.note(index, born.child.pid);
         }

@@ -365,7 +365,9 @@ pub extern "C" fn ice_result_worker_of_rank(
     })
 }
 
-/// The worker that made the last attempt fail: the first, in the kernel's order, that failed by itself.
+/// The worker that made the last attempt fail: the first, in the kernel's order, that failed by itself. Of
+/// several that failed before the agent could stop them, one that a signal killed counts as the first:
+/// peers see its closed sockets, and may exit, before it counts as dead.
 /// Borrowed from the result. NULL if none did.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_result_root_cause(result: *const ice_result) -> *const ice_worker_result {

@@ -27,6 +27,17 @@ pub struct WorkerFiles {
     pub error: Option<PathBuf>,
 }
 
+impl WorkerFiles {
+    /// Removes the logs of a worker that never wrote to them.
+    pub fn remove_empty(&self) {
+        for path in [&self.stdout, &self.stderr].into_iter().flatten() {
+            if path.metadata().is_ok_and(|data| data.len() == 0) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+}
+
 impl RunDir {
     /// `working_dir` is the host's when the run started.
     pub fn create(
@@ -57,9 +68,13 @@ impl RunDir {
                 (dir.clone(), Some(dir))
             }
         };
-        let path =
-            make_unique(&base, &path_component(run_id), modes).map_err(|error| failed(&base, error))?;
-        Ok(Some(RunDir { path, temporary, modes }))
+        match make_unique(&base, &path_component(run_id), modes) {
+            Ok(path) => Ok(Some(RunDir { path, temporary, modes })),
+            Err(error) => {
+                temporary.map(std::fs::remove_dir);
+                Err(failed(&base, error))
+            }
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -132,9 +147,14 @@ fn temporary_base(spec: &Spec) -> PathBuf {
     if let Some(dir) = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty()) {
         return dir.into();
     }
-    let logs = (0..spec.local_world_size).any(|rank| spec.file_streams(rank) != Streams::NONE);
+    let logs = has_logs(spec);
     let writable = || nix::unistd::access(MEMORY, nix::unistd::AccessFlags::W_OK).is_ok();
     if !logs && writable() { MEMORY.into() } else { "/tmp".into() }
+}
+
+/// Whether any stream of a worker goes to a file.
+pub fn has_logs(spec: &Spec) -> bool {
+    (0..spec.local_world_size).any(|rank| spec.file_streams(rank) != Streams::NONE)
 }
 
 fn not_made(path: &Path, error: io::Error) -> Error {

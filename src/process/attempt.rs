@@ -135,6 +135,12 @@ impl Attempt {
 
     fn tell(&mut self, signal: i32) -> Vec<(i32, Errno)> {
         let mut refused = Vec::new();
+        // A process that is killed closes its sockets before it counts as dead, so that a peer which exits
+        // with an error at once may be seen first.
+        let failed_by_code = |worker: &Worker| {
+            worker.cause() == Cause::OwnFailure && matches!(worker.outcome(), Outcome::Exited { .. })
+        };
+        let look_closer = self.workers.iter().any(failed_by_code);
         for worker in self.workers.iter_mut().filter(|worker| worker.pid != 0 && !worker.reaped) {
             // One that has ended by now, though nobody looked yet, did so by itself.
             let alive = worker.ended.is_none()
@@ -142,7 +148,8 @@ impl Attempt {
                     .child
                     .as_ref()
                     .is_some_and(|child| process::wait(&child.pidfd, false) == Waited::Running);
-            worker.told_to_stop |= alive;
+            let told = worker.told_to_stop || !(look_closer && alive && process::is_dying(worker.pid));
+            worker.told_to_stop = alive && told;
             if let Err(errno) = process::signal_group(worker.pid, signal)
                 && errno != Errno::ESRCH
             {

@@ -184,10 +184,14 @@ impl RunReport {
 }
 
 /// The first worker, in the order of their ends, that failed by itself; else one that could not be killed.
+///
+/// Several that failed before the stop reached them did so within a moment. One of them that a signal
+/// killed comes first: its peers saw its closed sockets and exited, perhaps before it counted as dead.
 pub fn root_cause(workers: &[WorkerReport]) -> Option<usize> {
     let first = |cause: Cause| {
         let failed = workers.iter().enumerate().filter(|(_, worker)| worker.cause == cause);
-        failed.min_by_key(|(_, worker)| worker.order.unwrap_or(usize::MAX)).map(|(index, _)| index)
+        let place = |worker: &WorkerReport| (worker.signal() == 0, worker.order.unwrap_or(usize::MAX));
+        failed.min_by_key(|(_, worker)| place(worker)).map(|(index, _)| index)
     };
     first(Cause::OwnFailure).or_else(|| first(Cause::Lost)).or_else(|| first(Cause::Stuck))
 }

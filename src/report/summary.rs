@@ -94,7 +94,7 @@ pub fn line(worker: &WorkerReport) -> String {
         _ => out.push_str(worker.message.to_string_lossy().lines().next().unwrap_or("")),
     }
     if worker.end_ns > 0 && worker.start_ns > 0 {
-        let _ = write!(out, " after {:.3} s", (worker.end_ns - worker.start_ns) as f64 / 1e9);
+        let _ = write!(out, ", after {:.3} s", (worker.end_ns - worker.start_ns) as f64 / 1e9);
     }
     out
 }

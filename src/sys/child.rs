@@ -220,14 +220,7 @@ impl Nursery {
 fn child(pid: i32, pidfd: c_int) -> Result<Child, Errno> {
     // SAFETY: the kernel just made this descriptor for us.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    above_stdio(pidfd).map(|pidfd| Child { pid, pidfd }).inspect_err(|_| {
-        // No descriptor above 2 is left: the child is not to outlive the failure.
-        // SAFETY: a child of ours that was not reaped: the number is its.
-        unsafe {
-            libc::kill(pid, libc::SIGKILL);
-            libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL);
-        }
-    })
+    above_stdio(pidfd).map(|pidfd| Child { pid, pidfd }).inspect_err(|_| end_at_once(pid))
 }
 
 /// What a forked worker runs: `run` in the child, its result the exit code.
@@ -240,23 +233,40 @@ pub struct Function<'a> {
 /// child: the set-up, then `run`, then exit without anything of the host's.
 pub fn fork(setup: &Setup, function: Function) -> Result<Child, Errno> {
     let parent = std::process::id() as i32;
+    let mut pidfd: c_int = -1;
     // SAFETY: the child runs on a copy of this thread's stack and leaves by _exit below, so that no
     // destructor of this process runs twice.
-    let pid = Errno::result(unsafe { libc::fork() })?;
+    let pid = Errno::result(unsafe {
+        if super::process::knows_pidfd_open() {
+            libc::fork()
+        } else {
+            // Valgrind before 3.20. Without the C library's own part, which only hosts with threads need.
+            let flags = libc::CLONE_PIDFD | libc::SIGCHLD;
+            libc::syscall(libc::SYS_clone, flags as libc::c_long, 0, &raw mut pidfd, 0, 0) as i32
+        }
+    })?;
     if pid == 0 {
         forked_main(setup, function, parent);
     }
     super::process::set_group(pid);
+    if pidfd >= 0 {
+        return child(pid, pidfd);
+    }
     match super::process::pidfd_open(pid) {
         Ok(pidfd) => Ok(Child { pid, pidfd }),
         Err(errno) => {
-            // SAFETY: a child of ours that was not reaped: the number is its.
-            unsafe {
-                libc::kill(pid, libc::SIGKILL);
-                libc::waitpid(pid, std::ptr::null_mut(), 0);
-            }
+            end_at_once(pid);
             Err(errno)
         }
+    }
+}
+
+/// A child that cannot be watched is not to live.
+fn end_at_once(pid: i32) {
+    // SAFETY: a child of ours that was not reaped: the number is its.
+    unsafe {
+        libc::kill(pid, libc::SIGKILL);
+        libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL);
     }
 }
 

@@ -111,12 +111,33 @@ fn is_readable(fd: &OwnedFd) -> bool {
     unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
 }
 
+/// Whether a process that is still there is on its way out (PF_EXITING in its flags), killed or not. Not
+/// one whose first thread alone has ended.
+pub fn is_dying(pid: i32) -> bool {
+    const PF_EXITING: u64 = 4;
+    let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else { return false };
+    // After the name, which may hold anything: state, then six numbers, then the flags.
+    let Some(name_end) = memchr::memrchr(b')', &stat) else { return false };
+    let rest = String::from_utf8_lossy(&stat[name_end + 1..]).into_owned();
+    let mut fields = rest.split_ascii_whitespace();
+    let zombie = fields.next() == Some("Z");
+    let flags: u64 = fields.nth(5).and_then(|flags| flags.parse().ok()).unwrap_or(0);
+    !zombie && flags & PF_EXITING != 0
+}
+
 pub fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
     use std::os::fd::FromRawFd;
     // SAFETY: plain numbers in, a descriptor out.
     let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
     // SAFETY: the kernel just made this descriptor for us.
     super::fd::above_stdio(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Whether there is pidfd_open at all: every kernel that this library runs on has it, not every emulator.
+pub fn knows_pidfd_open() -> bool {
+    static KNOWN: once_cell::sync::Lazy<bool> =
+        once_cell::sync::Lazy::new(|| pidfd_open(std::process::id() as i32) != Err(Errno::ENOSYS));
+    *KNOWN
 }
 
 /// Sends a signal to a process group whose leader is a child that was not reaped: the number cannot
