@@ -136,7 +136,7 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
 /// Whether there is pidfd_open at all: every kernel that this library runs on has it, not every emulator.
 pub fn knows_pidfd_open() -> bool {
     static KNOWN: once_cell::sync::Lazy<bool> =
-        once_cell::sync::Lazy::new(|| pidfd_open(std::process::id() as i32) != Err(Errno::ENOSYS));
+        once_cell::sync::Lazy::new(|| !matches!(pidfd_open(std::process::id() as i32), Err(Errno::ENOSYS)));
     *KNOWN
 }
 
