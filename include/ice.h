@@ -196,9 +196,10 @@ enum ice_stdin
  {
   /* `/dev/null` for all ranks: the default, as workers that share one input steal from each other. */
   ICE_STDIN_NULL = 0,
-  /* The host's for local rank 0, `/dev/null` for the others (as mpirun does). */
+  /* The host's for local rank 0, `/dev/null` for the others (as mpirun does). Not for a terminal: a
+   * worker is in a process group of its own, so that a read would stop it (SIGTTIN). */
   ICE_STDIN_RANK0 = 1,
-  /* The host's for all ranks (as torchrun does). */
+  /* The host's for all ranks (as torchrun does); likewise not for a terminal. */
   ICE_STDIN_ALL = 2,
 };
 #ifndef __cplusplus
@@ -240,8 +241,8 @@ typedef int32_t ice_log_level;
  * events with all signals blocked, and a second one if there are tee'd streams, filters, or a log or
  * output callback. It does not matter if the thread that called start ends.
  *
- * The host: nothing process-wide is changed unless the spec asks for it (`ice_spec_set_signals()`). Children of
- * the host are never waited for; SIGCHLD may be handled as the host likes. If SIGCHLD is ignored the
+ * The host: nothing process-wide is changed unless the spec asks for it (`ice_spec_set_signals()`).
+ * Children of the host are never waited for; SIGCHLD may be handled as the host likes. If SIGCHLD is ignored the
  * kernel throws exit statuses away: before Linux 6.15 a start is then refused with ICE_ERROR_STATE.
  * Needs Linux 5.11.
  *
@@ -646,12 +647,13 @@ ice_status ice_spec_set_master_port(struct ice_spec *spec,
  * (torchrun `--rdzv-id`). */
 ice_status ice_spec_set_run_id(struct ice_spec *spec, const char *run_id);
 
-/* The directory under which a run makes its own:
- * `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/{stdout.log,stderr.log,error.json}`. Missing
- * directories are made. Two runs never share a run directory, and none is removed, unless it is empty
- * at the end. Default: a new directory below TMPDIR, if that is set, else below `/dev/shm` if only error
- * files may go there, else below `/tmp`; removed if nothing was written to it (torchrun `--log-dir`). `/dev/null` means no files at all: streams that would go to a file go
- * nowhere, TORCHELASTIC_ERROR_FILE is empty, and filters are ICE_ERROR_CONFIG. */
+/* The directory under which a run makes its own,
+ * `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/{stdout.log,stderr.log,error.json}`
+ * (torchrun `--log-dir`). Missing directories are made. Two runs never share a run directory, and none
+ * is removed, unless it is empty at the end. Default: a new directory below TMPDIR, if that is set,
+ * else below `/dev/shm` if only error files may go there, else below `/tmp`; removed if nothing was
+ * written to it. `/dev/null` means no files at all: streams that would go to a file go nowhere,
+ * TORCHELASTIC_ERROR_FILE is empty, and filters are ICE_ERROR_CONFIG. */
 ice_status ice_spec_set_log_dir(struct ice_spec *spec,
                                 const char *path);
 
@@ -694,7 +696,8 @@ ice_status ice_spec_set_log_timestamps(struct ice_spec *spec, int32_t on);
 ice_status ice_spec_set_local_ranks_filter(struct ice_spec *spec, const char *list);
 
 /* Copies the stdout lines of all ranks that contain one of these texts, prefixed, to
- * `attempt_<n>/filtered_stdout.log`. A comma-separated list (torchrun `--duplicate-stdout-filters`).
+ * `attempt_<n>/filtered_stdout.log`. A comma-separated list, `,,` for a comma within a text (torchrun
+ * `--duplicate-stdout-filters`).
  * The stream must be redirected or tee'd for at least one rank, else `ice_agent_new()` gives
  * ICE_ERROR_CONFIG; ranks whose stdout is in no file are not searched. Default `""`: no such file. */
 ice_status ice_spec_set_duplicate_stdout_filters(struct ice_spec *spec,

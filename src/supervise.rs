@@ -140,6 +140,10 @@ impl Supervisor {
         matches!(self.state, State::Running { .. })
     }
 
+    pub fn is_over(&self) -> bool {
+        self.state == State::Over
+    }
+
     /// When the next `Deadline` is due; none while all is well.
     pub fn deadline(&self) -> Option<Now> {
         match self.state {

@@ -435,7 +435,7 @@ impl<'a> Run<'a> {
         if !likely_failed {
             self.log(Level::Debug, || format!("rank {} (PID {pid}) ended", rank.global));
         } else {
-            self.log(Level::Warning, || {
+            self.log(Level::Info, || {
                 format!("rank {} failed: {}", rank.global, message_of(outcome, cause, pid, false))
             });
         }
@@ -493,7 +493,9 @@ impl<'a> Run<'a> {
             if self.failures.len() == FAILURES {
                 self.failures.remove(0);
             }
-            self.log(Level::Info, || {
+            // Of the last attempt the result tells all.
+            let level = if self.supervisor.is_over() { Level::Info } else { Level::Warning };
+            self.log(level, || {
                 format!("attempt {} failed: {}", attempt.number, summary::line(&reports[root]))
             });
             self.failures.push(reports[root].certificate());

@@ -19,8 +19,8 @@ use crate::error::Error;
 /// events with all signals blocked, and a second one if there are tee'd streams, filters, or a log or
 /// output callback. It does not matter if the thread that called start ends.
 ///
-/// The host: nothing process-wide is changed unless the spec asks for it (`ice_spec_set_signals()`). Children of
-/// the host are never waited for; SIGCHLD may be handled as the host likes. If SIGCHLD is ignored the
+/// The host: nothing process-wide is changed unless the spec asks for it (`ice_spec_set_signals()`).
+/// Children of the host are never waited for; SIGCHLD may be handled as the host likes. If SIGCHLD is ignored the
 /// kernel throws exit statuses away: before Linux 6.15 a start is then refused with ICE_ERROR_STATE.
 /// Needs Linux 5.11.
 ///
@@ -145,7 +145,8 @@ pub extern "C" fn ice_agent_signal(agent: *mut ice_agent, signal: i32) -> ice_st
 pub extern "C" fn ice_agent_snapshot(agent: *const ice_agent, out: *mut *mut ice_snapshot) -> ice_status {
     guard(|| {
         let agent = self::agent(agent)?;
-        *output(out, "out")? = ice_snapshot::into_raw(agent.snapshot());
+        let out = output(out, "out")?;
+        *out = ice_snapshot::into_raw(agent.snapshot());
         Ok(())
     })
 }

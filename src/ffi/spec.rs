@@ -37,7 +37,8 @@ fn edit(spec: *mut ice_spec, change: impl FnOnce(&mut Spec) -> Result<(), Error>
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_new(out: *mut *mut ice_spec) -> ice_status {
     guard(|| {
-        *output(out, "out")? = Box::into_raw(Box::new(ice_spec { spec: Spec::default() }));
+        let out = output(out, "out")?;
+        *out = Box::into_raw(Box::new(ice_spec { spec: Spec::default() }));
         Ok(())
     })
 }
@@ -289,9 +290,10 @@ pub extern "C" fn ice_spec_set_working_dir(spec: *mut ice_spec, path: *const c_c
 pub enum ice_stdin {
     /// `/dev/null` for all ranks: the default, as workers that share one input steal from each other.
     ICE_STDIN_NULL = 0,
-    /// The host's for local rank 0, `/dev/null` for the others (as mpirun does).
+    /// The host's for local rank 0, `/dev/null` for the others (as mpirun does). Not for a terminal: a
+    /// worker is in a process group of its own, so that a read would stop it (SIGTTIN).
     ICE_STDIN_RANK0 = 1,
-    /// The host's for all ranks (as torchrun does).
+    /// The host's for all ranks (as torchrun does); likewise not for a terminal.
     ICE_STDIN_ALL = 2,
 }
 
@@ -373,15 +375,10 @@ pub extern "C" fn ice_spec_add_no_restart_exit_code(spec: *mut ice_spec, code: i
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_monitor_interval(spec: *mut ice_spec, seconds: f64) -> ice_status {
     edit(spec, |spec| {
-        let interval = spec::seconds("monitor_interval", seconds)?;
-        if interval.as_micros() < 1000 {
-            return Err(Error::config(
-                "monitor_interval",
-                seconds,
-                "must be seconds from 0.001 to 1000000000",
-            ));
-        }
-        spec.monitor_interval = interval;
+        let interval =
+            spec::seconds("monitor_interval", seconds).ok().filter(|time| time.as_micros() >= 1000);
+        let want = "must be seconds from 0.001 to 1000000000";
+        spec.monitor_interval = interval.ok_or_else(|| Error::config("monitor_interval", seconds, want))?;
         Ok(())
     })
 }
@@ -503,12 +500,13 @@ pub extern "C" fn ice_spec_set_run_id(spec: *mut ice_spec, run_id: *const c_char
     })
 }
 
-/// The directory under which a run makes its own:
-/// `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/{stdout.log,stderr.log,error.json}`. Missing
-/// directories are made. Two runs never share a run directory, and none is removed, unless it is empty
-/// at the end. Default: a new directory below TMPDIR, if that is set, else below `/dev/shm` if only error
-/// files may go there, else below `/tmp`; removed if nothing was written to it (torchrun `--log-dir`). `/dev/null` means no files at all: streams that would go to a file go
-/// nowhere, TORCHELASTIC_ERROR_FILE is empty, and filters are ICE_ERROR_CONFIG.
+/// The directory under which a run makes its own,
+/// `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/{stdout.log,stderr.log,error.json}`
+/// (torchrun `--log-dir`). Missing directories are made. Two runs never share a run directory, and none
+/// is removed, unless it is empty at the end. Default: a new directory below TMPDIR, if that is set,
+/// else below `/dev/shm` if only error files may go there, else below `/tmp`; removed if nothing was
+/// written to it. `/dev/null` means no files at all: streams that would go to a file go nowhere,
+/// TORCHELASTIC_ERROR_FILE is empty, and filters are ICE_ERROR_CONFIG.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_log_dir(spec: *mut ice_spec, path: *const c_char) -> ice_status {
     edit(spec, |spec| {
@@ -593,7 +591,8 @@ pub extern "C" fn ice_spec_set_local_ranks_filter(spec: *mut ice_spec, list: *co
 }
 
 /// Copies the stdout lines of all ranks that contain one of these texts, prefixed, to
-/// `attempt_<n>/filtered_stdout.log`. A comma-separated list (torchrun `--duplicate-stdout-filters`).
+/// `attempt_<n>/filtered_stdout.log`. A comma-separated list, `,,` for a comma within a text (torchrun
+/// `--duplicate-stdout-filters`).
 /// The stream must be redirected or tee'd for at least one rank, else `ice_agent_new()` gives
 /// ICE_ERROR_CONFIG; ranks whose stdout is in no file are not searched. Default `""`: no such file.
 #[unsafe(no_mangle)]
@@ -619,8 +618,19 @@ pub extern "C" fn ice_spec_set_duplicate_stderr_filters(
     })
 }
 
+/// A list with commas between, and two commas for one within a text, as torchrun reads it.
 fn filters(list: &[u8]) -> Vec<Vec<u8>> {
-    list.split(|&byte| byte == b',').filter(|item| !item.is_empty()).map(<[u8]>::to_vec).collect()
+    let mut items = vec![Vec::new()];
+    let mut bytes = list.iter().copied().peekable();
+    while let Some(byte) = bytes.next() {
+        if byte == b',' && bytes.next_if_eq(&b',').is_none() {
+            items.push(Vec::new());
+        } else if let Some(item) = items.last_mut() {
+            item.push(byte);
+        }
+    }
+    items.retain(|item| !item.is_empty());
+    items
 }
 
 /// How many bytes of the end of a failed worker's stderr file go into its result, cut to whole lines:
@@ -642,10 +652,10 @@ pub extern "C" fn ice_spec_set_log_modes(spec: *mut ice_spec, directory: i32, fi
             if (0..=0o7777).contains(&value) {
                 Ok(value as u32)
             } else {
-                Err(Error::config(field, format!("{value:#o}"), "must be permission bits, 0 to 07777"))
+                Err(Error::config(field, format!("0{value:o}"), "must be permission bits, 0 to 07777"))
             }
         };
-        spec.log_modes = Some((mode("log_dir_mode", directory)?, mode("log_file_mode", file)?));
+        spec.log_modes = Some((mode("log_modes", directory)?, mode("log_modes", file)?));
         Ok(())
     })
 }

@@ -5,6 +5,7 @@
 //! inotify tells that an idle file has grown. A file that grows all the time is read at intervals, so
 //! that neither the worker nor this thread pays for an event per write.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
 use std::fs::File;
@@ -17,17 +18,18 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use nix::sys::inotify::{AddWatchFlags, Inotify, WatchDescriptor};
 use once_cell::unsync::OnceCell;
 use parking_lot::Mutex;
 
 use super::console::{Console, Flushed};
 use super::follow::{CHUNK, Follower, Next, Read, Stream};
 use super::lines::Piece;
+use super::run_dir::open_log;
 use crate::spec::streams::Streams;
 use crate::spec::{Level, LogCallback, OutputCallback, Spec};
 use crate::sys::dispositions;
-use crate::sys::fd::Bell;
+use crate::sys::fd::{self, Bell};
 
 /// Between two looks at files that keep growing.
 const BREATH: Duration = Duration::from_millis(3);
@@ -133,6 +135,7 @@ impl Started {
                 warnings: Vec::new(),
                 lost: [false; 2],
                 timestamps: spec.log_timestamps,
+                log_modes: spec.log_modes,
             },
             log: spec.log_callback,
             inotify: None,
@@ -204,7 +207,7 @@ impl Thread {
     fn follow(&mut self, stream: Stream) {
         if self.buffer.is_empty() {
             self.buffer = vec![0; CHUNK];
-            match Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK) {
+            match fd::inotify() {
                 Ok(inotify) => self.inotify = Some(inotify),
                 Err(errno) => self.sinks.warnings.push(format!(
                     "no inotify instance can be had ({}), tee'd streams are looked at every {} ms",
@@ -428,11 +431,13 @@ struct Sinks {
     consoles: [Console; 2],
     callback: Option<OutputCallback>,
     filters: [Vec<Vec<u8>>; 2],
+    /// None for one that could not be written.
     filtered: HashMap<PathBuf, Option<File>>,
     warnings: Vec<String>,
     /// Whether a console lost something: said once.
     lost: [bool; 2],
     timestamps: bool,
+    log_modes: Option<(u32, u32)>,
 }
 
 impl Sinks {
@@ -509,17 +514,18 @@ impl Sinks {
     }
 
     fn write_filtered(&mut self, path: PathBuf, bytes: &[u8]) {
-        let file = self
-            .filtered
-            .entry(path.clone())
-            .or_insert_with(|| std::fs::OpenOptions::new().create(true).append(true).open(&path).ok());
-        let written = match file {
-            Some(open) => open.write_all(bytes),
-            None => return,
+        let file = match self.filtered.entry(path) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let opened = open_log(new.key(), self.log_modes).map(File::from);
+                new.insert(opened.inspect_err(|error| self.warnings.push(error.to_string())).ok())
+            }
         };
-        if let Err(error) = written {
+        if let Some(open) = file
+            && let Err(error) = open.write_all(bytes)
+        {
             *file = None;
-            self.warnings.push(format!("{} is written no further: {error}", path.display()));
+            self.warnings.push(format!("a filtered log is written no further: {error}"));
         }
     }
 }

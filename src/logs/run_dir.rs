@@ -108,15 +108,9 @@ impl RunDir {
         })
     }
 
-    /// Opens a log for a worker to write to. O_APPEND, so that a truncated file starts anew.
+    /// Opens a log for a worker to write to.
     pub fn open_log(&self, path: &Path) -> Result<OwnedFd, Error> {
-        let mode = self.modes.map_or(0o666, |(_, file)| file);
-        let opened = fd::open(path, libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND, mode)
-            .map_err(|errno| Error::system(format!("cannot open {}", path.display()), errno as i32))?;
-        if self.modes.is_some() {
-            set_mode(path, mode).map_err(|error| not_made(path, error))?;
-        }
-        Ok(opened)
+        open_log(path, self.modes)
     }
 
     /// Removes what an attempt left empty.
@@ -155,6 +149,17 @@ fn temporary_base(spec: &Spec) -> PathBuf {
 /// Whether any stream of a worker goes to a file.
 pub fn has_logs(spec: &Spec) -> bool {
     (0..spec.local_world_size).any(|rank| spec.file_streams(rank) != Streams::NONE)
+}
+
+/// Opens a log to write to. O_APPEND, so that a truncated file starts anew.
+pub fn open_log(path: &Path, modes: Option<(u32, u32)>) -> Result<OwnedFd, Error> {
+    let mode = modes.map_or(0o666, |(_, file)| file);
+    let opened = fd::open(path, libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND, mode)
+        .map_err(|errno| Error::system(format!("cannot open {}", path.display()), errno as i32))?;
+    if modes.is_some() {
+        set_mode(path, mode).map_err(|error| not_made(path, error))?;
+    }
+    Ok(opened)
 }
 
 fn not_made(path: &Path, error: io::Error) -> Error {

@@ -140,7 +140,7 @@ impl Attempt {
         let failed_by_code = |worker: &Worker| {
             worker.cause() == Cause::OwnFailure && matches!(worker.outcome(), Outcome::Exited { .. })
         };
-        let look_closer = self.workers.iter().any(failed_by_code);
+        let look_closer = self.workers.iter().any(failed_by_code) && process::proc_is_ours();
         for worker in self.workers.iter_mut().filter(|worker| worker.pid != 0 && !worker.reaped) {
             // One that has ended by now, though nobody looked yet, did so by itself.
             let alive = worker.ended.is_none()
@@ -148,8 +148,7 @@ impl Attempt {
                     .child
                     .as_ref()
                     .is_some_and(|child| process::wait(&child.pidfd, false) == Waited::Running);
-            let told = worker.told_to_stop || !(look_closer && alive && process::is_dying(worker.pid));
-            worker.told_to_stop = alive && told;
+            worker.told_to_stop |= alive && !(look_closer && process::is_dying(worker.pid));
             if let Err(errno) = process::signal_group(worker.pid, signal)
                 && errno != Errno::ESRCH
             {
@@ -211,6 +210,10 @@ fn wait_until_empty(mut groups: Vec<i32>, patience: Duration, interval: Duration
     let mut pause = Duration::from_micros(200);
     loop {
         groups.retain(|&group| process::signal_group(group, 0) != Err(Errno::ESRCH));
+        if !groups.is_empty() {
+            // Zombies answer too, for ever where nobody reaps orphans (many a container's pid 1).
+            process::keep_living_groups(&mut groups);
+        }
         if groups.is_empty() || monotonic() >= end {
             return groups;
         }

@@ -67,7 +67,8 @@ impl WorkerSide {
     pub fn return_copy(&self, data: &[u8]) -> Result<(), Error> {
         self.announce(None);
         self.resize(data.len())?;
-        memory::write_at(CHANNEL_FD, data, PAGE).map_err(|errno| no_room(data.len(), errno))?;
+        memory::beyond_file_limit(|| memory::write_at(CHANNEL_FD, data, PAGE))
+            .map_err(|errno| no_room(data.len(), errno))?;
         self.announce(Some(data.len()));
         Ok(())
     }
@@ -85,9 +86,10 @@ impl WorkerSide {
     fn resize(&self, length: usize) -> Result<(), Error> {
         let size = PAGE.checked_add(length).filter(|&size| i64::try_from(size).is_ok());
         let size = size.ok_or_else(|| no_room(length, Errno::EFBIG))?;
-        memory::resize(CHANNEL_FD, PAGE)
-            .and_then(|()| memory::resize(CHANNEL_FD, size))
-            .map_err(|errno| no_room(length, errno))
+        memory::beyond_file_limit(|| {
+            memory::resize(CHANNEL_FD, PAGE).and_then(|()| memory::resize(CHANNEL_FD, size))
+        })
+        .map_err(|errno| no_room(length, errno))
     }
 
     fn announce(&self, length: Option<usize>) {

@@ -68,7 +68,7 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        process::kill(&self.child.pidfd);
+        process::kill(self.child.pid, &self.child.pidfd);
         process::wait_for_end(&self.child.pidfd);
     }
 }

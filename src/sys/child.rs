@@ -178,6 +178,7 @@ fn exec(program: &Program) -> Errno {
                 // SAFETY: as above.
                 unsafe { libc::execve(path.as_ptr(), argv, env) };
                 match Errno::last() {
+                    errno if paths.len() == 1 => return errno,
                     Errno::ENOENT | Errno::ENOTDIR => {}
                     Errno::EACCES => result = Errno::EACCES,
                     errno => return errno,

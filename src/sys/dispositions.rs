@@ -22,39 +22,36 @@ fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
 }
 
+fn action(signal: i32) -> Option<libc::sigaction> {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: only asks; the buffer has the size of a sigaction.
+    let result = unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: sigaction succeeded and filled it. It fails for 32 and 33, which glibc keeps to itself.
+    (result == 0).then(|| unsafe { action.assume_init() })
+}
+
 /// The signals that are ignored and those that have a handler, now.
 fn current() -> (u64, u64) {
     let (mut ignored, mut handled) = (0, 0);
     for signal in 1..=64 {
-        let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-        // SAFETY: only asks; the buffer has the size of a sigaction.
-        if unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) } != 0 {
-            continue; // glibc keeps 32 and 33 to itself
-        }
-        // SAFETY: sigaction succeeded and filled it.
-        match unsafe { action.assume_init() }.sa_sigaction {
-            libc::SIG_DFL => {}
-            libc::SIG_IGN => ignored |= bit(signal),
-            _ => handled |= bit(signal),
+        match action(signal).map(|action| action.sa_sigaction) {
+            None | Some(libc::SIG_DFL) => {}
+            Some(libc::SIG_IGN) => ignored |= bit(signal),
+            Some(_) => handled |= bit(signal),
         }
     }
     (ignored, handled)
 }
 
 pub fn is_ignored(signal: i32) -> bool {
-    current().0 & bit(signal) != 0
+    action(signal).is_some_and(|action| action.sa_sigaction == libc::SIG_IGN)
 }
 
 /// Whether the kernel throws exit statuses away: SIGCHLD ignored, or handled with SA_NOCLDWAIT.
 pub fn children_are_not_kept() -> bool {
-    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: only asks; the buffer has the size of a sigaction.
-    if unsafe { libc::sigaction(libc::SIGCHLD, std::ptr::null(), action.as_mut_ptr()) } != 0 {
-        return false;
-    }
-    // SAFETY: sigaction succeeded and filled it.
-    let action = unsafe { action.assume_init() };
-    action.sa_sigaction == libc::SIG_IGN || action.sa_flags & libc::SA_NOCLDWAIT != 0
+    action(libc::SIGCHLD).is_some_and(|action| {
+        action.sa_sigaction == libc::SIG_IGN || action.sa_flags & libc::SA_NOCLDWAIT != 0
+    })
 }
 
 /// What a child has to put to default before it lets signals in: everything that has a handler (it would

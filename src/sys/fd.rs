@@ -24,6 +24,17 @@ pub fn open(path: &std::path::Path, flags: libc::c_int, mode: u32) -> Result<Own
     above_stdio(nix::fcntl::open(path, flags, nix::sys::stat::Mode::from_bits_truncate(mode))?)
 }
 
+/// An inotify instance that is read without waiting.
+pub fn inotify() -> Result<nix::sys::inotify::Inotify, Errno> {
+    use std::os::fd::IntoRawFd;
+    // SAFETY: plain numbers in, a descriptor out.
+    let fd = Errno::result(unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) })?;
+    // SAFETY: the kernel just made this descriptor for us.
+    let fd = above_stdio(unsafe { OwnedFd::from_raw_fd(fd) })?;
+    // SAFETY: it is an inotify descriptor, and ownership goes with it.
+    Ok(unsafe { nix::sys::inotify::Inotify::from_raw_fd(fd.into_raw_fd()) })
+}
+
 pub fn null() -> Result<OwnedFd, Errno> {
     open(std::path::Path::new("/dev/null"), libc::O_RDWR, 0)
 }

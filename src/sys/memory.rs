@@ -125,6 +125,32 @@ pub fn write_at(fd: RawFd, bytes: &[u8], offset: usize) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Does something with a memfd for which the limit of file sizes (RLIMIT_FSIZE, which counts memfds in)
+/// is not meant: the soft limit is lifted meanwhile, and beyond the hard one there is EFBIG, not SIGXFSZ.
+pub fn beyond_file_limit(act: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the buffers have the sizes that the calls want; the sets are initialised before their use.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit);
+        if limit.rlim_cur == libc::RLIM_INFINITY {
+            return act();
+        }
+        let lifted = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+        let mut only = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        let mut before = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigemptyset(only.as_mut_ptr());
+        libc::sigaddset(only.as_mut_ptr(), libc::SIGXFSZ);
+        libc::pthread_sigmask(libc::SIG_BLOCK, only.as_ptr(), before.as_mut_ptr());
+        libc::setrlimit(libc::RLIMIT_FSIZE, &raw const lifted);
+        let done = act();
+        libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit);
+        let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        libc::sigtimedwait(only.as_ptr(), std::ptr::null_mut(), &raw const at_once);
+        libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut());
+        done
+    }
+}
+
 /// From now on nobody, a descendant of a worker say, can cut the file under our mapping.
 pub fn seal_size(fd: &OwnedFd) -> Result<(), Errno> {
     // SAFETY: plain numbers.

@@ -111,18 +111,46 @@ fn is_readable(fd: &OwnedFd) -> bool {
     unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
 }
 
+/// Whether /proc shows the numbers that this process sees, not those of an outer pid namespace.
+pub fn proc_is_ours() -> bool {
+    let own = std::process::id().to_string();
+    std::fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == own.as_str())
+}
+
+/// What /proc/<pid>/stat says of a process.
+struct Stat {
+    state: u8,
+    group: i32,
+    flags: u64,
+}
+
+fn stat(pid: i32) -> Option<Stat> {
+    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // After the name, which may hold anything: state, parent, group, session, terminal, its group, flags.
+    let rest = text.get(memchr::memrchr(b')', &text)? + 1..)?;
+    let mut fields = std::str::from_utf8(rest).ok()?.split_ascii_whitespace();
+    let state = *fields.next()?.as_bytes().first()?;
+    let group = fields.nth(1)?.parse().ok()?;
+    let flags = fields.nth(3)?.parse().ok()?;
+    Some(Stat { state, group, flags })
+}
+
 /// Whether a process that is still there is on its way out (PF_EXITING in its flags), killed or not. Not
-/// one whose first thread alone has ended.
+/// one whose first thread alone has ended. Needs `proc_is_ours`.
 pub fn is_dying(pid: i32) -> bool {
     const PF_EXITING: u64 = 4;
-    let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else { return false };
-    // After the name, which may hold anything: state, then six numbers, then the flags.
-    let Some(name_end) = memchr::memrchr(b')', &stat) else { return false };
-    let rest = String::from_utf8_lossy(&stat[name_end + 1..]).into_owned();
-    let mut fields = rest.split_ascii_whitespace();
-    let zombie = fields.next() == Some("Z");
-    let flags: u64 = fields.nth(5).and_then(|flags| flags.parse().ok()).unwrap_or(0);
-    !zombie && flags & PF_EXITING != 0
+    stat(pid).is_some_and(|stat| stat.state != b'Z' && stat.flags & PF_EXITING != 0)
+}
+
+/// Keeps the groups in which somebody is no zombie; all of them where /proc cannot tell.
+pub fn keep_living_groups(groups: &mut Vec<i32>) {
+    let (true, Ok(entries)) = (proc_is_ours(), std::fs::read_dir("/proc")) else { return };
+    let living: std::collections::HashSet<i32> = entries
+        .filter_map(|entry| stat(entry.ok()?.file_name().to_str()?.parse().ok()?))
+        .filter(|stat| !matches!(stat.state, b'Z' | b'X'))
+        .map(|stat| stat.group)
+        .collect();
+    groups.retain(|group| living.contains(group));
 }
 
 pub fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
@@ -154,11 +182,17 @@ pub fn set_group(pid: i32) {
     unsafe { libc::setpgid(pid, pid) };
 }
 
-/// Sends SIGKILL to one child.
-pub fn kill(pidfd: &OwnedFd) {
+/// Sends SIGKILL to one child that was not reaped.
+pub fn kill(pid: i32, pidfd: &OwnedFd) {
     let none: *const libc::siginfo_t = std::ptr::null();
-    // SAFETY: no siginfo is given; ESRCH says that it is gone.
-    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::SIGKILL, none, 0) };
+    // SAFETY: no siginfo is given; the number is the child's, as it was not reaped.
+    unsafe {
+        let sent = libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::SIGKILL, none, 0);
+        // A filter of system calls may not know the new one.
+        if sent != 0 && Errno::last() != Errno::ESRCH {
+            libc::kill(pid, libc::SIGKILL);
+        }
+    }
 }
 
 /// Waits for the end of one child that was killed, and reaps it.

@@ -1,0 +1,126 @@
+/* icerun: the torchrun of this library, from the arguments to the exit status.
+ *
+ *   icerun --standalone --nproc-per-node 8 train.py --epochs 3
+ *   icerun --nproc-per-node 4 --no-python --tee 3 ./train
+ *
+ * It is a program like any other that uses the library: all it knows is in ice.h.
+ *
+ * SPDX-License-Identifier: MIT OR Apache-2.0
+ */
+
+#define _POSIX_C_SOURCE 200809L
+
+#include "icerun.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+enum { EXIT_AGENT = 125, EXIT_CANNOT_RUN = 126, EXIT_NOT_FOUND = 127 };
+
+/* Called from a thread of the library, one message at a time. What ended the run, an error, is in
+ * the report of its result too, with more about it: once is enough. */
+static void print_message(void *user_data, int32_t level, const char *text) {
+  (void)user_data;
+  if (level != ICE_LOG_ERROR) fprintf(stderr, "icerun: %s\n", text);
+}
+
+static int32_t log_level(const struct options *options) {
+  const char *level = option_text(options, OPT_LOG_LEVEL);
+  if (strcmp(level, "error") == 0) return ICE_LOG_ERROR;
+  if (strcmp(level, "info") == 0) return ICE_LOG_INFO;
+  if (strcmp(level, "debug") == 0) return ICE_LOG_DEBUG;
+  if (strcmp(level, "warning") != 0) {
+    bad_value(options, OPT_LOG_LEVEL, "must be error, warning, info or debug");
+  }
+  return option_on(options, OPT_QUIET) ? ICE_LOG_ERROR : ICE_LOG_WARNING;
+}
+
+/* A shell's view of the worker that failed first. */
+static int failure_status(const struct options *options, const ice_result *result) {
+  const ice_worker_result *first = ice_result_root_cause(result);
+  if (option_on(options, OPT_COMPAT_EXIT_CODE) || !first) return 1;
+  if (first->signal > 0) return 128 + first->signal;
+  return first->exit_code > 0 ? first->exit_code : 1;
+}
+
+static int exit_status(const struct options *options, const ice_result *result) {
+  switch (ice_result_end(result)) {
+    case ICE_END_SUCCEEDED:
+    case ICE_END_NOT_NEEDED:
+      return 0;
+    case ICE_END_WORKER_FAILURE:
+      return failure_status(options, result);
+    case ICE_END_START_ERROR:
+      return ice_result_errno(result) == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN;
+    case ICE_END_INTERRUPTED:
+      return 128 + ice_result_signal(result);
+    default:
+      return EXIT_AGENT;
+  }
+}
+
+static void report(const struct options *options, const ice_result *result) {
+  int worth_a_word = ice_result_is_failed(result);
+  if (ice_result_restarts(result) > 0 && !option_on(options, OPT_QUIET)) worth_a_word = 1;
+  if (worth_a_word) fprintf(stderr, "icerun: %s", ice_result_summary(result));
+  /* Output that went to files only, to a place that nobody has named. */
+  int to_files = option_filled(options, OPT_REDIRECTS) ||
+                 option_filled(options, OPT_LOCAL_RANKS_FILTER);
+  const char *dir = ice_result_run_dir(result);
+  if (!worth_a_word && to_files && *dir && !option_filled(options, OPT_LOG_DIR)) {
+    notice(options, "the files are in %s", dir);
+  }
+}
+
+/* Ends by `signal`, so that whoever waits for this process sees what stopped it: a shell then stops
+ * its script at ^C too. Returns if the signal does not end this process. */
+static void end_by(int signal) {
+  /* SIGQUIT is to end it, not to leave a core file: there is nothing wrong here. */
+  struct rlimit none = {0, 0};
+  setrlimit(RLIMIT_CORE, &none);
+  struct sigaction standard = {.sa_handler = SIG_DFL};
+  sigset_t only;
+  sigemptyset(&only);
+  sigaddset(&only, signal);
+  sigaction(signal, &standard, NULL);
+  sigprocmask(SIG_UNBLOCK, &only, NULL);
+  raise(signal);
+}
+
+int main(int argc, char **argv) {
+  (void)argc;
+  /* A stderr without a reader must not end a run; workers get the default back. */
+  signal(SIGPIPE, SIG_IGN);
+  /* Whoever started this may ignore it: then no exit status could be had. */
+  signal(SIGCHLD, SIG_DFL);
+
+  struct options options;
+  options_read(&options, argv);
+  int32_t level = log_level(&options);
+  leave_pid_1(); /* before anything of the library is made: a handle is of no use in a child */
+
+  ice_spec *spec = spec_from_options(&options);
+  ice_spec_set_log_level(spec, level);
+  ice_spec_set_log_callback(spec, print_message, NULL);
+  ice_agent *agent;
+  ice_result *result;
+  ice_status status = ice_agent_new(spec, &agent);
+  if (status == ICE_ERROR_CONFIG) usage_error("%s", ice_last_error_message());
+  if (status == ICE_OK) status = ice_agent_run(agent, &result);
+  if (status != ICE_OK) {
+    fprintf(stderr, "icerun: %s\n", ice_last_error_message());
+    return EXIT_AGENT;
+  }
+  report(&options, result);
+  int code = exit_status(&options, result);
+  int stopped_by = ice_result_end(result) == ICE_END_INTERRUPTED ? ice_result_signal(result) : 0;
+  ice_result_free(result);
+  ice_agent_free(agent);
+  ice_spec_free(spec);
+  if (stopped_by > 0) end_by(stopped_by);
+  return code;
+}

@@ -1,0 +1,144 @@
+/* icerun: what its files share.
+ *
+ *   icerun.c          from the arguments to the exit status
+ *   icerun_table.c    the table of options
+ *   icerun_options.c  how options are read: command line and PET_ variables
+ *   icerun_help.c     --help
+ *   icerun_spec.c     from options to an ice_spec
+ *   icerun_rdzv.c     the rendezvous options, as far as one host needs them
+ *   icerun_cpus.c     how many CPUs there are to use
+ *   icerun_init.c     what a pid 1 has to do
+ *
+ * SPDX-License-Identifier: MIT OR Apache-2.0
+ */
+
+#ifndef ICERUN_H
+#define ICERUN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ice.h"
+
+/* Every option, in the order of the help. */
+enum option_id {
+  OPT_HELP,
+  OPT_VERSION,
+  OPT_QUIET,
+  OPT_LOG_LEVEL,
+
+  OPT_NPROC_PER_NODE,
+  OPT_ROLE,
+  OPT_MODULE,
+  OPT_NO_PYTHON,
+  OPT_RUN_PATH,
+  OPT_ENV,
+  OPT_WORKING_DIR,
+  OPT_STDIN,
+  OPT_START_METHOD,
+
+  OPT_MAX_RESTARTS,
+  OPT_RESTART_BACKOFF,
+  OPT_MIN_UPTIME,
+  OPT_NO_RESTART_CODES,
+  OPT_MONITOR_INTERVAL,
+
+  OPT_SIGNALS_TO_HANDLE,
+  OPT_PASS_SIGNALS,
+  OPT_SHUTDOWN_TIMEOUT,
+  OPT_COMPAT_EXIT_CODE,
+
+  OPT_LOG_DIR,
+  OPT_REDIRECTS,
+  OPT_TEE,
+  OPT_MERGE_STDERR,
+  OPT_LOCAL_RANKS_FILTER,
+  OPT_LOG_LINE_PREFIX_TEMPLATE,
+  OPT_TIMESTAMPS,
+  OPT_DUPLICATE_STDOUT_FILTERS,
+  OPT_DUPLICATE_STDERR_FILTERS,
+
+  OPT_STANDALONE,
+  OPT_NNODES,
+  OPT_NODE_RANK,
+  OPT_RDZV_BACKEND,
+  OPT_RDZV_ENDPOINT,
+  OPT_RDZV_ID,
+  OPT_RDZV_CONF,
+  OPT_MASTER_ADDR,
+  OPT_MASTER_PORT,
+  OPT_LOCAL_ADDR,
+
+  OPT_EVENT_LOG_HANDLER,
+  OPT_LOGS_SPECS,
+  OPT_NUMA_BINDING,
+  OPT_VIRTUAL_LOCAL_RANK,
+  OPT_PRINT_COMPLETION,
+
+  OPTION_COUNT
+};
+
+/* icerun_table.c */
+struct option {
+  const char *name;
+  char letter;          /* of the short form, or 0 */
+  const char *argument; /* what the help calls the value; NULL for a flag */
+  const char *standard; /* the default; NULL for none */
+  const char *help;
+  const char *heading; /* of the group that starts with it */
+  const char *missing; /* why it cannot be used, if so */
+};
+extern const struct option OPTIONS[OPTION_COUNT];
+
+struct setting {
+  const char *value; /* NULL: neither given nor in the environment */
+  int on_command_line;
+};
+
+struct options {
+  struct setting settings[OPTION_COUNT];
+  char **env; /* each NAME=VALUE of --env, the last of one name counts */
+  size_t env_count;
+  char **command; /* the script and its arguments, up to a NULL */
+};
+
+/* icerun_options.c. What is wrong with the arguments ends the program with one line and EXIT_USAGE;
+ * --help and --version end it with 0. */
+#define EXIT_USAGE 2
+void options_read(struct options *options, char **argv);
+int option_on(const struct options *options, enum option_id id);
+int option_filled(const struct options *options, enum option_id id); /* given and not empty */
+const char *option_text(const struct options *options, enum option_id id); /* or its default */
+int64_t option_integer(const struct options *options, enum option_id id);
+double option_number(const struct options *options, enum option_id id);
+int read_integer(const char *text, int64_t *out); /* 1 if `text` is a whole number and no more */
+int read_number(const char *text, double *out);
+#define OPTION_VARIABLE 64 /* as long as the name of any option's variable */
+void option_variable(const struct option *option, char name[OPTION_VARIABLE]);
+#if defined(__GNUC__)
+#define PRINTF_LIKE(text, first) __attribute__((format(printf, text, first)))
+#else
+#define PRINTF_LIKE(text, first)
+#endif
+_Noreturn void usage_error(const char *format, ...) PRINTF_LIKE(1, 2);
+_Noreturn void bad_value(const struct options *options, enum option_id id, const char *want);
+/* One line on stderr, unless --quiet. */
+void notice(const struct options *options, const char *format, ...) PRINTF_LIKE(2, 3);
+
+/* icerun_help.c */
+_Noreturn void print_help(void);
+
+/* icerun_spec.c. The caller frees the spec. */
+ice_spec *spec_from_options(const struct options *options);
+void accept_value(const struct options *options, enum option_id id, ice_status status);
+
+/* icerun_rdzv.c */
+void rendezvous_to_spec(const struct options *options, ice_spec *spec);
+
+/* icerun_cpus.c */
+int64_t usable_cpus(void);
+
+/* icerun_init.c. Returns at once unless this is pid 1, and then in a child of it. */
+void leave_pid_1(void);
+
+#endif

@@ -1,0 +1,73 @@
+/* icerun: the text of --help, made from the table of options.
+ *
+ * SPDX-License-Identifier: MIT OR Apache-2.0
+ */
+
+#include "icerun.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Prints words in lines of up to 88 bytes, each after `indent` blanks. */
+static void print_wrapped(const char *text, int indent) {
+  int column = 0;
+  while (*text) {
+    int length = (int)strcspn(text, " ");
+    if (column > 0 && column + 1 + length > 88) {
+      putchar('\n');
+      column = 0;
+    }
+    const char *gap = column > 0 ? " " : "";
+    column += printf("%*s%s%.*s", column > 0 ? 0 : indent, "", gap, length, text);
+    text += length;
+    text += strspn(text, " ");
+  }
+  putchar('\n');
+}
+
+static void print_option(const struct option *option) {
+  int column = printf("  ");
+  if (option->letter) column += printf("-%c, ", option->letter);
+  const char *argument = option->argument ? option->argument : "";
+  column += printf("--%s%s%s", option->name, *argument ? " " : "", argument);
+  if (option != &OPTIONS[OPT_HELP] && option != &OPTIONS[OPT_VERSION]) {
+    char variable[OPTION_VARIABLE];
+    const char *standard = option->standard ? option->standard : *argument ? "none" : "0";
+    option_variable(option, variable);
+    printf("%*s[%s, default: %s]", column < 42 ? 42 - column : 1, "", variable, standard);
+  }
+  putchar('\n');
+  print_wrapped(option->help, 8);
+}
+
+void print_help(void) {
+  puts("Usage: icerun [OPTIONS] SCRIPT [ARGUMENTS...]\n");
+  print_wrapped("Starts SCRIPT as the workers of a parallel program, one process for each rank, "
+                "watches them, starts all again when one fails, and reports what became of them. "
+                "Each worker runs `python3 -u SCRIPT ARGUMENTS...` (`python` where there is no "
+                "python3; the variable PYTHON_EXEC names another one) and finds RANK, WORLD_SIZE, "
+                "MASTER_ADDR and the other variables of torchrun in its environment. "
+                "${local_rank}, ${rank} and the like are filled in in ARGUMENTS.",
+                0);
+  for (size_t i = 0; i < OPTION_COUNT; i++) {
+    if (OPTIONS[i].heading) printf("\n%s:\n", OPTIONS[i].heading);
+    print_option(&OPTIONS[i]);
+  }
+  putchar('\n');
+  print_wrapped("The variable in brackets, if it is set and not empty, is used where the option is "
+                "not given; flags are 0 or 1 there. Names may have _ for -, and may be cut short "
+                "where that is not ambiguous. Options end at SCRIPT or at --.",
+                0);
+  puts("\nExit status:\n"
+       "    0  all workers exited with 0\n"
+       "    n  a worker failed: the exit code of the one that failed first, or 128 + its signal\n"
+       "       (1 with --compat-exit-code)\n"
+       "    2  wrong options; nothing was started\n"
+       "  125  the agent itself could not go on\n"
+       "  126  the program was found but not started, or the system allowed no more processes\n"
+       "  127  the program was not found\n"
+       "  A run that a signal stopped ends by that signal (a shell shows 128 + its number).");
+  /* A help that could not be written is no success. */
+  exit(fflush(stdout) == 0 && !ferror(stdout) ? 0 : 1);
+}

@@ -1,0 +1,237 @@
+/* icerun: reads the options from the command line and from PET_ variables.
+ *
+ * The rules are torchrun's: `--long-name` or `--long_name` or any unambiguous beginning of it, its
+ * value after `=` or as the next argument; PET_LONG_NAME in the environment is the default. Options
+ * stop at the script: what comes after it is the script's.
+ *
+ * SPDX-License-Identifier: MIT OR Apache-2.0
+ */
+
+#include "icerun.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- messages ---- */
+
+/* Whatever a user's value holds, a message is one line. */
+static void print_line(const char *format, va_list arguments) {
+  char line[2048];
+  vsnprintf(line, sizeof line, format, arguments);
+  for (char *c = line; *c; c++) {
+    if (iscntrl((unsigned char)*c)) *c = '?';
+  }
+  fprintf(stderr, "icerun: %s\n", line);
+}
+
+void usage_error(const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  print_line(format, arguments);
+  va_end(arguments);
+  exit(EXIT_USAGE);
+}
+
+void notice(const struct options *options, const char *format, ...) {
+  if (option_on(options, OPT_QUIET)) return;
+  va_list arguments;
+  va_start(arguments, format);
+  print_line(format, arguments);
+  va_end(arguments);
+}
+
+/* `max-restarts` as `PET_MAX_RESTARTS`. */
+void option_variable(const struct option *option, char name[OPTION_VARIABLE]) {
+  snprintf(name, OPTION_VARIABLE, "PET_%s", option->name);
+  for (char *c = name; *c; c++) *c = *c == '-' ? '_' : (char)toupper((unsigned char)*c);
+}
+
+void bad_value(const struct options *options, enum option_id id, const char *want) {
+  const struct option *option = &OPTIONS[id];
+  const char *value = option_text(options, id);
+  if (!options->settings[id].on_command_line && value != option->standard) {
+    char variable[OPTION_VARIABLE];
+    option_variable(option, variable);
+    usage_error("%s=%s: %s", variable, value, want);
+  }
+  usage_error("--%s%s%s: %s", option->name, option->argument ? " " : "",
+              option->argument && value ? value : "", want);
+}
+
+/* ---- values ---- */
+
+int option_on(const struct options *options, enum option_id id) {
+  return options->settings[id].value != NULL;
+}
+
+int option_filled(const struct options *options, enum option_id id) {
+  const char *value = options->settings[id].value;
+  return value && *value;
+}
+
+const char *option_text(const struct options *options, enum option_id id) {
+  const char *value = options->settings[id].value;
+  return value ? value : OPTIONS[id].standard;
+}
+
+int read_integer(const char *text, int64_t *out) {
+  char *end;
+  errno = 0;
+  long long value = strtoll(text, &end, 10);
+  if (end == text || *end || isspace((unsigned char)*text)) return 0;
+  *out = value; /* out of range is the largest there is, which nothing takes */
+  return 1;
+}
+
+int read_number(const char *text, double *out) {
+  char *end;
+  *out = strtod(text, &end);
+  return end != text && !*end && !isspace((unsigned char)*text);
+}
+
+int64_t option_integer(const struct options *options, enum option_id id) {
+  int64_t value;
+  if (read_integer(option_text(options, id), &value)) return value;
+  bad_value(options, id, "must be a whole number");
+}
+
+double option_number(const struct options *options, enum option_id id) {
+  double value;
+  if (read_number(option_text(options, id), &value)) return value;
+  bad_value(options, id, "must be a number");
+}
+
+/* ---- reading ---- */
+
+static void add_env(struct options *options, const char *text, size_t length) {
+  char **env = realloc(options->env, (options->env_count + 1) * sizeof *env);
+  char *copy = malloc(length + 1);
+  if (!env || !copy) usage_error("out of memory");
+  memcpy(copy, text, length);
+  copy[length] = '\0';
+  if (!strchr(copy, '=')) usage_error("--env %s: must be NAME=VALUE", copy);
+  env[options->env_count++] = copy;
+  options->env = env;
+}
+
+static void set(struct options *options, enum option_id id, const char *value, int given) {
+  options->settings[id] = (struct setting){value, given};
+  if (OPTIONS[id].missing) bad_value(options, id, OPTIONS[id].missing);
+  if (id == OPT_ENV && given) {
+    add_env(options, value, strlen(value));
+  } else if (id == OPT_ENV) {
+    for (const char *line = value; *line; line += *line == '\n') {
+      size_t length = strcspn(line, "\n");
+      if (length > 0) add_env(options, line, length);
+      line += length;
+    }
+  }
+}
+
+/* The variables of options that the command line has not given. */
+static void read_environment(struct options *options) {
+  for (enum option_id id = OPT_VERSION + 1; id < OPTION_COUNT; id++) {
+    char variable[OPTION_VARIABLE];
+    option_variable(&OPTIONS[id], variable);
+    const char *value = getenv(variable);
+    if (!value || !*value || option_on(options, id)) continue;
+    if (!OPTIONS[id].argument) {
+      if (strcmp(value, "0") == 0) continue;
+      if (strcmp(value, "1") != 0) usage_error("%s=%s: must be 0 or 1", variable, value);
+    }
+    set(options, id, value, 0);
+  }
+}
+
+/* Whether the `length` bytes at `text` are how `name` begins; `_` stands for `-`. */
+static int begins(const char *name, const char *text, size_t length) {
+  for (size_t i = 0; i < length; i++) {
+    if (name[i] != (text[i] == '_' ? '-' : text[i])) return 0;
+  }
+  return 1;
+}
+
+static enum option_id find_long(const char *text, size_t length) {
+  enum option_id found = OPTION_COUNT;
+  for (enum option_id id = 0; id < OPTION_COUNT; id++) {
+    if (!begins(OPTIONS[id].name, text, length)) continue;
+    if (!OPTIONS[id].name[length]) return id;
+    if (found != OPTION_COUNT) {
+      usage_error("--%.*s may be --%s or --%s", (int)length, text, OPTIONS[found].name,
+                  OPTIONS[id].name);
+    }
+    found = id;
+  }
+  if (found < OPTION_COUNT) return found;
+  usage_error("no such option: --%.*s (see icerun --help)", (int)length, text);
+}
+
+static enum option_id find_letter(char letter) {
+  for (enum option_id id = 0; id < OPTION_COUNT; id++) {
+    if (OPTIONS[id].letter == letter) return id;
+  }
+  usage_error("no such option: -%c (see icerun --help)", letter);
+}
+
+/* The value that follows an option; one that looks like the next option is a forgotten value. */
+static const char *next_value(enum option_id id, const char *next) {
+  const char *name = OPTIONS[id].name;
+  if (!next) usage_error("--%s needs a value", name);
+  if (next[0] == '-' && next[1] && !isdigit((unsigned char)next[1]) && next[1] != '.') {
+    usage_error("--%s needs a value, not %s (if that is it: --%s=%s)", name, next, name, next);
+  }
+  return next;
+}
+
+/* Reads one `--name`, with the argument after it if it is needed; returns how many were used. */
+static int read_long(struct options *options, char **argv) {
+  const char *name = argv[0] + 2;
+  size_t length = strcspn(name, "=");
+  const char *value = name[length] ? name + length + 1 : NULL;
+  enum option_id id = find_long(name, length);
+  if (!OPTIONS[id].argument) {
+    if (value) usage_error("--%s takes no value", OPTIONS[id].name);
+    set(options, id, "1", 1);
+    return 1;
+  }
+  set(options, id, value ? value : next_value(id, argv[1]), 1);
+  return value ? 1 : 2;
+}
+
+/* Reads one `-m`, `-r 3`, `-r3`, `-r=3` or `-mr3`. */
+static int read_letters(struct options *options, char **argv) {
+  for (const char *letter = argv[0] + 1; *letter; letter++) {
+    enum option_id id = find_letter(*letter);
+    if (OPTIONS[id].argument) {
+      const char *rest = letter + 1 + (letter[1] == '=');
+      set(options, id, letter[1] ? rest : next_value(id, argv[1]), 1);
+      return letter[1] ? 1 : 2;
+    }
+    set(options, id, "1", 1);
+  }
+  return 1;
+}
+
+void options_read(struct options *options, char **argv) {
+  memset(options, 0, sizeof *options);
+  argv += argv[0] != NULL;
+  while (*argv && (*argv)[0] == '-' && (*argv)[1]) {
+    if (strcmp(*argv, "--") == 0) {
+      argv++;
+      break;
+    }
+    argv += (*argv)[1] == '-' ? read_long(options, argv) : read_letters(options, argv);
+    if (option_on(options, OPT_HELP)) print_help();
+    if (option_on(options, OPT_VERSION)) {
+      printf("icerun %s\n", ice_version());
+      exit(fflush(stdout) == 0 ? 0 : 1);
+    }
+  }
+  read_environment(options);
+  options->command = argv;
+  if (!*argv) usage_error("which script? (see icerun --help)");
+}

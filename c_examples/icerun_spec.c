@@ -1,0 +1,253 @@
+/* icerun: from options to an ice_spec.
+ *
+ * SPDX-License-Identifier: MIT OR Apache-2.0
+ */
+
+#define _POSIX_C_SOURCE 200809L
+
+#include "icerun.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* What the library does not take ends icerun, with the name of the option that asked for it. */
+void accept_value(const struct options *options, enum option_id id, ice_status status) {
+  if (status != ICE_OK) bad_value(options, id, ice_last_error_message());
+}
+
+static void accept(ice_status status) {
+  if (status != ICE_OK) usage_error("%s", ice_last_error_message());
+}
+
+/* ---- how many ---- */
+
+static int64_t worker_count(const struct options *options) {
+  const char *text = option_text(options, OPT_NPROC_PER_NODE);
+  int64_t count;
+  if (read_integer(text, &count)) return count;
+  if (strcmp(text, "cpu") == 0) return usable_cpus();
+  if (strcmp(text, "auto") == 0) {
+    count = usable_cpus();
+    if (access("/dev/nvidiactl", F_OK) == 0 || access("/dev/kfd", F_OK) == 0) {
+      notice(options, "--nproc-per-node auto means %lld, the CPUs: GPUs are not counted yet",
+             (long long)count);
+    }
+    return count;
+  }
+  if (strcmp(text, "gpu") == 0 || strcmp(text, "xpu") == 0) {
+    bad_value(options, OPT_NPROC_PER_NODE, "devices are not counted yet, give a number");
+  }
+  bad_value(options, OPT_NPROC_PER_NODE, "must be a number, auto, cpu or gpu");
+}
+
+/* ---- what ---- */
+
+static int is_on_path(const char *name) {
+  const char *path = getenv("PATH");
+  for (const char *dir = path ? path : "/bin:/usr/bin"; *dir; dir += *dir == ':') {
+    int length = (int)strcspn(dir, ":");
+    char file[4096];
+    int needed = snprintf(file, sizeof file, "%.*s/%s", length, dir, name);
+    if (needed < (int)sizeof file && length > 0 && access(file, X_OK) == 0) return 1;
+    dir += length;
+  }
+  return 0;
+}
+
+static const char *python(void) {
+  const char *chosen = getenv("PYTHON_EXEC");
+  if (chosen && *chosen) return chosen;
+  return !is_on_path("python3") && is_on_path("python") ? "python" : "python3";
+}
+
+/* Python's own runpy, in a process of its own, with the arguments that the script would see. */
+static const char RUN_PATH[] =
+  "import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')";
+
+static void set_command(const struct options *options, ice_spec *spec) {
+  char **arguments = options->command;
+  if (option_on(options, OPT_RUN_PATH)) {
+    if (**arguments != '/') usage_error("--run-path needs an absolute path, not %s", *arguments);
+    const char *before[] = {"-u", "-c", RUN_PATH};
+    accept(ice_spec_set_program(spec, python()));
+    accept(ice_spec_add_args(spec, before, 3));
+  } else if (option_on(options, OPT_NO_PYTHON)) {
+    if (option_on(options, OPT_MODULE)) {
+      usage_error("--module needs Python, --no-python leaves it out: choose one of the two");
+    }
+    accept(ice_spec_set_program(spec, *arguments++));
+  } else {
+    const char *before[] = {"-u", "-m"};
+    accept(ice_spec_set_program(spec, python()));
+    accept(ice_spec_add_args(spec, before, option_on(options, OPT_MODULE) ? 2 : 1));
+  }
+  for (; *arguments; arguments++) accept(ice_spec_add_arg(spec, *arguments));
+}
+
+/* ---- environment ---- */
+
+static int has_env(const struct options *options, const char *name) {
+  size_t length = strlen(name);
+  for (size_t i = 0; i < options->env_count; i++) {
+    const char *variable = options->env[i];
+    if (strncmp(variable, name, length) == 0 && variable[length] == '=') return 1;
+  }
+  return getenv(name) != NULL;
+}
+
+static void set_environment(const struct options *options, ice_spec *spec, int64_t workers) {
+  const char *signals = option_text(options, OPT_SIGNALS_TO_HANDLE);
+  accept(ice_spec_set_env(spec, "TORCHELASTIC_SIGNALS_TO_HANDLE", signals));
+  if (workers > 1 && !has_env(options, "OMP_NUM_THREADS")) {
+    /* Each worker would start as many threads as there are CPUs. */
+    accept(ice_spec_set_env(spec, "OMP_NUM_THREADS", "1"));
+    notice(options, "OMP_NUM_THREADS is not set, workers get 1: set it to what suits the program");
+  }
+  for (size_t i = 0; i < options->env_count; i++) {
+    const char *variable = options->env[i];
+    size_t length = strcspn(variable, "=");
+    const char *value = variable + length + 1;
+    accept(ice_spec_set_env_bytes(spec, variable, length, value, strlen(value)));
+  }
+}
+
+/* ---- choices and lists ---- */
+
+/* The place of the value among `choices`, which end in NULL. */
+static int32_t choice(const struct options *options, enum option_id id, const char *const *choices,
+                      const char *want) {
+  const char *text = option_text(options, id);
+  for (int32_t i = 0; choices[i]; i++) {
+    if (strcmp(text, choices[i]) == 0) return i;
+  }
+  bad_value(options, id, want);
+}
+
+static void set_stdin(const struct options *options, ice_spec *spec) {
+  static const char *const names[] = {"none", "rank0", "all", NULL};
+  static const int32_t values[] = {ICE_STDIN_NULL, ICE_STDIN_RANK0, ICE_STDIN_ALL};
+  int32_t chosen = choice(options, OPT_STDIN, names, "must be none, rank0 or all");
+  if (values[chosen] != ICE_STDIN_NULL && isatty(STDIN_FILENO)) {
+    /* A worker has a process group of its own: the terminal would stop it where it reads. */
+    bad_value(options, OPT_STDIN, "a worker cannot read from a terminal, use a pipe or a file");
+  }
+  accept_value(options, OPT_STDIN, ice_spec_set_stdin(spec, values[chosen]));
+}
+
+static void set_backoff(const struct options *options, ice_spec *spec) {
+  if (!option_filled(options, OPT_RESTART_BACKOFF)) return;
+  const char *text = option_text(options, OPT_RESTART_BACKOFF);
+  char first[32];
+  size_t length = strcspn(text, ":");
+  double initial, maximum;
+  snprintf(first, sizeof first, "%.*s", (int)length, text);
+  if (length >= sizeof first || !read_number(first, &initial) ||
+      (text[length] && !read_number(text + length + 1, &maximum))) {
+    bad_value(options, OPT_RESTART_BACKOFF, "must be SECONDS or SECONDS:MAX");
+  }
+  if (!text[length]) maximum = initial > 60 ? initial : 60;
+  ice_status status = ice_spec_set_restart_backoff(spec, initial, maximum);
+  accept_value(options, OPT_RESTART_BACKOFF, status);
+}
+
+static void set_no_restart_codes(const struct options *options, ice_spec *spec) {
+  if (!option_filled(options, OPT_NO_RESTART_CODES)) return;
+  const char *text = option_text(options, OPT_NO_RESTART_CODES);
+  for (;;) {
+    size_t length = strcspn(text, ",");
+    char item[16];
+    int64_t code;
+    snprintf(item, sizeof item, "%.*s", (int)length, text);
+    if (length >= sizeof item || !read_integer(item, &code) || code < 1 || code > 255) {
+      bad_value(options, OPT_NO_RESTART_CODES, "must be exit codes from 1 to 255, like 2,3");
+    }
+    accept_value(options, OPT_NO_RESTART_CODES,
+                 ice_spec_add_no_restart_exit_code(spec, (int32_t)code));
+    if (!text[length]) return;
+    text += length + 1;
+  }
+}
+
+/* ---- what the library takes as it is ---- */
+
+static const struct {
+  enum option_id id;
+  ice_status (*set)(ice_spec *spec, const char *value);
+} TEXTS[] = {
+  {OPT_ROLE, ice_spec_set_role},
+  {OPT_SIGNALS_TO_HANDLE, ice_spec_set_signals},
+  {OPT_PASS_SIGNALS, ice_spec_set_pass_signals},
+  {OPT_WORKING_DIR, ice_spec_set_working_dir},
+  {OPT_LOG_DIR, ice_spec_set_log_dir},
+  {OPT_REDIRECTS, ice_spec_set_redirects},
+  {OPT_TEE, ice_spec_set_tee},
+  {OPT_LOCAL_RANKS_FILTER, ice_spec_set_local_ranks_filter},
+  {OPT_LOG_LINE_PREFIX_TEMPLATE, ice_spec_set_log_prefix_template},
+  {OPT_DUPLICATE_STDOUT_FILTERS, ice_spec_set_duplicate_stdout_filters},
+  {OPT_DUPLICATE_STDERR_FILTERS, ice_spec_set_duplicate_stderr_filters},
+};
+
+static const struct {
+  enum option_id id;
+  ice_status (*set)(ice_spec *spec, double seconds);
+} TIMES[] = {
+  {OPT_MIN_UPTIME, ice_spec_set_min_uptime},
+  {OPT_MONITOR_INTERVAL, ice_spec_set_monitor_interval},
+  {OPT_SHUTDOWN_TIMEOUT, ice_spec_set_shutdown_timeout},
+};
+
+static const struct {
+  enum option_id id;
+  ice_status (*set)(ice_spec *spec, int32_t on);
+} FLAGS[] = {
+  {OPT_MERGE_STDERR, ice_spec_set_merge_stderr},
+  {OPT_TIMESTAMPS, ice_spec_set_log_timestamps},
+};
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+static void set_plain_values(const struct options *options, ice_spec *spec) {
+  for (size_t i = 0; i < COUNT(TEXTS); i++) {
+    const char *value = option_text(options, TEXTS[i].id);
+    /* An empty value is as good as none, as for torchrun. */
+    if (value && *value) accept_value(options, TEXTS[i].id, TEXTS[i].set(spec, value));
+  }
+  for (size_t i = 0; i < COUNT(TIMES); i++) {
+    if (!option_text(options, TIMES[i].id)) continue;
+    double seconds = option_number(options, TIMES[i].id);
+    accept_value(options, TIMES[i].id, TIMES[i].set(spec, seconds));
+  }
+  for (size_t i = 0; i < COUNT(FLAGS); i++) {
+    accept_value(options, FLAGS[i].id, FLAGS[i].set(spec, option_on(options, FLAGS[i].id)));
+  }
+}
+
+/* ---- all of it ---- */
+
+/* Options of torchrun that change nothing here, but must not be wrong either. */
+static void check_without_effect(const struct options *options) {
+  static const char *const methods[] = {"spawn", "fork", "forkserver", NULL};
+  static const char *const handlers[] = {"null", NULL};
+  choice(options, OPT_START_METHOD, methods, "must be spawn, fork or forkserver");
+  choice(options, OPT_EVENT_LOG_HANDLER, handlers, "there is only null so far");
+}
+
+ice_spec *spec_from_options(const struct options *options) {
+  ice_spec *spec;
+  accept(ice_spec_new(&spec));
+  int64_t workers = worker_count(options);
+  accept_value(options, OPT_NPROC_PER_NODE, ice_spec_set_local_world_size(spec, workers));
+  int64_t restarts = option_integer(options, OPT_MAX_RESTARTS);
+  accept_value(options, OPT_MAX_RESTARTS, ice_spec_set_max_restarts(spec, restarts));
+  check_without_effect(options);
+  set_plain_values(options, spec);
+  set_stdin(options, spec);
+  set_backoff(options, spec);
+  set_no_restart_codes(options, spec);
+  rendezvous_to_spec(options, spec);
+  set_command(options, spec);
+  set_environment(options, spec, workers);
+  return spec;
+}

@@ -1,0 +1,138 @@
+/* icerun: the table of its options, in the order of the help.
+ *
+ * SPDX-License-Identifier: MIT OR Apache-2.0
+ */
+
+#include "icerun.h"
+
+static const char NOT_YET[] = "icerun does not have this option of torchrun yet";
+
+#define FLAG(option_name) .name = option_name
+#define VALUE(option_name, what, normally) \
+  .name = option_name, .argument = what, .standard = normally
+
+const struct option OPTIONS[OPTION_COUNT] = {
+  [OPT_HELP] = {FLAG("help"), .letter = 'h',
+    .heading = "About icerun",
+    .help = "Shows this text."},
+  [OPT_VERSION] = {FLAG("version"),
+    .help = "Shows the version of the library."},
+  [OPT_QUIET] = {FLAG("quiet"), .letter = 'q',
+    .help = "Only errors and the report of a failure on stderr."},
+  [OPT_LOG_LEVEL] = {VALUE("log-level", "LEVEL", "warning"),
+    .help = "Messages on stderr: error (only the report of a failure), warning, info, debug."},
+
+  [OPT_NPROC_PER_NODE] = {VALUE("nproc-per-node", "N", "1"),
+    .heading = "Workers",
+    .help = "How many workers to start: a number, or `cpu` or `auto` for as many as there are "
+            "CPUs to use (GPUs are not counted yet)."},
+  [OPT_ROLE] = {VALUE("role", "NAME", "default"),
+    .help = "The role of the workers."},
+  [OPT_MODULE] = {FLAG("module"), .letter = 'm',
+    .help = "SCRIPT is the name of a Python module."},
+  [OPT_NO_PYTHON] = {FLAG("no-python"),
+    .help = "SCRIPT is a program and runs without Python."},
+  [OPT_RUN_PATH] = {FLAG("run-path"),
+    .help = "SCRIPT, an absolute path, is run by Python's runpy.run_path. Wins over "
+            "--no-python."},
+  [OPT_ENV] = {VALUE("env", "NAME=VALUE", NULL),
+    .help = "Sets a variable for the workers. May be repeated (in PET_ENV: one a line)."},
+  [OPT_WORKING_DIR] = {VALUE("working-dir", "DIR", NULL),
+    .help = "The directory that workers start in."},
+  [OPT_STDIN] = {VALUE("stdin", "WHO", "none"),
+    .help = "Who reads the standard input, which must not be a terminal: none, rank0, or all "
+            "as with torchrun, where workers take it from each other."},
+  [OPT_START_METHOD] = {VALUE("start-method", "METHOD", "spawn"),
+    .help = "spawn, fork or forkserver: as with torchrun it makes no difference to programs "
+            "and scripts."},
+
+  [OPT_MAX_RESTARTS] = {VALUE("max-restarts", "N", "0"),
+    .heading = "Restarts",
+    .help = "How often all workers are started again after one has failed."},
+  [OPT_RESTART_BACKOFF] = {VALUE("restart-backoff", "SECONDS[:MAX]", NULL),
+    .help = "The wait before the first restart, doubled for each further one up to MAX (60 if "
+            "not given)."},
+  [OPT_MIN_UPTIME] = {VALUE("min-uptime", "SECONDS", "0"),
+    .help = "A failure sooner than this is a crash loop and not restarted."},
+  [OPT_NO_RESTART_CODES] = {VALUE("no-restart-codes", "CODES", NULL),
+    .help = "Exit codes after which a restart makes no sense: 2,3."},
+  [OPT_MONITOR_INTERVAL] = {VALUE("monitor-interval", "SECONDS", "0.1"),
+    .help = "How often to look for what the kernel does not announce. Exits are seen at once."},
+
+  [OPT_SIGNALS_TO_HANDLE] = {VALUE("signals-to-handle", "LIST", "SIGTERM,SIGINT,SIGHUP,SIGQUIT"),
+    .heading = "Signals and the end",
+    .help = "Signals that stop the run: workers get the same one, and SIGKILL after the "
+            "shutdown time-out. A second SIGINT or SIGQUIT kills at once."},
+  [OPT_PASS_SIGNALS] = {VALUE("pass-signals", "LIST", NULL),
+    .help = "Signals that workers get too, while the run goes on: SIGUSR1,SIGUSR2."},
+  [OPT_SHUTDOWN_TIMEOUT] = {VALUE("shutdown-timeout", "SECONDS", NULL),
+    .help = "Time between the stop signal and SIGKILL, whatever the reason of the stop. "
+            "Without it TORCH_ELASTIC_SHUTDOWN_TIMEOUT, else 30."},
+  [OPT_COMPAT_EXIT_CODE] = {FLAG("compat-exit-code"),
+    .help = "Every failure of a worker ends icerun with 1, as torchrun does."},
+
+  [OPT_LOG_DIR] = {VALUE("log-dir", "DIR", NULL),
+    .heading = "Output of the workers",
+    .help = "Where runs make their directories for log and error files; /dev/null for no "
+            "files. Without it a new directory below TMPDIR, else below /tmp, or below "
+            "/dev/shm for error files alone; it goes if it stays empty."},
+  [OPT_REDIRECTS] = {VALUE("redirects", "MAP", "0"), .letter = 'r',
+    .help = "Streams that go to files: 0 none, 1 stdout, 2 stderr, 3 both; or by local rank: "
+            "0:3,12:1."},
+  [OPT_TEE] = {VALUE("tee", "MAP", "0"), .letter = 't',
+    .help = "Streams that go to files and, each line with a prefix, to the console."},
+  [OPT_MERGE_STDERR] = {FLAG("merge-stderr"),
+    .help = "A worker's stderr goes where its stdout goes."},
+  [OPT_LOCAL_RANKS_FILTER] = {VALUE("local-ranks-filter", "RANKS", NULL),
+    .help = "Only these local ranks reach the console: 0,2. Others go to files."},
+  [OPT_LOG_LINE_PREFIX_TEMPLATE] = {VALUE("log-line-prefix-template", "TEXT", NULL),
+    .help = "The prefix of tee'd lines, with ${role_name}, ${local_rank}, ${rank}, ${hostname} "
+            "and more. Without it TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE, else "
+            "[${role_name}${local_rank}]:."},
+  [OPT_TIMESTAMPS] = {FLAG("timestamps"),
+    .help = "Tee'd lines start with the time, UTC."},
+  [OPT_DUPLICATE_STDOUT_FILTERS] = {VALUE("duplicate-stdout-filters", "TEXTS", NULL),
+    .help = "Lines of redirected or tee'd stdout that contain one of these texts go to "
+            "filtered_stdout.log too: apple,orange."},
+  [OPT_DUPLICATE_STDERR_FILTERS] = {VALUE("duplicate-stderr-filters", "TEXTS", NULL),
+    .help = "The same for stderr and filtered_stderr.log."},
+
+  [OPT_STANDALONE] = {FLAG("standalone"),
+    .heading = "Rendezvous (so far of one host)",
+    .help = "One host, a free port, a random run id. The backend, endpoint, node rank and "
+            "master options are then ignored."},
+  [OPT_NNODES] = {VALUE("nnodes", "N[:MAX]", "1:1"),
+    .help = "How many hosts: so far only 1."},
+  [OPT_NODE_RANK] = {VALUE("node-rank", "N", "0"),
+    .help = "Which of the hosts this is: so far only 0."},
+  [OPT_RDZV_BACKEND] = {VALUE("rdzv-backend", "NAME", "static"),
+    .help = "static or c10d: with static the endpoint is MASTER_ADDR and MASTER_PORT, with "
+            "c10d the port is a free one."},
+  [OPT_RDZV_ENDPOINT] = {VALUE("rdzv-endpoint", "HOST[:PORT]", NULL),
+    .help = "With static, in place of --master-addr and --master-port. With c10d and one host "
+            "it is only checked."},
+  [OPT_RDZV_ID] = {VALUE("rdzv-id", "TEXT", "none"),
+    .help = "The name of the job, in TORCHELASTIC_RUN_ID and in the name of the run's "
+            "directory. Random where neither it nor an endpoint or master port is given."},
+  [OPT_RDZV_CONF] = {VALUE("rdzv-conf", "K=V,...", NULL),
+    .help = "Further settings of the rendezvous. With one host they are only checked."},
+  [OPT_MASTER_ADDR] = {VALUE("master-addr", "ADDRESS", "127.0.0.1"),
+    .help = "Where worker 0 listens: MASTER_ADDR (static only)."},
+  [OPT_MASTER_PORT] = {VALUE("master-port", "PORT", NULL),
+    .help = "The port there: MASTER_PORT (static only). Without it a free one."},
+  [OPT_LOCAL_ADDR] = {VALUE("local-addr", "ADDRESS", NULL),
+    .help = "The address of this host: MASTER_ADDR, unless static names one."},
+
+  [OPT_EVENT_LOG_HANDLER] = {VALUE("event-log-handler", "NAME", "null"),
+    .heading = "Options of torchrun that are not here yet",
+    .help = "So far only null."},
+  [OPT_LOGS_SPECS] = {VALUE("logs-specs", "NAME", NULL),
+    .missing = "this names a Python plug-in, and there is no Python in icerun",
+    .help = "Refused: it names a Python plug-in."},
+  [OPT_NUMA_BINDING] = {VALUE("numa-binding", "MODE", NULL), .missing = NOT_YET,
+    .help = "Refused so far."},
+  [OPT_VIRTUAL_LOCAL_RANK] = {FLAG("virtual-local-rank"), .missing = NOT_YET,
+    .help = "Refused so far."},
+  [OPT_PRINT_COMPLETION] = {VALUE("print-completion", "SHELL", NULL), .missing = NOT_YET,
+    .help = "Refused so far."},
+};
