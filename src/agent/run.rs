@@ -419,11 +419,15 @@ impl<'a> Run<'a> {
         if let Some(pidfd) = attempt.pidfd(index) {
             let _ = self.epoll.delete(pidfd);
         }
-        let worker = &attempt.workers[index];
+        let worker = &mut attempt.workers[index];
+        // A forked worker tells only now that it could not start.
+        let start_error = worker.channel.as_ref().and_then(|_| self.launcher.start_error(self.spec, index));
+        if start_error.is_some() {
+            worker.never_started();
+        }
         let (rank, pid, outcome, cause) = (worker.rank, worker.pid, worker.outcome(), worker.cause());
         let likely_failed = matches!(cause, Cause::OwnFailure | Cause::Lost);
-        if let Some(error) = worker.channel.as_ref().and_then(|_| self.launcher.start_error(self.spec, index))
-        {
+        if let Some(error) = start_error {
             self.error.get_or_insert(error);
             self.tell(Event::StartFailed);
         }

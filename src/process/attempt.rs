@@ -55,6 +55,13 @@ impl Worker {
         Cause::of(self.outcome(), self.told_to_stop, self.completed())
     }
 
+    /// It ended before it came to its work.
+    pub fn never_started(&mut self) {
+        if let Some(ended) = &mut self.ended {
+            ended.outcome = Outcome::NeverStarted;
+        }
+    }
+
     fn is_alive(&self) -> bool {
         self.pid != 0 && self.ended.is_none()
     }
