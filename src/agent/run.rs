@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -21,7 +22,7 @@ use crate::logs::output::Output;
 use crate::logs::run_dir::{RunDir, WorkerFiles, has_logs};
 use crate::plan::{Job, Plan};
 use crate::process::attempt::Attempt;
-use crate::process::launch::Launcher;
+use crate::process::launch::{Birth, Launcher};
 use crate::process::watcher::Watcher;
 use crate::ranks::{self, Rank};
 use crate::report::oom::OomKills;
@@ -309,14 +310,15 @@ impl<'a> Run<'a> {
                 run_dir.make_worker(number, index, self.spec.file_streams(index), self.spec.merge_stderr)?
             }
         };
-        let place = (self.run_dir.as_ref(), &files);
-        let born = self
-            .launcher
-            .launch(self.spec, plan, &rank, number, place, reset)
-            .inspect_err(|_| files.remove_empty())?;
-        if let Some(watcher) = &self.watcher {
-            watcher.note(index, born.child.pid);
-        }
+        let group = self.watcher.as_ref().map(|watcher| watcher.slot(index));
+        let run_dir = self.run_dir.as_ref();
+        let birth = Birth { rank: &rank, attempt: number, run_dir, files: &files, reset, group };
+        let born = self.launcher.launch(self.spec, plan, birth).inspect_err(|_| {
+            files.remove_empty();
+            if let Some(group) = group {
+                group.store(0, Ordering::Release);
+            }
+        })?;
         let pid = born.child.pid;
         let Some(attempt) = &mut self.attempt else { return Ok(()) };
         attempt.born(index, born);

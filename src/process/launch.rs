@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicI32;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -33,6 +34,18 @@ pub struct Launcher {
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
     working_dir: Option<CString>,
+}
+
+/// What differs from one birth to the next.
+pub struct Birth<'a> {
+    pub rank: &'a Rank,
+    pub attempt: u32,
+    pub run_dir: Option<&'a RunDir>,
+    pub files: &'a WorkerFiles,
+    /// Taken once per attempt.
+    pub reset: Reset,
+    /// Where it notes its group for the watcher.
+    pub group: Option<&'a AtomicI32>,
 }
 
 /// A worker that was born.
@@ -78,17 +91,9 @@ impl Launcher {
         Some(self.explain(spec, step, errno, &[]))
     }
 
-    /// Starts one worker. `reset` is taken once per attempt.
-    pub fn launch(
-        &mut self,
-        spec: &Spec,
-        plan: &Plan,
-        rank: &Rank,
-        attempt: u32,
-        files: (Option<&RunDir>, &WorkerFiles),
-        reset: Reset,
-    ) -> Result<Born, Error> {
-        let (run_dir, files) = files;
+    /// Starts one worker.
+    pub fn launch(&mut self, spec: &Spec, plan: &Plan, birth: Birth) -> Result<Born, Error> {
+        let Birth { rank, attempt, run_dir, files, reset, group } = birth;
         let worker = plan.worker(rank, files.error.as_ref());
         let open = |path: &Option<PathBuf>| match (run_dir, path) {
             (Some(run_dir), Some(path)) => run_dir.open_log(path).map(Some),
@@ -124,6 +129,7 @@ impl Launcher {
             report,
             third: None,
             worker: true,
+            group,
         };
         match spec.callback {
             Some(callback) => {

@@ -1,7 +1,7 @@
 //! The watcher beside the workers: see `sys/watcher.rs`, the program it runs.
 
 use std::os::fd::AsRawFd;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
 
@@ -42,6 +42,7 @@ impl Watcher {
             report,
             third: Some(file.as_raw_fd()),
             worker: false,
+            group: None,
         };
         let (argv, env) = (Pointers::new([c"ice-watcher"].into_iter()), Pointers::new(std::iter::empty()));
         let child = nursery
@@ -55,9 +56,14 @@ impl Watcher {
         }
     }
 
-    /// From now on this group goes with the host. 0 takes it back.
+    /// The word for one worker's group, which goes with the host while it is not 0. The worker writes it
+    /// itself: the host may be killed between a worker's birth and anything that it does next.
+    pub fn slot(&self, slot: usize) -> &AtomicI32 {
+        self.table.word(HEADER + slot)
+    }
+
     pub fn note(&self, slot: usize, group: i32) {
-        self.table.word(HEADER + slot).store(group, Ordering::Release);
+        self.slot(slot).store(group, Ordering::Release);
     }
 
     pub fn pidfd(&self) -> std::os::fd::BorrowedFd<'_> {

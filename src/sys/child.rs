@@ -77,6 +77,8 @@ pub struct Setup<'a> {
     pub third: Option<RawFd>,
     /// A worker: leader of its own group, killed when the thread that started it is gone.
     pub worker: bool,
+    /// Shared memory in which it notes its group before it can have descendants.
+    pub group: Option<&'a AtomicI32>,
 }
 
 pub struct Program<'a> {
@@ -99,6 +101,9 @@ impl Setup<'_> {
         unsafe {
             if self.worker {
                 libc::setpgid(0, 0);
+                if let Some(group) = self.group {
+                    group.store(libc::getpid(), Ordering::Release);
+                }
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                 // The agent may have died before the signal was armed.
                 if libc::getppid() != parent {
