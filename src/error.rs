@@ -70,7 +70,7 @@ pub fn panic_text(panic: &(dyn Any + Send)) -> String {
 
 /// Text for C: bytes up to the first NUL.
 pub fn c_string_lossy(bytes: &[u8]) -> CString {
-    let end = memchr::memchr(0, bytes).unwrap_or(bytes.len());
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     CString::new(&bytes[..end]).unwrap_or_default()
 }
 

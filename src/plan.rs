@@ -61,7 +61,7 @@ impl<'a> Plan<'a> {
         ] {
             env.set(key.as_bytes(), value);
         }
-        let expands = spec.args.iter().any(|arg| memchr::memmem::find(arg.to_bytes(), b"${").is_some());
+        let expands = spec.args.iter().any(|arg| arg.to_bytes().contains(&b'$'));
         Plan { spec, job, common: env.into_strings(), expands }
     }
 
@@ -167,7 +167,7 @@ impl Env {
         for entry in strings {
             let bytes = entry.to_bytes();
             // A key may begin with '=' but not be empty, as glibc sees it.
-            let Some(at) = memchr::memchr(b'=', bytes.get(1..).unwrap_or_default()).map(|at| at + 1) else {
+            let Some(at) = bytes.iter().skip(1).position(|&byte| byte == b'=').map(|at| at + 1) else {
                 continue;
             };
             // The first of several counts, as for getenv(3).

@@ -97,7 +97,7 @@ fn tail(path: &Path, bytes: usize) -> std::io::Result<Vec<u8>> {
     let mut tail = Vec::new();
     file.take(bytes as u64).read_to_end(&mut tail)?;
     if from > 0
-        && let Some(end) = memchr::memchr(b'\n', &tail)
+        && let Some(end) = tail.iter().position(|&byte| byte == b'\n')
         && end + 1 < tail.len()
     {
         tail.drain(..=end);

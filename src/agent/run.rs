@@ -237,6 +237,7 @@ impl<'a> Run<'a> {
         });
         self.attempt = Some(Attempt::new(number, &self.ranks));
         self.publish(GroupState::Init);
+        self.oom.get_or_insert_with(OomKills::watch);
         match self.start_workers(number) {
             Ok(()) if self.supervisor.is_starting() => {
                 self.tell(Event::Started);
@@ -251,8 +252,6 @@ impl<'a> Run<'a> {
                 self.tell(Event::StartFailed);
             }
         }
-        // After the start, which it would delay.
-        self.oom.get_or_insert_with(OomKills::watch);
     }
 
     /// Starts workers until all run, one cannot be started, or a stop comes in between.

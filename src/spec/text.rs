@@ -5,10 +5,11 @@
 pub fn expand<'v>(template: &[u8], value: impl Fn(&[u8]) -> Option<&'v [u8]>) -> Vec<u8> {
     let mut out = Vec::with_capacity(template.len());
     let mut rest = template;
-    while let Some(start) = memchr::memmem::find(rest, b"${") {
+    while let Some(start) = rest.windows(2).position(|pair| pair == b"${") {
         let (before, from) = rest.split_at(start);
         out.extend_from_slice(before);
-        let replaced = memchr::memchr(b'}', from).and_then(|end| Some((value(&from[2..end])?, end)));
+        let replaced =
+            from.iter().position(|&byte| byte == b'}').and_then(|end| Some((value(&from[2..end])?, end)));
         match replaced {
             Some((text, end)) => {
                 out.extend_from_slice(text);

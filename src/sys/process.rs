@@ -127,7 +127,7 @@ struct Stat {
 fn stat(pid: i32) -> Option<Stat> {
     let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     // After the name, which may hold anything: state, parent, group, session, terminal, its group, flags.
-    let rest = text.get(memchr::memrchr(b')', &text)? + 1..)?;
+    let rest = text.get(text.iter().rposition(|&byte| byte == b')')? + 1..)?;
     let mut fields = std::str::from_utf8(rest).ok()?.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
     let group = fields.nth(1)?.parse().ok()?;
