@@ -112,7 +112,7 @@ impl Agent {
             .name("ice-agent".into())
             .stack_size(stack)
             .spawn(move || {
-                dispositions::block_all();
+                dispositions::block_all_in_parent();
                 let report = run::to_its_end(&spec, &checked, &inbox, &shared, host);
                 *shared.phase.lock() = Phase::Over(Arc::new(report));
                 shared.changed.notify_all();

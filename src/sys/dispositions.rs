@@ -78,25 +78,42 @@ impl Reset {
     }
 }
 
-/// All signals blocked in this thread, for good.
+/// All signals blocked in this thread, for good: no handler of the host ever runs here.
 pub fn block_all() {
-    set_mask(libc::SIG_SETMASK, true);
+    set_mask(full());
+}
+
+/// The same for a thread that has children. SIGCHLD stays unblocked while its disposition is the default:
+/// a blocked one is kept for some other thread, and every child's end would wake that up for nothing.
+pub fn block_all_in_parent() {
+    let mut set = full();
+    if action(libc::SIGCHLD).is_some_and(|action| action.sa_sigaction == libc::SIG_DFL) {
+        // SAFETY: the set is initialised.
+        unsafe { libc::sigdelset(&raw mut set, libc::SIGCHLD) };
+    }
+    set_mask(set);
 }
 
 /// No signal blocked in this thread.
 pub fn block_none() {
-    set_mask(libc::SIG_SETMASK, false);
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the set.
+    set_mask(unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        set.assume_init()
+    });
 }
 
-fn set_mask(how: i32, full: bool) {
+fn full() -> libc::sigset_t {
     let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: the set is initialised by either call before it is used; the mask is the thread's own.
+    // SAFETY: sigfillset initialises the set.
     unsafe {
-        if full {
-            libc::sigfillset(set.as_mut_ptr())
-        } else {
-            libc::sigemptyset(set.as_mut_ptr())
-        };
-        libc::pthread_sigmask(how, set.as_ptr(), std::ptr::null_mut());
+        libc::sigfillset(set.as_mut_ptr());
+        set.assume_init()
     }
+}
+
+fn set_mask(set: libc::sigset_t) {
+    // SAFETY: the set is initialised; the mask is the thread's own.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) };
 }
