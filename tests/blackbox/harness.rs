@@ -1,0 +1,902 @@
+//! What all tests share. Tests see the library as its users do: through the C ABI, in a host process of its own
+//! (`tests/c/host.c`), with workers that do what a command line says (`tests/c/probe.c`, verbs in `verbs.h`).
+//!
+//! ```ignore
+//! fn sp_01_arguments_arrive() {
+//!     let t = Case::new();                               // a directory of its own, gone after a success
+//!     let run = t
+//!         .host()                                        // local_world_size 1, max_restarts 0, time-out 5 s
+//!         .set("local_world_size", 4)                    // FIELD=VALUE of the spec
+//!         .probe(&["dump", &t.path("%r.json"), "--", "a b"]) // the worker; `.callback(&[..])` for a callback
+//!         .run();                                        // until the host is gone; never longer than 2 minutes
+//!     run.succeeded();                                   // the run's end, and nothing was left behind
+//!     assert_eq!(t.json("0.json")["argv"][4], "a b");
+//!     assert_eq!(run.result()["workers"][0]["exit_code"], 0);
+//! }
+//! pub fn tests() -> Vec<Trial> {
+//!     tests![sp_01_arguments_arrive, needs(valgrind): sp_02_other]
+//! }
+//! ```
+//!
+//! - `Host::step("start")` adds any step of host.c; without one for the agent the host does `run`. Every step that
+//!   writes a line is found with `run.event("wait")`, `run.events("wait")`.
+//! - `Host::spawn()` instead of `run()` for tests that act meanwhile: `running.signal(libc::SIGTERM)`,
+//!   `running.wait_event("start")`, `running.finish()`.
+//! - `wait_for("what", || condition)` polls for 20 s; `t.wait_lines("file", 3)`; `gone(pid)`; `alive(pid)`.
+//! - `run.clean()` is what `shared/behaviours` calls clean: no descendant, no descriptor, thread, child or
+//!   temporary file more than before, signal dispositions and mask as before. `succeeded()` and `failed_as()` check it.
+//! - `icerun()` is the path of the command line tool: `t.command(icerun()).args(..)` is tagged as a host is, and
+//!   `t.nothing_left()` then says whether a process of this case still lives.
+//! - What a test needs and this machine may lack is named with `needs(..)`: the test then counts as ignored.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long a test waits for anything that should come at once.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a host may live.
+pub const HOST_LIMIT: Duration = Duration::from_secs(120);
+/// Every process of a case carries this variable, so that those left behind are found.
+const TAG: &str = "LIBICE_TEST_CASE";
+
+/// Registers functions as tests under their own names; `needs(a, b): name` makes a test ignored where the machine
+/// lacks one of these, see `lacks`.
+#[macro_export]
+macro_rules! tests {
+    (@one $name:ident) => { libtest_mimic::Trial::test(stringify!($name), || { $name(); Ok(()) }) };
+    (@one $name:ident, $($need:ident)+) => {
+        $crate::harness::needing(stringify!($name), &[$(stringify!($need)),+], || { $name(); Ok(()) })
+    };
+    (@list [$($done:expr,)*]) => { vec![$($done),*] };
+    (@list [$($done:expr,)*] needs($($need:ident),+): $name:ident $(, $($rest:tt)*)?) => {
+        $crate::tests!(@list [$($done,)* $crate::tests!(@one $name, $($need)+),] $($($rest)*)?)
+    };
+    (@list [$($done:expr,)*] $name:ident $(, $($rest:tt)*)?) => {
+        $crate::tests!(@list [$($done,)* $crate::tests!(@one $name),] $($($rest)*)?)
+    };
+    ($($rest:tt)*) => { $crate::tests!(@list [] $($rest)*) };
+}
+
+/// A test that is ignored, aloud, if something it needs is not there.
+pub fn needing(
+    name: &'static str,
+    needs: &[&str],
+    run: impl FnOnce() -> Result<(), libtest_mimic::Failed> + Send + 'static,
+) -> libtest_mimic::Trial {
+    let missing: Vec<String> = needs.iter().filter_map(|need| lacks(need)).collect();
+    if !missing.is_empty() && !listing() {
+        eprintln!("{name} is ignored: {}", missing.join(", "));
+    }
+    libtest_mimic::Trial::test(name, run).with_ignored_flag(!missing.is_empty())
+}
+
+fn listing() -> bool {
+    std::env::args().any(|arg| arg == "--list")
+}
+
+/// Says what is missing for a need; a need that nobody knows is a program to be found in PATH.
+fn lacks(need: &str) -> Option<String> {
+    let missing = |text: &str| Some(text.to_string());
+    match need {
+        // SAFETY: no arguments, and it cannot fail.
+        "root" if unsafe { libc::geteuid() } != 0 => missing("needs root"),
+        "root" => None,
+        "cxx" if !in_path("g++") => missing("needs g++"),
+        "cxx" => None,
+        "torch" if torch_python().is_none() => {
+            missing("needs LIBICE_TEST_TORCH_PYTHON, a Python with PyTorch")
+        }
+        "torch" => None,
+        "freezer" if freezer().is_none() => missing("needs a freezer cgroup that can be written to"),
+        "freezer" => None,
+        "memory_8g" if available_memory() < 8 << 30 => missing("needs 8 GiB of free memory"),
+        "memory_8g" => None,
+        "unshare_pid" if !works(Command::new("unshare").args(["--pid", "--fork", "true"])) => {
+            missing("needs unshare --pid")
+        }
+        "unshare_pid" => None,
+        "unshare_mount" if !works(Command::new("unshare").args(["--mount", "true"])) => {
+            missing("needs unshare --mount")
+        }
+        "unshare_mount" => None,
+        // Before Linux 6.14 the limit is that of the whole machine: hands off.
+        "own_pid_max" if kernel() < (6, 14) => {
+            missing("needs a limit of pids for each namespace (Linux 6.14)")
+        }
+        "own_pid_max" => None,
+        "memory_group" if !Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() => {
+            missing("needs the memory controller of cgroup version 1")
+        }
+        "memory_group" => None,
+        "dev_full" if !Path::new("/dev/full").exists() => missing("needs /dev/full"),
+        "dev_full" => None,
+        program if in_path(program) => None,
+        program => Some(format!("needs {program} in PATH")),
+    }
+}
+
+/// The version of the running kernel.
+pub fn kernel() -> (u32, u32) {
+    let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = text.split(['.', '-']).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+pub fn in_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
+fn works(command: &mut Command) -> bool {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+pub fn torch_python() -> Option<PathBuf> {
+    std::env::var_os("LIBICE_TEST_TORCH_PYTHON").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// A version 1 freezer hierarchy in which a test can make a group of its own.
+pub fn freezer() -> Option<PathBuf> {
+    let mount = Path::new("/sys/fs/cgroup/freezer");
+    let probe = mount.join(format!("libice-test-probe-{}", std::process::id()));
+    fs::create_dir(&probe).ok()?;
+    let usable = probe.join("freezer.state").exists();
+    let _ = fs::remove_dir(&probe);
+    usable.then(|| mount.to_path_buf())
+}
+
+pub fn available_memory() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("MemAvailable:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+// --- what is built once ---
+
+/// Compiled programs and the library, in one directory.
+pub struct Built {
+    pub dir: PathBuf,
+    /// Why there is no command line tool: the tests that need it fail with this, the others run.
+    tool: Result<(), String>,
+}
+
+static BUILT: OnceLock<Built> = OnceLock::new();
+
+/// Compiles tests/c and the command line tool against the library that cargo has just built.
+pub fn build() {
+    let built = Built::make().unwrap_or_else(|error| {
+        eprintln!("the C programs of the tests do not build: {error}");
+        std::process::exit(101);
+    });
+    BUILT.set(built).ok().expect("built once");
+}
+
+pub fn built() -> &'static Built {
+    BUILT.get().expect("main() builds first")
+}
+
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A program made from `tests/c/NAME.c`.
+pub fn program(name: &str) -> PathBuf {
+    built().dir.join(name)
+}
+
+pub fn probe() -> PathBuf {
+    program("probe")
+}
+
+pub fn icerun() -> PathBuf {
+    if let Err(error) = &built().tool {
+        panic!("there is no command line tool: {error}");
+    }
+    program("icerun")
+}
+
+/// The shared library under test.
+pub fn library() -> PathBuf {
+    let exe = std::env::current_exe().expect("current_exe");
+    exe.parent().expect("a directory").join("libice.so")
+}
+
+/// The compiler call for a C program that links the library.
+pub fn cc() -> Command {
+    let mut cc = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
+    cc.args(["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-g", "-I"]);
+    cc.arg(root().join("include"));
+    cc
+}
+
+pub fn link(cc: &mut Command, dir: &Path) {
+    // A program that loads the library by itself (dlopen.c) must not have it from its start.
+    cc.arg("-Wl,--as-needed")
+        .arg("-L")
+        .arg(dir)
+        .arg("-lice")
+        .arg(format!("-Wl,-rpath,{}", dir.display()))
+        .arg("-pthread");
+}
+
+impl Built {
+    fn make() -> Result<Built, String> {
+        build_library()?;
+        let library = library();
+        if !library.exists() {
+            return Err(format!("there is no {}", library.display()));
+        }
+        let dir = library.parent().and_then(Path::parent).expect("deps lies in a profile").join("blackbox-c");
+        fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
+        for name in ["libice.so", "libice.so.0.1"] {
+            // Renamed into place: another test run may use the link at this moment.
+            let temporary = dir.join(format!("{name}.{}", std::process::id()));
+            let _ = fs::remove_file(&temporary);
+            std::os::unix::fs::symlink(&library, &temporary).map_err(|error| error.to_string())?;
+            fs::rename(&temporary, dir.join(name)).map_err(|error| error.to_string())?;
+        }
+        let mut jobs: Vec<(String, Vec<PathBuf>)> = Vec::new();
+        for source in sources(&root().join("tests/c")) {
+            let name = source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            jobs.push((name, vec![source]));
+        }
+        let tool: Vec<PathBuf> = sources(&root().join("c_examples"))
+            .into_iter()
+            .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("icerun")))
+            .collect();
+        jobs.push(("icerun".into(), tool));
+        let mut results: Vec<Result<(), String>> = thread::scope(|scope| {
+            let started: Vec<_> =
+                jobs.iter().map(|(name, files)| scope.spawn(|| compile(&dir, name, files))).collect();
+            started.into_iter().map(|job| job.join().expect("a compile job")).collect()
+        });
+        let tool = results.pop().expect("the tool is the last job");
+        results.into_iter().collect::<Result<(), String>>()?;
+        Ok(Built { dir, tool })
+    }
+}
+
+/// Cargo does not build a library that no test can link in Rust when it is asked for one test only
+/// (`cargo test --test blackbox`): what lies beside the test could be of last week.
+fn build_library() -> Result<(), String> {
+    let Some(cargo) = std::env::var_os("CARGO") else { return Ok(()) };
+    let exe = std::env::current_exe().map_err(|error| error.to_string())?;
+    let profile_dir = exe.ancestors().nth(2).expect("target/PROFILE/deps/EXE");
+    let mut target_dir = profile_dir.parent().expect("the target directory");
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "--lib", "--manifest-path"]).arg(root().join("Cargo.toml"));
+    let profile = profile_dir.file_name().and_then(OsStr::to_str).expect("a profile");
+    build.args(["--profile", if profile == "debug" { "dev" } else { profile }]);
+    if !target_dir.join("CACHEDIR.TAG").exists() {
+        build.arg("--target").arg(target_dir.file_name().expect("a target"));
+        target_dir = target_dir.parent().expect("the target directory");
+    }
+    let output =
+        build.arg("--target-dir").arg(target_dir).output().map_err(|error| format!("{build:?}: {error}"))?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() { Ok(()) } else { Err(format!("{build:?}:\n{stderr}")) }
+}
+
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<PathBuf> = entries.filter(|path| path.extension() == Some(OsStr::new("c"))).collect();
+    files.sort();
+    files
+}
+
+fn compile(dir: &Path, name: &str, files: &[PathBuf]) -> Result<(), String> {
+    let temporary = dir.join(format!("{name}.{}", std::process::id()));
+    let mut cc = cc();
+    if name == "icerun" {
+        // Its files say themselves what they need.
+        cc.arg("-U_GNU_SOURCE");
+    }
+    if name == "faults" {
+        // The one that hosts preload.
+        cc.args(["-shared", "-fPIC"]);
+    }
+    cc.args(files).arg("-o").arg(&temporary);
+    link(&mut cc, dir);
+    cc.arg("-ldl").arg("-lm");
+    let output = cc.output().map_err(|error| format!("{cc:?}: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("{cc:?}:\n{}", String::from_utf8_lossy(&output.stderr)));
+    }
+    fs::rename(&temporary, dir.join(name)).map_err(|error| error.to_string())
+}
+
+// --- a case ---
+
+/// One test's directory and tag. The directory stays if the test fails, and its path is said.
+pub struct Case {
+    pub dir: PathBuf,
+    tag: String,
+}
+
+impl Default for Case {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Case {
+    pub fn new() -> Case {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let tag = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let dir = std::env::temp_dir().join(format!("libice-test-{tag}"));
+        fs::create_dir_all(dir.join("tmp")).expect("the case's directory");
+        Case { dir, tag }
+    }
+
+    /// The path of a file of this case, as text: probes and hosts take it on their command lines.
+    pub fn path(&self, name: &str) -> String {
+        self.dir.join(name).to_str().expect("a plain path").to_string()
+    }
+
+    /// Where the library makes its temporary directories in this case.
+    pub fn tmp(&self) -> PathBuf {
+        self.dir.join("tmp")
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        let bytes = fs::read(self.dir.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The lines of a file; none if there is no such file.
+    pub fn lines(&self, name: &str) -> Vec<String> {
+        let bytes = fs::read(self.dir.join(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).lines().map(str::to_string).collect()
+    }
+
+    pub fn json(&self, name: &str) -> Value {
+        serde_json::from_str(&self.read(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    pub fn wait_lines(&self, name: &str, count: usize) -> Vec<String> {
+        wait_for(&format!("{count} lines in {name}"), || self.lines(name).len() >= count);
+        self.lines(name)
+    }
+
+    pub fn wait_file(&self, name: &str) {
+        wait_for(name, || self.dir.join(name).exists());
+    }
+
+    /// Makes a file, with an execute bit where asked.
+    pub fn write(&self, name: &str, contents: &[u8], mode: u32) -> String {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.dir.join(name);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+        fs::write(&path, contents).expect("a file");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("its mode");
+        self.path(name)
+    }
+
+    /// A host with the usual settings: one worker, no restart, a shutdown time-out of 5 s.
+    pub fn host(&self) -> Host<'_> {
+        let host = Host {
+            case: self,
+            steps: Vec::new(),
+            env: Vec::new(),
+            removed: Vec::new(),
+            wrapper: Vec::new(),
+            stdin: Vec::new(),
+            stdout: None,
+            limit: HOST_LIMIT,
+        };
+        host.set("max_restarts", 0).set("shutdown_timeout", 5)
+    }
+
+    /// A host with nothing set.
+    pub fn bare_host(&self) -> Host<'_> {
+        let mut host = self.host();
+        host.steps.clear();
+        host
+    }
+
+    /// Any other program, tagged as a host is.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.env(TAG, &self.tag).env("TMPDIR", self.tmp()).stdin(Stdio::null());
+        // Cores and the like stay in the case.
+        command.current_dir(&self.dir);
+        for name in HOST_VARIABLES {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Live processes of this case (other than hosts that still run, if any).
+    pub fn processes(&self) -> Vec<i32> {
+        let wanted = format!("{TAG}={}", self.tag).into_bytes();
+        pids()
+            .into_iter()
+            .filter(|pid| {
+                let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+                environ.split(|byte| *byte == 0).any(|item| item == wanted)
+            })
+            .collect()
+    }
+
+    #[track_caller]
+    pub fn nothing_left(&self) {
+        self.left().unwrap_or_else(|what| panic!("{what}"));
+    }
+
+    /// Soon no process of this case lives any more, and there is no temporary file of the library's. The promise
+    /// is a second; a busy machine gets more, as nothing that the tests start ends by itself so soon.
+    pub fn left(&self) -> Result<(), String> {
+        let end = Instant::now() + Duration::from_secs(5);
+        loop {
+            let left = self.processes();
+            if left.is_empty() {
+                break;
+            }
+            if Instant::now() > end {
+                let shown: Vec<String> = left.iter().map(|pid| describe(*pid)).collect();
+                kill_all(&left);
+                return Err(format!("processes were left behind: {}", shown.join("; ")));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        let files: Vec<_> =
+            fs::read_dir(self.tmp()).expect("tmp").flatten().map(|entry| entry.path()).collect();
+        if files.is_empty() { Ok(()) } else { Err(format!("temporary files were left behind: {files:?}")) }
+    }
+}
+
+impl Drop for Case {
+    fn drop(&mut self) {
+        kill_all(&self.processes());
+        if thread::panicking() {
+            eprintln!("the files of the failed test are in {}", self.dir.display());
+        } else {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+/// Variables of the test run itself that would change what a host does.
+const HOST_VARIABLES: &[&str] = &[
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "TORCHELASTIC_ERROR_FILE",
+    "TORCHELASTIC_RUN_ID",
+    "TORCHELASTIC_RESTART_COUNT",
+    "TORCH_ELASTIC_SHUTDOWN_TIMEOUT",
+    "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE",
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING",
+    "LD_LIBRARY_PATH",
+];
+
+fn describe(pid: i32) -> String {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<_> = line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+    let mut text = words.join(" ");
+    text.truncate(text.char_indices().nth(120).map_or(text.len(), |(at, _)| at));
+    format!("{pid} ({})", text.trim())
+}
+
+pub fn pids() -> Vec<i32> {
+    let entries = fs::read_dir("/proc").expect("/proc").flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+fn kill_all(pids: &[i32]) {
+    for pid in pids {
+        send(*pid, 9);
+    }
+}
+
+/// kill(2); false if there is no such process.
+pub fn send(pid: i32, signal: i32) -> bool {
+    // SAFETY: a plain system call.
+    unsafe { libc::kill(pid, signal) == 0 }
+}
+
+/// There is such a process and it is no zombie.
+pub fn alive(pid: i32) -> bool {
+    state(pid).is_some_and(|state| !"ZX".contains(state))
+}
+
+/// There is no such process, or only its zombie.
+pub fn gone(pid: i32) -> bool {
+    !alive(pid)
+}
+
+/// The letter of a process's state in /proc, none if it is gone.
+pub fn state(pid: i32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat[stat.rfind(')')? + 2..].chars().next()
+}
+
+/// Polls until something is so; panics after `PATIENCE`.
+#[track_caller]
+pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+// --- a host ---
+
+pub struct Host<'a> {
+    case: &'a Case,
+    steps: Vec<OsString>,
+    env: Vec<(String, String)>,
+    removed: Vec<String>,
+    wrapper: Vec<String>,
+    stdin: Vec<u8>,
+    stdout: Option<Stdio>,
+    limit: Duration,
+}
+
+impl<'a> Host<'a> {
+    /// One step of host.c, in order.
+    pub fn step(mut self, step: impl AsRef<OsStr>) -> Self {
+        self.steps.push(step.as_ref().to_os_string());
+        self
+    }
+
+    pub fn steps(self, steps: &[&str]) -> Self {
+        steps.iter().fold(self, |host, step| host.step(step))
+    }
+
+    /// A field of the spec (or any other `KEY=VALUE` step).
+    pub fn set(self, field: &str, value: impl std::fmt::Display) -> Self {
+        self.step(format!("{field}={value}"))
+    }
+
+    /// The probe as the worker, with these verbs.
+    pub fn probe(self, verbs: &[&str]) -> Self {
+        let host = self.set("program", probe().display());
+        verbs.iter().fold(host, |host, verb| host.set("arg", verb))
+    }
+
+    /// A callback as the worker that does these verbs.
+    pub fn callback(self, verbs: &[&str]) -> Self {
+        let host = self.step("callback=");
+        verbs.iter().fold(host, |host, verb| host.set("verb", verb))
+    }
+
+    /// The probe or a callback: for what must hold for both.
+    pub fn worker(self, callback: bool, verbs: &[&str]) -> Self {
+        if callback { self.callback(verbs) } else { self.probe(verbs) }
+    }
+
+    /// A variable in the host's environment.
+    pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.env.push((key.into(), value.into()));
+        self
+    }
+
+    pub fn env_remove(mut self, key: &str) -> Self {
+        self.removed.push(key.into());
+        self
+    }
+
+    /// A program that runs the host, `["setsid"]` for instance.
+    pub fn under(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|word| word.to_string()).collect();
+        self
+    }
+
+    pub fn stdin(mut self, bytes: &[u8]) -> Self {
+        self.stdin = bytes.to_vec();
+        self
+    }
+
+    /// The host's stdout instead of a file that `Run::stdout` holds.
+    pub fn stdout(mut self, stdout: Stdio) -> Self {
+        self.stdout = Some(stdout);
+        self
+    }
+
+    /// Another limit for the host's life than `HOST_LIMIT`.
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    pub fn run(self) -> Run {
+        self.spawn().finish()
+    }
+
+    pub fn spawn(self) -> Running {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let file = |name: &str| self.case.dir.join(format!("host{number}.{name}"));
+        let mut words: Vec<OsString> = self.wrapper.iter().map(OsString::from).collect();
+        words.push(program("host").into());
+        words.push(file("lines").into());
+        words.extend(self.steps);
+        let mut command = self.case.command(&words[0]);
+        command.args(&words[1..]);
+        command.envs(self.env).stdin(Stdio::null());
+        for key in &self.removed {
+            command.env_remove(key);
+        }
+        if !self.stdin.is_empty() {
+            fs::write(file("in"), &self.stdin).expect("stdin");
+            command.stdin(fs::File::open(file("in")).expect("stdin"));
+        }
+        // Files, not pipes: what a worker leaves behind must not hold the test up.
+        command.stdout(self.stdout.unwrap_or_else(|| fs::File::create(file("out")).expect("stdout").into()));
+        command.stderr(fs::File::create(file("err")).expect("stderr"));
+        let started = Instant::now();
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let base = self.case.dir.join(format!("host{number}"));
+        Running {
+            child,
+            base,
+            tag: self.case.tag.clone(),
+            tmp: self.case.tmp(),
+            started,
+            limit: self.limit,
+            done: false,
+        }
+    }
+}
+
+/// A host that runs.
+pub struct Running {
+    child: Child,
+    base: PathBuf,
+    tag: String,
+    tmp: PathBuf,
+    started: Instant,
+    limit: Duration,
+    done: bool,
+}
+
+impl Running {
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    pub fn signal(&self, signal: i32) {
+        assert!(send(self.pid(), signal), "the host is gone");
+    }
+
+    /// The lines that the host has written up to now.
+    pub fn events(&self) -> Vec<Value> {
+        read_events(&self.base)
+    }
+
+    /// What the host's console shows up to now.
+    pub fn out_so_far(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.base.with_extension("out")).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits until the host has written a line of this step.
+    pub fn wait_event(&self, step: &str) -> Value {
+        let find = || self.events().into_iter().find(|event| event["do"] == step);
+        wait_for(&format!("the host's step {step}"), || find().is_some());
+        find().expect("just seen")
+    }
+
+    /// Waits for the end of the host, which must come within its limit.
+    pub fn finish(self) -> Run {
+        let (limit, base) = (self.limit, self.base.clone());
+        let (run, killed) = self.finish_or_kill();
+        if killed {
+            let lines = fs::read_to_string(base.with_extension("lines")).unwrap_or_default();
+            panic!("the host still runs after {limit:?}; its lines:\n{lines}");
+        }
+        run
+    }
+
+    /// Waits for the end of the host; if it takes longer than its limit it is killed: true.
+    pub fn finish_or_kill(mut self) -> (Run, bool) {
+        let mut killed = false;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("wait for the host") {
+                break status;
+            }
+            if self.started.elapsed() > self.limit && !killed {
+                self.child.kill().expect("kill the host");
+                killed = true;
+            }
+            thread::sleep(Duration::from_millis(2));
+        };
+        self.done = true;
+        let run = Run {
+            status,
+            wall: self.started.elapsed(),
+            stdout: fs::read(self.base.with_extension("out")).unwrap_or_default(),
+            stderr: fs::read(self.base.with_extension("err")).unwrap_or_default(),
+            lines: read_events(&self.base),
+            case: Case { dir: self.tmp.parent().expect("the case").to_path_buf(), tag: self.tag.clone() }
+                .quiet(),
+        };
+        (run, killed)
+    }
+
+    /// Kills the host with SIGKILL and waits for it.
+    pub fn kill(mut self) {
+        self.child.kill().expect("kill the host");
+        self.child.wait().expect("wait for the host");
+        self.done = true;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.done {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn read_events(base: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(base.with_extension("lines")).unwrap_or_default();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+impl Case {
+    /// The same case, but without an end.
+    fn quiet(self) -> std::mem::ManuallyDrop<Case> {
+        std::mem::ManuallyDrop::new(self)
+    }
+}
+
+/// What a host left: its exit status, its console, and the lines it wrote.
+pub struct Run {
+    pub status: ExitStatus,
+    pub wall: Duration,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    pub lines: Vec<Value>,
+    case: std::mem::ManuallyDrop<Case>,
+}
+
+impl Run {
+    pub fn out(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    pub fn err(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+
+    pub fn events(&self, step: &str) -> Vec<&Value> {
+        self.lines.iter().filter(|line| line["do"] == step).collect()
+    }
+
+    /// The last line of a step.
+    #[track_caller]
+    pub fn event(&self, step: &str) -> &Value {
+        self.events(step).pop().unwrap_or_else(|| panic!("no line of step {step}: {self}"))
+    }
+
+    /// The last result that the host was given.
+    #[track_caller]
+    pub fn result(&self) -> &Value {
+        let with = self.lines.iter().rev().find(|line| line["result"].is_object());
+        &with.unwrap_or_else(|| panic!("no result: {self}"))["result"]
+    }
+
+    #[track_caller]
+    pub fn worker(&self, local_rank: usize) -> &Value {
+        &self.result()["workers"][local_rank]
+    }
+
+    #[track_caller]
+    pub fn clean(&self) -> &Self {
+        self.unclean().unwrap_or_else(|what| panic!("{what}: {self}"));
+        self
+    }
+
+    /// The host ended well and left nothing: descriptors, threads, children, signals, processes, files.
+    pub fn unclean(&self) -> Result<(), String> {
+        if !self.status.success() {
+            return Err(format!("the host ended with {:?}", self.status));
+        }
+        let (before, after) = (self.event("before"), self.event("after"));
+        for what in ["fds", "threads", "children", "signals"] {
+            if before[what] != after[what] {
+                return Err(format!("{what} were {} before the run, {} after it", before[what], after[what]));
+            }
+        }
+        self.case.left()
+    }
+
+    #[track_caller]
+    pub fn succeeded(&self) -> &Self {
+        assert_eq!(self.result()["end"], END_SUCCEEDED, "{self}");
+        assert_eq!(self.result()["is_failed"], 0);
+        assert_eq!(self.result()["message"], "");
+        self.clean()
+    }
+
+    /// The run ended in this class, with that failed state, and left nothing.
+    #[track_caller]
+    pub fn failed_as(&self, end: i32) -> &Self {
+        assert_eq!(self.result()["end"], end, "{self}");
+        assert_eq!(self.result()["is_failed"], 1);
+        assert_ne!(self.result()["message"], "");
+        self.clean()
+    }
+
+    /// The spec was refused with a message that has all these parts, and nothing was started.
+    #[track_caller]
+    pub fn refused(&self, parts: &[&str]) -> &Self {
+        let new = self.event("new");
+        assert_eq!(new["status"], "ICE_ERROR_CONFIG", "{self}");
+        let message = new["message"].as_str().expect("a message");
+        for part in parts {
+            assert!(message.contains(part), "'{part}' is not in: {message}");
+        }
+        assert!(!message.contains('\n'), "one line: {message}");
+        assert!(self.lines.iter().all(|line| line["result"].is_null()), "{self}");
+        self.clean()
+    }
+
+    pub fn exit_code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    pub fn exit_signal(&self) -> Option<i32> {
+        self.status.signal()
+    }
+}
+
+impl std::fmt::Display for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "host {:?} after {:?}", self.status, self.wall)?;
+        for line in &self.lines {
+            let text = line.to_string();
+            writeln!(f, "  {}", &text[..text.char_indices().nth(3000).map_or(text.len(), |(at, _)| at)])?;
+        }
+        write!(f, "stdout: {}\nstderr: {}", cut(&self.out()), cut(&self.err()))
+    }
+}
+
+fn cut(text: &str) -> &str {
+    &text[..text.char_indices().nth(2000).map_or(text.len(), |(at, _)| at)]
+}
+
+// --- numbers of the header ---
+
+pub const END_SUCCEEDED: i32 = 0;
+pub const END_WORKER_FAILURE: i32 = 1;
+pub const END_START_ERROR: i32 = 2;
+pub const END_AGENT_ERROR: i32 = 3;
+pub const END_INTERRUPTED: i32 = 4;
+
+pub const STATE_UNKNOWN: i32 = 0;
+pub const STATE_INIT: i32 = 1;
+pub const STATE_HEALTHY: i32 = 2;
+pub const STATE_STOPPED: i32 = 8;
+pub const STATE_SUCCEEDED: i32 = 16;
+pub const STATE_FAILED: i32 = 32;
+
+pub const OUTCOME_NEVER_STARTED: i32 = 0;
+pub const OUTCOME_RUNNING: i32 = 1;
+pub const OUTCOME_EXITED: i32 = 2;
+pub const OUTCOME_SIGNALED: i32 = 3;
+pub const OUTCOME_STUCK: i32 = 4;
+pub const OUTCOME_LOST: i32 = 5;
+
+pub const CAUSE_SUCCESS: i32 = 0;
+pub const CAUSE_OWN_FAILURE: i32 = 1;
+pub const CAUSE_STOPPED_BY_AGENT: i32 = 2;
+pub const CAUSE_STUCK: i32 = 3;
+pub const CAUSE_NEVER_STARTED: i32 = 4;
+pub const CAUSE_LOST: i32 = 5;

@@ -1,0 +1,55 @@
+//! Tests of the library as its users see it: through the C ABI and the command line tool.
+//!
+//! Names carry the ids of the behaviours they check. `cargo test --test blackbox -- sp_01` runs one of them.
+
+// Each area uses a part of what the harness and the numbers of the header offer.
+#[allow(dead_code)]
+mod harness;
+
+mod abi;
+mod cfg;
+mod cli;
+mod e2e;
+mod env;
+mod err;
+mod fault;
+mod func;
+mod kill;
+mod log;
+mod mon;
+mod reap;
+mod rst;
+mod sig;
+mod sp;
+// Each area uses a part of it.
+#[allow(dead_code)]
+mod tool;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    if !arguments.list {
+        harness::build();
+    }
+    let areas = [
+        cfg::tests(),
+        sp::tests(),
+        func::tests(),
+        env::tests(),
+        mon::tests(),
+        rst::tests(),
+        kill::tests(),
+        sig::tests(),
+        reap::tests(),
+        log::tests(),
+        err::tests(),
+        abi::tests(),
+        cli::tests(),
+        e2e::tests(),
+        fault::tests(),
+    ];
+    libtest_mimic::run(&arguments, areas.into_iter().flatten().collect()).exit_code()
+}

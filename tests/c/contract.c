@@ -1,0 +1,396 @@
+/* What the header promises of single calls, checked line by line:
+ *   contract null | record FILE | errors | states | getters | strings
+ * Exits 0, or 1 with the lines that are not so. */
+#include <ice.h>
+#include <locale.h>
+#include <math.h>
+#include <pthread.h>
+
+#include "verbs.h"
+
+static int WRONG;
+
+#define CHECK(condition)                                                                 \
+  do {                                                                                   \
+    if (!(condition)) {                                                                  \
+      WRONG++;                                                                           \
+      fprintf(stderr, "%s:%d: not so: %s\n  last error: %s\n", __FILE__, __LINE__, #condition, \
+              ice_last_error_message());                                                 \
+    }                                                                                    \
+  } while (0)
+#define ARGUMENT(call) CHECK((call) == ICE_ERROR_ARGUMENT)
+
+static int32_t do_nothing(ice_worker *worker, void *user_data) {
+  (void)worker;
+  (void)user_data;
+  return 0;
+}
+
+static void take_log(void *user_data, int32_t level, const char *text) {
+  (void)user_data;
+  (void)level;
+  (void)text;
+}
+
+static void take_output(void *user_data, int32_t rank, int32_t stream, const uint8_t *data, size_t length) {
+  (void)user_data;
+  (void)rank;
+  (void)stream;
+  (void)data;
+  (void)length;
+}
+
+static void null_spec(void) {
+  const char *list[] = {"a", NULL};
+  ARGUMENT(ice_spec_new(NULL));
+  ARGUMENT(ice_spec_set_role(NULL, "a"));
+  ARGUMENT(ice_spec_set_local_world_size(NULL, 1));
+  ARGUMENT(ice_spec_set_program(NULL, "a"));
+  ARGUMENT(ice_spec_set_program_bytes(NULL, "a", 1));
+  ARGUMENT(ice_spec_add_arg(NULL, "a"));
+  ARGUMENT(ice_spec_add_arg_bytes(NULL, "a", 1));
+  ARGUMENT(ice_spec_add_args(NULL, list, 1));
+  ARGUMENT(ice_spec_set_callback(NULL, do_nothing, NULL));
+  ARGUMENT(ice_spec_set_env(NULL, "a", "b"));
+  ARGUMENT(ice_spec_set_env_bytes(NULL, "a", 1, "b", 1));
+  ARGUMENT(ice_spec_unset_env(NULL, "a"));
+  ARGUMENT(ice_spec_set_rank_env(NULL, 0, "a", "b"));
+  ARGUMENT(ice_spec_unset_rank_env(NULL, 0, "a"));
+  ARGUMENT(ice_spec_set_clean_env(NULL, 1));
+  ARGUMENT(ice_spec_set_working_dir(NULL, "/"));
+  ARGUMENT(ice_spec_set_stdin(NULL, 0));
+  ARGUMENT(ice_spec_set_max_restarts(NULL, 0));
+  ARGUMENT(ice_spec_set_restart_backoff(NULL, 0, 0));
+  ARGUMENT(ice_spec_set_min_uptime(NULL, 0));
+  ARGUMENT(ice_spec_add_no_restart_exit_code(NULL, 1));
+  ARGUMENT(ice_spec_set_monitor_interval(NULL, 1));
+  ARGUMENT(ice_spec_set_shutdown_timeout(NULL, 1));
+  ARGUMENT(ice_spec_set_stop_signal(NULL, 15));
+  ARGUMENT(ice_spec_set_pre_stop_signal(NULL, 15, 1));
+  ARGUMENT(ice_spec_set_signals(NULL, ""));
+  ARGUMENT(ice_spec_set_pass_signals(NULL, ""));
+  ARGUMENT(ice_spec_set_kill_group_on_success(NULL, 1));
+  ARGUMENT(ice_spec_set_master_addr(NULL, "a"));
+  ARGUMENT(ice_spec_set_master_port(NULL, 0));
+  ARGUMENT(ice_spec_set_run_id(NULL, "a"));
+  ARGUMENT(ice_spec_set_log_dir(NULL, "a"));
+  ARGUMENT(ice_spec_set_redirects(NULL, "0"));
+  ARGUMENT(ice_spec_set_tee(NULL, "0"));
+  ARGUMENT(ice_spec_set_merge_stderr(NULL, 1));
+  ARGUMENT(ice_spec_set_log_prefix_template(NULL, ""));
+  ARGUMENT(ice_spec_set_log_timestamps(NULL, 1));
+  ARGUMENT(ice_spec_set_local_ranks_filter(NULL, "0"));
+  ARGUMENT(ice_spec_set_duplicate_stdout_filters(NULL, ""));
+  ARGUMENT(ice_spec_set_duplicate_stderr_filters(NULL, ""));
+  ARGUMENT(ice_spec_set_stderr_tail(NULL, 0));
+  ARGUMENT(ice_spec_set_log_modes(NULL, 0755, 0644));
+  ARGUMENT(ice_spec_set_console(NULL, 1, 2));
+  ARGUMENT(ice_spec_set_output_callback(NULL, take_output, NULL));
+  ARGUMENT(ice_spec_set_log_callback(NULL, take_log, NULL));
+}
+
+static void null_texts(ice_spec *spec) {
+  const char *list[] = {"a", NULL};
+  ARGUMENT(ice_spec_set_role(spec, NULL));
+  ARGUMENT(ice_spec_set_program(spec, NULL));
+  ARGUMENT(ice_spec_set_program_bytes(spec, NULL, 3));
+  ARGUMENT(ice_spec_add_arg(spec, NULL));
+  ARGUMENT(ice_spec_add_arg_bytes(spec, NULL, 3));
+  ARGUMENT(ice_spec_add_args(spec, NULL, 2));
+  ARGUMENT(ice_spec_add_args(spec, list, 2)); /* all or none: "a" is not added */
+  ARGUMENT(ice_spec_set_callback(spec, NULL, NULL));
+  ARGUMENT(ice_spec_set_env(spec, NULL, "b"));
+  ARGUMENT(ice_spec_set_env(spec, "a", NULL));
+  ARGUMENT(ice_spec_set_env_bytes(spec, NULL, 1, "b", 1));
+  ARGUMENT(ice_spec_set_env_bytes(spec, "a", 1, NULL, 1));
+  ARGUMENT(ice_spec_unset_env(spec, NULL));
+  ARGUMENT(ice_spec_set_rank_env(spec, 0, NULL, "b"));
+  ARGUMENT(ice_spec_set_rank_env(spec, 0, "a", NULL));
+  ARGUMENT(ice_spec_unset_rank_env(spec, 0, NULL));
+  ARGUMENT(ice_spec_set_working_dir(spec, NULL));
+  ARGUMENT(ice_spec_set_signals(spec, NULL));
+  ARGUMENT(ice_spec_set_pass_signals(spec, NULL));
+  ARGUMENT(ice_spec_set_master_addr(spec, NULL));
+  ARGUMENT(ice_spec_set_run_id(spec, NULL));
+  ARGUMENT(ice_spec_set_log_dir(spec, NULL));
+  ARGUMENT(ice_spec_set_redirects(spec, NULL));
+  ARGUMENT(ice_spec_set_tee(spec, NULL));
+  ARGUMENT(ice_spec_set_log_prefix_template(spec, NULL));
+  ARGUMENT(ice_spec_set_local_ranks_filter(spec, NULL));
+  ARGUMENT(ice_spec_set_duplicate_stdout_filters(spec, NULL));
+  ARGUMENT(ice_spec_set_duplicate_stderr_filters(spec, NULL));
+  CHECK(ice_spec_set_output_callback(spec, NULL, NULL) == ICE_OK);
+  CHECK(ice_spec_set_log_callback(spec, NULL, NULL) == ICE_OK);
+  CHECK(ice_spec_add_args(spec, NULL, 0) == ICE_OK);
+}
+
+static void null(void) {
+  ice_spec *spec = NULL;
+  ice_agent *agent = NULL;
+  ice_result *result = (ice_result *)&WRONG;
+  ice_snapshot *snapshot = (ice_snapshot *)&WRONG;
+  int fd = 77;
+  null_spec();
+  CHECK(strstr(ice_last_error_message(), "spec") != NULL);
+  CHECK(ice_spec_new(&spec) == ICE_OK);
+  null_texts(spec);
+  /* None of these refusals was of a value: the spec is still good. */
+  CHECK(ice_spec_set_program(spec, "/bin/true") == ICE_OK);
+  CHECK(ice_agent_new(spec, &agent) == ICE_OK);
+  ARGUMENT(ice_agent_new(spec, NULL));
+  ARGUMENT(ice_agent_new(NULL, &agent));
+  ARGUMENT(ice_agent_run(NULL, &result));
+  ARGUMENT(ice_agent_run(agent, NULL));
+  ARGUMENT(ice_agent_start(NULL));
+  ARGUMENT(ice_agent_wait(NULL, 0, &result));
+  ARGUMENT(ice_agent_wait(agent, 0, NULL));
+  ARGUMENT(ice_agent_poll_fd(NULL, &fd));
+  ARGUMENT(ice_agent_poll_fd(agent, NULL));
+  ARGUMENT(ice_agent_stop(NULL, 0));
+  ARGUMENT(ice_agent_stop(agent, -1));
+  ARGUMENT(ice_agent_stop(agent, 65));
+  ARGUMENT(ice_agent_signal(NULL, SIGUSR1));
+  ARGUMENT(ice_agent_signal(agent, 65));
+  ARGUMENT(ice_agent_signal(agent, -3));
+  ARGUMENT(ice_agent_snapshot(NULL, &snapshot));
+  ARGUMENT(ice_agent_snapshot(agent, NULL));
+  ARGUMENT(ice_worker_return(NULL, "a", 1));
+  void *out = &WRONG;
+  ARGUMENT(ice_worker_return_buffer(NULL, 1, &out));
+  ARGUMENT(ice_worker_record_error(NULL, "a"));
+  /* Outputs were not touched. */
+  CHECK(result == (ice_result *)&WRONG && snapshot == (ice_snapshot *)&WRONG && fd == 77 && out == &WRONG);
+  CHECK(ice_worker_rank(NULL) == -1);
+  CHECK(ice_worker_local_rank(NULL) == -1);
+  CHECK(ice_worker_role_rank(NULL) == -1);
+  CHECK(ice_worker_world_size(NULL) == -1);
+  CHECK(ice_worker_local_world_size(NULL) == -1);
+  CHECK(ice_worker_restart_count(NULL) == -1);
+  /* An agent that refused a NULL still runs. */
+  result = NULL;
+  CHECK(ice_agent_run(agent, &result) == ICE_OK);
+  CHECK(ice_result_end(result) == ICE_END_SUCCEEDED);
+  ice_result_free(result);
+  ice_agent_free(agent);
+  ice_spec_free(spec);
+  ice_spec_free(NULL);
+  ice_agent_free(NULL);
+  ice_result_free(NULL);
+  ice_snapshot_free(NULL);
+}
+
+static void record(const char *file) {
+  char text[4096], missing[4096];
+  unsetenv("TORCHELASTIC_ERROR_FILE");
+  CHECK(ice_worker_record_error("m", NULL) == ICE_ERROR_STATE);
+  setenv("TORCHELASTIC_ERROR_FILE", "", 1);
+  CHECK(ice_worker_record_error("m", NULL) == ICE_ERROR_STATE);
+  snprintf(missing, sizeof missing, "%s.d/missing/file", file);
+  setenv("TORCHELASTIC_ERROR_FILE", missing, 1);
+  CHECK(ice_worker_record_error("m", NULL) == ICE_ERROR_SYSTEM);
+  CHECK(strstr(ice_last_error_message(), missing) != NULL);
+  /* A program that is no worker of this library writes the file all the same; a later call replaces it. */
+  setenv("TORCHELASTIC_ERROR_FILE", file, 1);
+  CHECK(ice_worker_record_error("first", "stack") == ICE_OK);
+  CHECK(ice_worker_record_error("second \xff bytes", NULL) == ICE_OK);
+  read_file(file, text, sizeof text);
+  CHECK(strstr(text, "second") != NULL && strstr(text, "first") == NULL);
+  CHECK(json_utf8((const unsigned char *)text, strlen(text)));
+}
+
+static void *errors_of_a_thread(void *number) {
+  char mine[64];
+  CHECK(ice_last_error_message() != NULL && ice_last_error_message()[0] == 0);
+  for (int i = 0; i < 2000; i++) {
+    ice_spec *spec = NULL;
+    ice_spec_new(&spec);
+    int port = 100000 + *(int *)number * 10000 + i;
+    CHECK(ice_spec_set_master_port(spec, port) == ICE_ERROR_CONFIG);
+    snprintf(mine, sizeof mine, "%d", port);
+    CHECK(strstr(ice_last_error_message(), mine) != NULL);
+    ice_spec_free(spec);
+  }
+  return NULL;
+}
+
+static void errors(void) {
+  ice_spec *spec = NULL;
+  CHECK(ice_last_error_message()[0] == 0);
+  CHECK(ice_spec_new(&spec) == ICE_OK);
+  CHECK(ice_last_error_message()[0] == 0);
+  CHECK(ice_spec_set_local_world_size(spec, 0) == ICE_ERROR_CONFIG);
+  const char *message = ice_last_error_message();
+  char copy[512];
+  snprintf(copy, sizeof copy, "%s", message);
+  /* A success does not clear it, and the pointer stays good. */
+  CHECK(ice_spec_set_role(spec, "x") == ICE_OK);
+  CHECK(ice_last_error_message() == message && strcmp(copy, message) == 0);
+  /* Bytes that are no text do not get through; nor do newlines. */
+  CHECK(ice_spec_set_redirects(spec, "\xff\xfe\n0") == ICE_ERROR_CONFIG);
+  message = ice_last_error_message();
+  CHECK(json_utf8((const unsigned char *)message, strlen(message)));
+  CHECK(strchr(message, '\n') == NULL);
+  CHECK(ice_spec_set_env(spec, "A=\xff\n\r\x1b[31m", "b") == ICE_ERROR_CONFIG);
+  message = ice_last_error_message();
+  CHECK(json_utf8((const unsigned char *)message, strlen(message)));
+  CHECK(strchr(message, '\n') == NULL);
+  ice_spec_free(spec);
+  pthread_t threads[8];
+  int numbers[8];
+  for (int i = 0; i < 8; i++) {
+    numbers[i] = i;
+    pthread_create(&threads[i], NULL, errors_of_a_thread, &numbers[i]);
+  }
+  for (int i = 0; i < 8; i++) pthread_join(threads[i], NULL);
+  CHECK(strcmp(ice_last_error_message(), message) == 0);
+}
+
+static ice_agent *agent_of(const char *program, const char *arg) {
+  ice_spec *spec = NULL;
+  ice_agent *agent = NULL;
+  CHECK(ice_spec_new(&spec) == ICE_OK);
+  CHECK(ice_spec_set_program(spec, program) == ICE_OK);
+  if (arg) CHECK(ice_spec_add_arg(spec, arg) == ICE_OK);
+  CHECK(ice_spec_set_max_restarts(spec, 0) == ICE_OK);
+  CHECK(ice_agent_new(spec, &agent) == ICE_OK);
+  ice_spec_free(spec);
+  return agent;
+}
+
+static void states(void) {
+  ice_result *result = NULL, *again = NULL;
+  ice_snapshot *snapshot = NULL;
+  int fd = -1, same = -2;
+  ice_agent *agent = agent_of("/bin/sleep", "0.3");
+  CHECK(ice_agent_wait(agent, 0, &result) == ICE_ERROR_STATE);
+  CHECK(ice_agent_wait(agent, -1, &result) == ICE_ERROR_STATE);
+  CHECK(ice_agent_signal(agent, SIGUSR1) == ICE_OK);
+  CHECK(ice_agent_snapshot(agent, &snapshot) == ICE_OK);
+  CHECK(ice_snapshot_state(snapshot) == ICE_STATE_INIT);
+  CHECK(ice_snapshot_attempt(snapshot) == 0);
+  CHECK(ice_snapshot_worker_count(snapshot) == 1);
+  CHECK(ice_snapshot_worker(snapshot, 0)->pid == 0);
+  CHECK(ice_snapshot_worker(snapshot, 0)->outcome == ICE_OUTCOME_NEVER_STARTED);
+  CHECK(ice_snapshot_worker(snapshot, 1) == NULL);
+  ice_snapshot_free(snapshot);
+  CHECK(ice_agent_start(agent) == ICE_OK);
+  CHECK(ice_agent_start(agent) == ICE_ERROR_STATE);
+  CHECK(ice_agent_run(agent, &result) == ICE_ERROR_STATE);
+  CHECK(ice_agent_poll_fd(agent, &fd) == ICE_OK && ice_agent_poll_fd(agent, &same) == ICE_OK && fd == same);
+  CHECK(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+  CHECK(ice_agent_wait(agent, 0, &result) == ICE_ERROR_TIMEOUT);
+  CHECK(ice_agent_wait(agent, 0.01, &result) == ICE_ERROR_TIMEOUT);
+  CHECK(result == NULL);
+  CHECK(ice_agent_wait(agent, NAN, &result) != ICE_ERROR_INTERNAL);
+  if (!result) CHECK(ice_agent_wait(agent, -1, &result) == ICE_OK);
+  CHECK(ice_agent_wait(agent, 0, &again) == ICE_OK);
+  CHECK(again != result);
+  CHECK(strcmp(ice_result_summary(result), ice_result_summary(again)) == 0);
+  CHECK(ice_result_worker(result, 0)->pid == ice_result_worker(again, 0)->pid);
+  ice_result_free(again);
+  CHECK(ice_agent_wait(agent, INFINITY, &again) == ICE_OK);
+  CHECK(ice_agent_start(agent) == ICE_ERROR_STATE);
+  /* After the end a stop and a signal change nothing. */
+  CHECK(ice_agent_stop(agent, 0) == ICE_OK);
+  CHECK(ice_agent_signal(agent, SIGUSR1) == ICE_OK);
+  CHECK(ice_result_end(again) == ICE_END_SUCCEEDED);
+  CHECK(ice_agent_snapshot(agent, &snapshot) == ICE_OK);
+  CHECK(ice_snapshot_state(snapshot) == ICE_STATE_SUCCEEDED);
+  ice_agent_free(agent);
+  CHECK(ice_snapshot_worker(snapshot, 0)->outcome == ICE_OUTCOME_EXITED);
+  CHECK(strcmp(ice_result_summary(result), ice_result_summary(again)) == 0);
+  ice_snapshot_free(snapshot);
+  ice_result_free(result);
+  ice_result_free(again);
+  /* Stopped before its start: no worker comes to be. */
+  agent = agent_of("/bin/sleep", "100");
+  CHECK(ice_agent_stop(agent, 0) == ICE_OK);
+  CHECK(ice_agent_run(agent, &result) == ICE_OK);
+  CHECK(ice_result_end(result) == ICE_END_INTERRUPTED);
+  CHECK(ice_result_worker(result, 0)->pid == 0);
+  CHECK(ice_result_worker(result, 0)->cause == ICE_CAUSE_NEVER_STARTED);
+  ice_result_free(result);
+  ice_agent_free(agent);
+  /* Never started, and freed. */
+  ice_agent_free(agent_of("/bin/sleep", "100"));
+}
+
+static void getters(void) {
+  CHECK(ice_result_end(NULL) == ICE_END_AGENT_ERROR);
+  CHECK(ice_result_is_failed(NULL) == 1);
+  CHECK(ice_result_state(NULL) == ICE_STATE_UNKNOWN);
+  CHECK(ice_result_restarts(NULL) == 0);
+  CHECK(ice_result_signal(NULL) == 0);
+  CHECK(ice_result_all_exited_cleanly(NULL) == 0);
+  CHECK(ice_result_errno(NULL) == 0);
+  CHECK(ice_result_message(NULL) != NULL);
+  CHECK(ice_result_summary(NULL) != NULL);
+  CHECK(ice_result_run_dir(NULL) != NULL);
+  CHECK(ice_result_worker_count(NULL) == 0);
+  CHECK(ice_result_worker(NULL, 0) == NULL);
+  CHECK(ice_result_worker_of_rank(NULL, 0) == NULL);
+  CHECK(ice_result_root_cause(NULL) == NULL);
+  CHECK(ice_result_failure_count(NULL) == 0);
+  CHECK(ice_result_failure(NULL, 0) == NULL);
+  CHECK(ice_snapshot_state(NULL) == ICE_STATE_UNKNOWN);
+  CHECK(ice_snapshot_attempt(NULL) == -1);
+  CHECK(ice_snapshot_worker_count(NULL) == 0);
+  CHECK(ice_snapshot_worker(NULL, 0) == NULL);
+  ice_agent *agent = agent_of("/bin/false", NULL);
+  ice_result *r = NULL;
+  CHECK(ice_agent_run(agent, &r) == ICE_OK);
+  ice_agent_free(agent);
+  CHECK(ice_result_worker_count(r) == 1);
+  CHECK(ice_result_worker(r, 1) == NULL && ice_result_worker(r, (size_t)-1) == NULL);
+  CHECK(ice_result_worker_of_rank(r, 1) == NULL && ice_result_worker_of_rank(r, -1) == NULL);
+  CHECK(ice_result_worker_of_rank(r, 0) == ice_result_worker(r, 0));
+  CHECK(ice_result_failure_count(r) == 1);
+  CHECK(ice_result_failure(r, 1) == NULL && ice_result_failure(r, (size_t)-1) == NULL);
+  const ice_worker_result *w = ice_result_worker(r, 0);
+  CHECK(w->message && w->call_stack && w->error_file && w->stderr_tail && w->stdout_log && w->stderr_log);
+  CHECK(w->exit_code == 1 && w->start_ns > 0 && w->end_ns >= w->start_ns && w->end_unix_ns > 0);
+  CHECK(w->max_rss_bytes > 0);
+  CHECK(ice_result_summary(r)[0] != 0 && ice_result_message(r)[0] != 0);
+  CHECK(strchr(ice_result_message(r), '\n') == NULL);
+  ice_result_free(r);
+}
+
+static void strings(void) {
+  static const struct {
+    int32_t status;
+    const char *name;
+  } NAMES[] = {{ICE_OK, "ICE_OK"},
+               {ICE_ERROR_ARGUMENT, "ICE_ERROR_ARGUMENT"},
+               {ICE_ERROR_CONFIG, "ICE_ERROR_CONFIG"},
+               {ICE_ERROR_STATE, "ICE_ERROR_STATE"},
+               {ICE_ERROR_TIMEOUT, "ICE_ERROR_TIMEOUT"},
+               {ICE_ERROR_FORKED, "ICE_ERROR_FORKED"},
+               {ICE_ERROR_SYSTEM, "ICE_ERROR_SYSTEM"},
+               {ICE_ERROR_INTERNAL, "ICE_ERROR_INTERNAL"}};
+  for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
+    CHECK(strcmp(ice_status_string(NAMES[i].status), NAMES[i].name) == 0);
+  CHECK(strcmp(ice_status_string(1), "unknown status") == 0);
+  CHECK(strcmp(ice_status_string(-8), "unknown status") == 0);
+  CHECK(strcmp(ice_status_string(INT32_MIN), "unknown status") == 0);
+  puts(ice_version());
+}
+
+int main(int argc, char **argv) {
+  const char *mode = argc > 1 ? argv[1] : "";
+  setlocale(LC_ALL, "");
+  if (strcmp(mode, "null") == 0)
+    null();
+  else if (strcmp(mode, "record") == 0 && argc > 2)
+    record(argv[2]);
+  else if (strcmp(mode, "errors") == 0)
+    errors();
+  else if (strcmp(mode, "states") == 0)
+    states();
+  else if (strcmp(mode, "getters") == 0)
+    getters();
+  else if (strcmp(mode, "strings") == 0)
+    strings();
+  else
+    return 2;
+  return WRONG != 0;
+}
