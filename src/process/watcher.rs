@@ -30,7 +30,11 @@ impl Watcher {
         table.word(0).store(std::process::id() as i32, Ordering::Relaxed);
         table.word(1).store(slots as i32, Ordering::Release);
 
-        let program = memory::memfd(c"ice-watcher")?;
+        let mut program = memory::memfd(c"ice-watcher")?;
+        if program.as_raw_fd() == 3 {
+            // There the table goes.
+            program = fd::duplicate(3)?;
+        }
         memory::write_at(program.as_raw_fd(), PROGRAM, 0)?;
         let null = fd::null()?;
         let null = null.as_raw_fd();

@@ -137,12 +137,28 @@ fn close_from(first: u32, flags: u32) {
     unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
 }
 
+const CLOSE_RANGE_UNSHARE: u32 = 1 << 1;
 const CLOSE_RANGE_CLOEXEC: u32 = 1 << 2;
 
 struct Start<'a> {
     setup: &'a Setup<'a>,
     program: &'a Program<'a>,
     parent: i32,
+    /// It was born with the parent's own table of descriptors.
+    shares_files: bool,
+}
+
+impl Start<'_> {
+    /// Gives the child a table of its own with nothing in it above what it needs. Before anything else: a
+    /// dup2 in the shared table would be the host's.
+    fn unshare_files(&self) -> Result<(), (Step, Errno)> {
+        let image = if let Image::File(fd) = self.program.image { fd } else { 0 };
+        let highest = self.setup.stdio.into_iter().chain(self.setup.third).fold(image, RawFd::max);
+        // SAFETY: plain numbers.
+        let result =
+            unsafe { libc::syscall(libc::SYS_close_range, highest + 1, u32::MAX, CLOSE_RANGE_UNSHARE) };
+        Errno::result(result).map(drop).map_err(|errno| (Step::Redirect, errno))
+    }
 }
 
 /// The child's whole life before its program: on a stack of its own, in the parent's memory.
@@ -150,7 +166,8 @@ extern "C" fn child_main(start: *mut c_void) -> c_int {
     // SAFETY: `spawn` passes a Start that lives until the child has exec'ed or exited (CLONE_VFORK).
     let start = unsafe { &*start.cast::<Start>() };
     let setup = start.setup;
-    let (step, errno) = match setup.apply(start.parent) {
+    let own_files = if start.shares_files { start.unshare_files() } else { Ok(()) };
+    let (step, errno) = match own_files.and_then(|()| setup.apply(start.parent)) {
         Err(failure) => failure,
         Ok(()) => {
             if let Some(third) = setup.third {
@@ -209,9 +226,12 @@ impl Nursery {
     ///
     /// All signals must be blocked in this thread, so that no handler of the host runs in the child.
     pub fn spawn(&mut self, setup: &Setup, program: &Program) -> Result<Child, Errno> {
-        let mut start = Start { setup, program, parent: std::process::id() as i32 };
+        // With CLONE_FILES the table of descriptors, one per worker and more, is not copied for each child.
+        let shares_files = !under_valgrind();
+        let mut start = Start { setup, program, parent: std::process::id() as i32, shares_files };
         let mut pidfd: c_int = -1;
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+        let files = if shares_files { libc::CLONE_FILES } else { 0 };
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | files | libc::SIGCHLD;
         // SAFETY: the stack is ours alone while the child uses it, as CLONE_VFORK holds this thread until
         // then; so do `start` and what it borrows. The child calls nothing that takes a lock.
         let pid = unsafe {
@@ -220,6 +240,14 @@ impl Nursery {
         };
         child(Errno::result(pid)?, pidfd)
     }
+}
+
+/// Valgrind takes a vfork, but ends the process for any other set of flags.
+fn under_valgrind() -> bool {
+    static PRELOADED: once_cell::sync::Lazy<bool> = once_cell::sync::Lazy::new(|| {
+        std::env::var("LD_PRELOAD").is_ok_and(|libraries| libraries.contains("/vgpreload_"))
+    });
+    *PRELOADED
 }
 
 /// Owns what clone made.

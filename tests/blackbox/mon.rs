@@ -587,9 +587,11 @@ fn check_group(attempts: &[Vec<(u32, Act)>], callback: bool) {
     if failed {
         let root = &result["root_cause"];
         assert_eq!(root["cause"], CAUSE_OWN_FAILURE, "{run}");
-        let first =
+        // The first of those that a signal killed, else the first of all: so the header.
+        let own =
             (0..workers).map(|rank| run.worker(rank)).filter(|worker| worker["cause"] == CAUSE_OWN_FAILURE);
-        let first = first.min_by_key(|worker| worker["order"].as_i64().unwrap()).unwrap();
+        let first =
+            own.min_by_key(|worker| (worker["signal"] == 0, worker["order"].as_i64().unwrap())).unwrap();
         assert_eq!(root["local_rank"], first["local_rank"], "{run}");
     }
 }
