@@ -276,7 +276,8 @@ typedef struct ice_worker ice_worker;
 /* A function as a worker. It runs in a forked copy of the host, on a stack as large as a main
  * thread's (getrlimit(2), RLIMIT_STACK; 64 MiB where that is unlimited), the only thread there. It
  * has the worker's environment and working directory, a process group of its own, no signal handler
- * of the host, no descriptor of the host but 0, 1 and 2, and empty buffers in stdout and stderr.
+ * of the host, no descriptor of the host but 0, 1 and 2 (3, close-on-exec, is the library's way for the
+ * value), and empty buffers in stdout and stderr.
  *
  * What it returns is the worker's exit code: 0 is success, 1 to 255 a failure with that code, any
  * other number a failure with code 255. Before the process ends, functions that the callback itself
@@ -332,7 +333,8 @@ typedef struct ice_worker_result {
   /* 1 if it was killed by SIGKILL, not by the agent, while its memory cgroup counted an OOM kill. */
   int32_t likely_oom;
   /* Its place in the order in which the workers of its attempt ended, from 0; -1 if it did not end.
-   * The order is the kernel's, not that of rank. */
+   * The order is the kernel's, not that of rank, but for workers that ended while the group was still
+   * being started: these are taken by local rank. */
   int32_t order;
   /* Its attempt, from 0: TORCHELASTIC_RESTART_COUNT. */
   int32_t attempt;
@@ -650,9 +652,9 @@ ice_status ice_spec_set_run_id(struct ice_spec *spec, const char *run_id);
 /* The directory under which a run makes its own,
  * `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/{stdout.log,stderr.log,error.json}`
  * (torchrun `--log-dir`). Missing directories are made. Two runs never share a run directory, and none
- * is removed, unless it is empty at the end. Default: a new directory below TMPDIR, if that is set,
- * else below `/dev/shm` if only error files may go there, else below `/tmp`; removed if nothing was
- * written to it. `/dev/null` means no files at all: streams that would go to a file go nowhere,
+ * is removed, unless it is empty at the end. Default: `ice_<run id>_<unique>` below TMPDIR, if that is
+ * set, else below `/tmp`; if only error files may go there it is below `/dev/shm`, and they lie in it
+ * side by side as `attempt_<n>_<local rank>_error.json`. Removed if nothing was written to it. `/dev/null` means no files at all: streams that would go to a file go nowhere,
  * TORCHELASTIC_ERROR_FILE is empty, and filters are ICE_ERROR_CONFIG. */
 ice_status ice_spec_set_log_dir(struct ice_spec *spec,
                                 const char *path);

@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use once_cell::sync::OnceCell;
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::Error;
 use crate::plan::{self, HostEnv};
 use crate::ranks;
+use crate::report::oom::OomKills;
 use crate::report::{GroupState, Outcome, RunReport, Snapshot, SnapshotWorker};
 use crate::spec::{Checked, Spec};
 use crate::sys::fd::Bell;
@@ -40,6 +42,8 @@ struct Shared {
     changed: Condvar,
     finished: Bell,
     snapshot: Mutex<Snapshot>,
+    /// Counted from the start on, by the thread that starts the run: it has nothing else to do.
+    oom_kills: OnceCell<OomKills>,
 }
 
 enum Phase {
@@ -75,6 +79,7 @@ impl Agent {
                 changed: Condvar::new(),
                 finished: Bell::new().map_err(failed)?,
                 snapshot: Mutex::new(snapshot),
+                oom_kills: OnceCell::new(),
             }),
             thread: Mutex::new(None),
         })
@@ -122,6 +127,8 @@ impl Agent {
             .map_err(|error| Error::system("cannot make a thread", error.raw_os_error().unwrap_or(0)))?;
         *self.thread.lock() = Some(thread);
         *phase = Phase::Running;
+        drop(phase);
+        let _ = self.shared.oom_kills.set(OomKills::watch());
         Ok(())
     }
 

@@ -25,7 +25,6 @@ use crate::process::attempt::Attempt;
 use crate::process::launch::{Birth, Launcher};
 use crate::process::watcher::Watcher;
 use crate::ranks::{self, Rank};
-use crate::report::oom::OomKills;
 use crate::report::{Cause, End, GroupState, Outcome, RunReport, Snapshot, WorkerReport};
 use crate::report::{error_file, message_of, root_cause, summary};
 use crate::spec::names::{Signal, hostname};
@@ -106,7 +105,6 @@ struct Run<'a> {
     output: Output<'a>,
     /// Keeps MASTER_PORT from being given away while an attempt runs.
     port: Option<OwnedFd>,
-    oom: Option<OomKills>,
     stop_told: bool,
     hurry_told: bool,
     /// Why the run cannot go on, for a start error or agent error.
@@ -159,7 +157,6 @@ impl<'a> Run<'a> {
             run_dir: None,
             output: Output::new(spec),
             port: None,
-            oom: None,
             stop_told: false,
             hurry_told: false,
             error: None,
@@ -215,9 +212,7 @@ impl<'a> Run<'a> {
     // ---- starting
 
     fn start_watcher(&mut self) {
-        let (nursery, report) = self.launcher.for_watcher();
-        let started = Watcher::start(nursery, self.spec.local_world_size, report);
-        match started {
+        match Watcher::start(self.spec.local_world_size) {
             Ok(watcher) => {
                 let _ = self.epoll.add(watcher.pidfd(), EpollEvent::new(EpollFlags::EPOLLIN, WATCHER));
                 self.watcher = Some(watcher);
@@ -237,7 +232,6 @@ impl<'a> Run<'a> {
         });
         self.attempt = Some(Attempt::new(number, &self.ranks));
         self.publish(GroupState::Init);
-        self.oom.get_or_insert_with(OomKills::watch);
         match self.start_workers(number) {
             Ok(()) if self.supervisor.is_starting() => {
                 self.tell(Event::Started);
@@ -449,8 +443,12 @@ impl<'a> Run<'a> {
 
     /// Somebody killed the watcher: another one takes its place, with what it has to know.
     fn replace_watcher(&mut self) {
-        if let Some(watcher) = self.watcher.take() {
-            let _ = self.epoll.delete(watcher.pidfd());
+        let Some(watcher) = self.watcher.take() else { return };
+        let _ = self.epoll.delete(watcher.pidfd());
+        if watcher.could_not_start() {
+            let text =
+                "the watcher cannot start: if this host is killed, descendants of workers may outlive it";
+            return self.log(Level::Warning, || text.into());
         }
         self.log(Level::Warning, || "the watcher process was killed by somebody: starting another".into());
         self.start_watcher();
@@ -488,10 +486,12 @@ impl<'a> Run<'a> {
         }
         self.port = None;
         self.output.close(attempt.number);
-        let reporter = Reporter { spec: self.spec, oom: self.oom.as_ref() };
+        let reporter = Reporter { spec: self.spec, oom: self.shared.oom_kills.get() };
         let reports: Vec<WorkerReport> =
             attempt.workers.iter().map(|worker| reporter.report(worker, attempt.number, succeeded)).collect();
-        if let (true, Some(oom)) = (reports.iter().any(|report| report.likely_oom), &mut self.oom) {
+        if let (true, Some(oom)) =
+            (reports.iter().any(|report| report.likely_oom), self.shared.oom_kills.get())
+        {
             oom.look();
         }
         if let (false, Some(root)) = (succeeded, root_cause(&reports)) {

@@ -115,7 +115,8 @@ pub struct ice_worker_result {
     /// 1 if it was killed by SIGKILL, not by the agent, while its memory cgroup counted an OOM kill.
     pub likely_oom: i32,
     /// Its place in the order in which the workers of its attempt ended, from 0; -1 if it did not end.
-    /// The order is the kernel's, not that of rank.
+    /// The order is the kernel's, not that of rank, but for workers that ended while the group was still
+    /// being started: these are taken by local rank.
     pub order: i32,
     /// Its attempt, from 0: TORCHELASTIC_RESTART_COUNT.
     pub attempt: i32,

@@ -17,7 +17,8 @@ pub struct ice_worker {
 /// A function as a worker. It runs in a forked copy of the host, on a stack as large as a main
 /// thread's (getrlimit(2), RLIMIT_STACK; 64 MiB where that is unlimited), the only thread there. It
 /// has the worker's environment and working directory, a process group of its own, no signal handler
-/// of the host, no descriptor of the host but 0, 1 and 2, and empty buffers in stdout and stderr.
+/// of the host, no descriptor of the host but 0, 1 and 2 (3, close-on-exec, is the library's way for the
+/// value), and empty buffers in stdout and stderr.
 ///
 /// What it returns is the worker's exit code: 0 is success, 1 to 255 a failure with that code, any
 /// other number a failure with code 255. Before the process ends, functions that the callback itself

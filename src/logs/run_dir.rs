@@ -14,8 +14,9 @@ use crate::sys::fd;
 /// The directory of one run. None where the log dir is /dev/null.
 pub struct RunDir {
     path: PathBuf,
-    /// A directory made only to hold it, where the spec names no log dir.
-    temporary: Option<PathBuf>,
+    /// Nobody asked for logs: error files lie in it side by side, without a directory for each worker,
+    /// which would cost more than the rest of a start.
+    flat: bool,
     modes: Option<(u32, u32)>,
 }
 
@@ -56,25 +57,18 @@ impl RunDir {
             )
         };
         let modes = spec.log_modes;
-        let (base, temporary) = match &spec.log_dir {
+        let name = path_component(run_id);
+        let (base, name) = match &spec.log_dir {
             Some(dir) => {
                 let dir = working_dir.join(dir);
                 make_all(&dir, modes).map_err(|error| failed(&dir, error))?;
-                (dir, None)
+                (dir, name)
             }
-            None => {
-                let temp = working_dir.join(temporary_base(spec));
-                let dir = make_unique(&temp, "ice", modes).map_err(|error| failed(&temp, error))?;
-                (dir.clone(), Some(dir))
-            }
+            None => (working_dir.join(temporary_base(spec)), format!("ice_{name}")),
         };
-        match make_unique(&base, &path_component(run_id), modes) {
-            Ok(path) => Ok(Some(RunDir { path, temporary, modes })),
-            Err(error) => {
-                temporary.map(std::fs::remove_dir);
-                Err(failed(&base, error))
-            }
-        }
+        let path = make_unique(&base, &name, modes).map_err(|error| failed(&base, error))?;
+        let flat = spec.log_dir.is_none() && !has_logs(spec);
+        Ok(Some(RunDir { path, flat, modes }))
     }
 
     pub fn path(&self) -> &Path {
@@ -86,6 +80,9 @@ impl RunDir {
     }
 
     pub fn make_attempt(&self, attempt: u32) -> Result<(), Error> {
+        if self.flat {
+            return Ok(());
+        }
         let dir = self.attempt_dir(attempt);
         make(&dir, self.modes).map_err(|error| not_made(&dir, error))
     }
@@ -98,6 +95,10 @@ impl RunDir {
         streams: Streams,
         merge: bool,
     ) -> Result<WorkerFiles, Error> {
+        if self.flat {
+            let error = self.path.join(format!("attempt_{attempt}_{local_rank}_error.json"));
+            return Ok(WorkerFiles { error: Some(error), ..WorkerFiles::default() });
+        }
         let dir = self.attempt_dir(attempt).join(local_rank.to_string());
         make(&dir, self.modes).map_err(|error| not_made(&dir, error))?;
         let file = |wanted: bool, name: &str| wanted.then(|| dir.join(name));
@@ -115,6 +116,9 @@ impl RunDir {
 
     /// Removes what an attempt left empty.
     pub fn tidy_attempt(&self, attempt: u32, local_world_size: usize) {
+        if self.flat {
+            return;
+        }
         let dir = self.attempt_dir(attempt);
         for rank in 0..local_world_size {
             let _ = std::fs::remove_dir(dir.join(rank.to_string()));
@@ -124,18 +128,12 @@ impl RunDir {
 
     /// Removes the run directory if nothing is in it; says whether it is still there.
     pub fn tidy(&self) -> bool {
-        if std::fs::remove_dir(&self.path).is_err() {
-            return true;
-        }
-        if let Some(temporary) = &self.temporary {
-            let _ = std::fs::remove_dir(temporary);
-        }
-        false
+        std::fs::remove_dir(&self.path).is_err()
     }
 }
 
-/// Where a run without a log dir puts its own: with nothing but error files to hold, in memory, where a
-/// directory per worker costs a tenth of what it costs on a disk.
+/// Where a run without a log dir puts its own: with nothing but error files to hold, in memory, where
+/// making and removing it costs a tenth of what it costs on a disk.
 fn temporary_base(spec: &Spec) -> PathBuf {
     const MEMORY: &str = "/dev/shm";
     if let Some(dir) = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty()) {

@@ -70,19 +70,13 @@ impl Launcher {
         };
         Ok(Launcher {
             nursery: Nursery::new()?,
-            slots: Mapping::anonymous_shared((spec.local_world_size + 1) * 8)?,
+            slots: Mapping::anonymous_shared(spec.local_world_size * 8)?,
             null: fd::null()?,
             stdin: if spec.stdin == Stdin::Null { None } else { host(0)? },
             stdout: host(spec.console.0)?,
             stderr: host(spec.console.1)?,
             working_dir,
         })
-    }
-
-    /// The place to spawn from, and the report slot of a child that is no worker.
-    pub fn for_watcher(&mut self) -> (&mut Nursery, Report<'_>) {
-        let last = self.slots.bytes().len() / 8 - 1;
-        (&mut self.nursery, report(&self.slots, last))
     }
 
     /// Why a worker could not start, if it said so.

@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
 
-use crate::sys::child::{Child, Image, Nursery, Pointers, Program, Report, Setup};
-use crate::sys::dispositions::Reset;
+use crate::sys::child::Helper;
 use crate::sys::fd;
 use crate::sys::memory::{self, Mapping};
-use crate::sys::process;
+use crate::sys::process::{self, Status, Waited};
 
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ice-watcher"));
 /// Words before the slots: the host's pid and the number of slots.
@@ -17,12 +16,12 @@ const HEADER: usize = 2;
 
 pub struct Watcher {
     table: Mapping,
-    child: Child,
+    helper: Helper,
 }
 
 impl Watcher {
     /// Starts it for up to `slots` process groups.
-    pub fn start(nursery: &mut Nursery, slots: usize, report: Report) -> Result<Watcher, Errno> {
+    pub fn start(slots: usize) -> Result<Watcher, Errno> {
         let file = memory::memfd(c"ice-groups")?;
         let length = (HEADER + slots) * 4;
         memory::resize(file.as_raw_fd(), length)?;
@@ -36,28 +35,16 @@ impl Watcher {
             program = fd::duplicate(3)?;
         }
         memory::write_at(program.as_raw_fd(), PROGRAM, 0)?;
-        let null = fd::null()?;
-        let null = null.as_raw_fd();
-        report.clear();
-        let setup = Setup {
-            stdio: [null, null, null],
-            working_dir: Some(c"/"),
-            reset: Reset::for_children(),
-            report,
-            third: Some(file.as_raw_fd()),
-            worker: false,
-            group: None,
-        };
-        let (argv, env) = (Pointers::new([c"ice-watcher"].into_iter()), Pointers::new(std::iter::empty()));
-        let child = nursery
-            .spawn(&setup, &Program { image: Image::File(program.as_raw_fd()), argv: &argv, env: &env })?;
-        match setup.report.read() {
-            None => Ok(Watcher { table, child }),
-            Some((_, errno)) => {
-                process::wait_for_end(&child.pidfd);
-                Err(errno)
-            }
-        }
+        let helper = Helper::spawn(c"ice-watcher", program, file, fd::null()?)?;
+        Ok(Watcher { table, helper })
+    }
+
+    /// Whether it ended because it could not start: another would fare no better.
+    pub fn could_not_start(&self) -> bool {
+        matches!(
+            process::wait(&self.helper.child.pidfd, false),
+            Waited::Ended { status: Status::Exited(_), .. }
+        )
     }
 
     /// The word for one worker's group, which goes with the host while it is not 0. The worker writes it
@@ -72,13 +59,6 @@ impl Watcher {
 
     pub fn pidfd(&self) -> std::os::fd::BorrowedFd<'_> {
         use std::os::fd::AsFd;
-        self.child.pidfd.as_fd()
-    }
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        process::kill(self.child.pid, &self.child.pidfd);
-        process::wait_for_end(&self.child.pidfd);
+        self.helper.child.pidfd.as_fd()
     }
 }

@@ -1,30 +1,31 @@
 //! Whether the kernel killed for lack of memory: the counters of this process's memory cgroup.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A counter of OOM kills that may have met a worker.
 pub struct OomKills {
     file: Option<PathBuf>,
-    before: u64,
+    before: AtomicU64,
 }
 
 impl OomKills {
     /// Notes the count as it is now.
     pub fn watch() -> OomKills {
         let file = counter_file(&std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default());
-        let mut kills = OomKills { file, before: 0 };
-        kills.before = kills.count();
+        let kills = OomKills { file, before: AtomicU64::new(0) };
+        kills.look();
         kills
     }
 
     /// Whether there were any since the last look.
     pub fn any(&self) -> bool {
-        self.count() > self.before
+        self.count() > self.before.load(Ordering::Acquire)
     }
 
     /// Counts from here on.
-    pub fn look(&mut self) {
-        self.before = self.count();
+    pub fn look(&self) {
+        self.before.store(self.count(), Ordering::Release);
     }
 
     fn count(&self) -> u64 {

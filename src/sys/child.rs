@@ -2,7 +2,7 @@
 //! callback) it makes system calls only: no allocation, no lock, no panic.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
@@ -239,6 +239,95 @@ impl Nursery {
             libc::clone(child_main, top, flags, (&raw mut start).cast(), &raw mut pidfd)
         };
         child(Errno::result(pid)?, pidfd)
+    }
+}
+
+/// A helper of the agent that starts while the agent goes on: it execs beside the first workers. Killed
+/// and reaped when dropped.
+pub struct Helper {
+    pub child: Child,
+    /// What it reads until it has exec'ed.
+    start: *mut HelperStart,
+    _stack: Mapping,
+}
+
+// SAFETY: the pointer is to memory that only the child reads until it execs, and that `drop` frees.
+unsafe impl Send for Helper {}
+
+struct HelperStart {
+    setup: Setup<'static>,
+    parent: i32,
+    argv: Pointers<'static>,
+    env: Pointers<'static>,
+    /// The image, descriptor 3, and /dev/null.
+    files: [OwnedFd; 3],
+}
+
+/// Where a helper reports to: nowhere, its exit code 127 says enough. The agent does not wait for it.
+static UNREAD: [AtomicI32; 2] = [AtomicI32::new(0), AtomicI32::new(0)];
+
+extern "C" fn helper_main(start: *mut c_void) -> c_int {
+    // SAFETY: `Helper` keeps it until this child is gone or has exec'ed.
+    let start = unsafe { &*start.cast::<HelperStart>() };
+    let program =
+        Program { image: Image::File(start.files[0].as_raw_fd()), argv: &start.argv, env: &start.env };
+    let start = Start { setup: &start.setup, program: &program, parent: start.parent, shares_files: false };
+    child_main((&raw const start).cast_mut().cast())
+}
+
+impl Helper {
+    /// Runs the program in the memfd `image` under `name`, with nothing but `third` as its descriptor 3.
+    pub fn spawn(
+        name: &'static CStr,
+        image: OwnedFd,
+        third: OwnedFd,
+        null: OwnedFd,
+    ) -> Result<Helper, Errno> {
+        let stack = Mapping::stack(Nursery::STACK)?;
+        let stdio = [null.as_raw_fd(); 3];
+        let setup = Setup {
+            stdio,
+            working_dir: Some(c"/"),
+            reset: Reset::for_children(),
+            report: Report { step: &UNREAD[0], errno: &UNREAD[1] },
+            third: Some(third.as_raw_fd()),
+            worker: false,
+            group: None,
+        };
+        let start = Box::into_raw(Box::new(HelperStart {
+            setup,
+            parent: std::process::id() as i32,
+            argv: Pointers::new([name].into_iter()),
+            env: Pointers::new(std::iter::empty()),
+            files: [image, third, null],
+        }));
+        let mut pidfd: c_int = -1;
+        let vfork = if under_valgrind() { libc::CLONE_VFORK } else { 0 };
+        let flags = libc::CLONE_VM | vfork | libc::CLONE_PIDFD | libc::SIGCHLD;
+        // SAFETY: stack and `start` live until the child is gone. It shares this thread's errno, which it
+        // writes only if its start fails.
+        let pid = unsafe {
+            let top = stack.as_ptr().add(Nursery::STACK).cast();
+            libc::clone(helper_main, top, flags, start.cast(), &raw mut pidfd)
+        };
+        let child = Errno::result(pid).and_then(|pid| child(pid, pidfd));
+        match child {
+            Ok(child) => Ok(Helper { child, start, _stack: stack }),
+            Err(errno) => {
+                // SAFETY: there is no child that could read it.
+                drop(unsafe { Box::from_raw(start) });
+                Err(errno)
+            }
+        }
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        super::process::kill(self.child.pid, &self.child.pidfd);
+        super::process::wait_for_end(&self.child.pidfd);
+        // SAFETY: the child is gone; nobody else has the pointer.
+        drop(unsafe { Box::from_raw(self.start) });
     }
 }
 

@@ -89,20 +89,30 @@ struct PidfdInfo {
 fn ended_without_us(pidfd: &OwnedFd) -> Waited {
     const PIDFD_INFO_EXIT: u64 = 1 << 3;
     const PIDFD_GET_INFO: libc::c_ulong = 0xC000_FF0B | ((size_of::<PidfdInfo>() as libc::c_ulong) << 16);
-    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
-    // SAFETY: the request carries the size of the struct, and the kernel fills no more than that.
-    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
-    if result != 0 || info.mask & PIDFD_INFO_EXIT == 0 {
-        // A thread that was traced, or an exec in progress: not gone before the pidfd says so.
-        return if is_readable(pidfd) { Waited::Lost } else { Waited::Running };
+    // The kernel announces the end a moment before it notes the status.
+    const LOOKS: u32 = 100;
+    for _ in 0..LOOKS {
+        let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+        // SAFETY: the request carries the size of the struct, and the kernel fills no more than that.
+        let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+        if result == 0 && info.mask & PIDFD_INFO_EXIT != 0 {
+            let code = info.exit_code;
+            let status = if libc::WIFEXITED(code) {
+                Status::Exited(libc::WEXITSTATUS(code))
+            } else {
+                Status::Signaled { signal: libc::WTERMSIG(code), core: libc::WCOREDUMP(code) }
+            };
+            return Waited::Ended { status, usage: Usage::default(), kept: false };
+        }
+        if !is_readable(pidfd) {
+            return Waited::Running;
+        }
+        if result != 0 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
-    let code = info.exit_code;
-    let status = if libc::WIFEXITED(code) {
-        Status::Exited(libc::WEXITSTATUS(code))
-    } else {
-        Status::Signaled { signal: libc::WTERMSIG(code), core: libc::WCOREDUMP(code) }
-    };
-    Waited::Ended { status, usage: Usage::default(), kept: false }
+    Waited::Lost
 }
 
 fn is_readable(fd: &OwnedFd) -> bool {

@@ -47,6 +47,7 @@ pub fn tests() -> Vec<Trial> {
         abi_names_of_statuses_and_version,
         abi_sigchld_ignored_in_the_host,
         abi_sigchld_with_nocldwait,
+        abi_sigchld_ignored_and_many_exits,
         abi_children_of_the_host_are_its_own,
         abi_start_from_a_thread_that_ends,
         abi_frees_in_any_order,
@@ -636,6 +637,19 @@ fn sigchld(step: &str) {
             }
             run.clean();
         }
+    }
+}
+
+fn abi_sigchld_ignored_and_many_exits() {
+    // Where the run is not refused no status may be lost, however the looks at a dying worker fall.
+    for step in ["ignore=CHLD", "nowait"] {
+        let t = Case::new();
+        let host = t.host().set("local_world_size", 32).step(step).set("program", "/bin/true");
+        let run = host.steps(&["repeat=100:new,run,free_agent,free_result", "run"]).run();
+        if run.event("run")["status"] != "ICE_ERROR_STATE" {
+            assert_eq!(run.event("repeated")["failed"], 0, "of 100 runs");
+        }
+        run.clean();
     }
 }
 
