@@ -118,7 +118,6 @@ impl Agent {
             .stack_size(stack)
             .spawn(move || {
                 dispositions::block_all_in_parent();
-                process::ask_for_short_slices();
                 let report = run::to_its_end(&spec, &checked, &inbox, &shared, host);
                 *shared.phase.lock() = Phase::Over(Arc::new(report));
                 shared.changed.notify_all();

@@ -18,6 +18,7 @@ use crate::sys::child::{self, Child, Function, Image, Nursery, Pointers, Program
 use crate::sys::dispositions::Reset;
 use crate::sys::fd;
 use crate::sys::memory::Mapping;
+use crate::sys::slices::Slices;
 
 /// A file that was just written may still be open for writing in another child of the host that is about
 /// to exec (ETXTBSY): tried again for half a second.
@@ -34,6 +35,7 @@ pub struct Launcher {
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
     working_dir: Option<CString>,
+    slices: Option<Slices>,
 }
 
 /// What differs from one birth to the next.
@@ -55,7 +57,7 @@ pub struct Born {
 }
 
 impl Launcher {
-    /// `working_dir` is the host's when the run started, if it has one that can be named.
+    /// In the agent's thread. `working_dir` is the host's when the run started, if it can be named.
     pub fn new(spec: &Spec, working_dir: Option<PathBuf>) -> Result<Launcher, Errno> {
         use std::os::unix::ffi::OsStringExt;
         // A descriptor that the host has closed stands for /dev/null.
@@ -76,6 +78,7 @@ impl Launcher {
             stdout: host(spec.console.0)?,
             stderr: host(spec.console.1)?,
             working_dir,
+            slices: Slices::shorten(),
         })
     }
 
@@ -123,6 +126,7 @@ impl Launcher {
             report,
             third: None,
             worker: true,
+            slices: self.slices,
             group,
         };
         match spec.callback {

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use super::dispositions::{self, Reset};
 use super::fd::above_stdio;
 use super::memory::Mapping;
+use super::slices::Slices;
 
 /// Where a start can fail inside the child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +78,8 @@ pub struct Setup<'a> {
     pub third: Option<RawFd>,
     /// A worker: leader of its own group, killed when the thread that started it is gone.
     pub worker: bool,
+    /// The slices to go back to.
+    pub slices: Option<Slices>,
     /// Shared memory in which it notes its group before it can have descendants.
     pub group: Option<&'a AtomicI32>,
 }
@@ -124,6 +127,9 @@ impl Setup<'_> {
             }
         }
         self.reset.apply();
+        if let Some(slices) = &self.slices {
+            slices.restore();
+        }
         Ok(())
     }
 
@@ -292,6 +298,7 @@ impl Helper {
             report: Report { step: &UNREAD[0], errno: &UNREAD[1] },
             third: Some(third.as_raw_fd()),
             worker: false,
+            slices: None,
             group: None,
         };
         let start = Box::into_raw(Box::new(HelperStart {

@@ -6,3 +6,4 @@ pub mod fd;
 pub mod memory;
 pub mod process;
 pub mod signals;
+pub mod slices;

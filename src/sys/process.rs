@@ -250,37 +250,3 @@ pub fn kernel_version() -> (u32, u32) {
     };
     nix::sys::utsname::uname().map(|name| parse(&name.release().to_string_lossy())).unwrap_or((0, 0))
 }
-
-/// `struct sched_attr` of linux/sched/types.h, its first version.
-#[repr(C)]
-#[derive(Default)]
-struct SchedAttr {
-    size: u32,
-    policy: u32,
-    flags: u64,
-    nice: i32,
-    priority: u32,
-    runtime: u64,
-    deadline: u64,
-    period: u64,
-}
-
-/// Asks for short slices for this thread (Linux 6.12; before, nothing happens): one that only ever works
-/// for a moment is then let in at once, beside workers that compute, for a signal, a restart, the next
-/// spawn. Its share of the CPU stays the same, and its children do not inherit it.
-pub fn ask_for_short_slices() {
-    const RESET_ON_FORK: u64 = 1;
-    const SLICE_NS: u64 = 100_000;
-    let size = size_of::<SchedAttr>() as u32;
-    let mut attr = SchedAttr { size, ..SchedAttr::default() };
-    // SAFETY: the buffer has the size that is given; 0 is this thread.
-    unsafe {
-        let got = libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size, 0);
-        // RESET_ON_FORK would also reset a nice value below 0, which workers are to inherit.
-        if got == 0 && attr.policy == libc::SCHED_OTHER as u32 && attr.nice >= 0 {
-            attr.flags |= RESET_ON_FORK;
-            attr.runtime = SLICE_NS;
-            libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0);
-        }
-    }
-}
