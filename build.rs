@@ -68,6 +68,7 @@ fn link_arguments() {
 fn watcher(root: &Path, out: &Path) {
     let source = root.join("src/sys/watcher.rs");
     println!("cargo::rerun-if-changed={}", source.display());
+    println!("cargo::rerun-if-changed=src/sys/raw.rs");
     let mut rustc = Command::new(env::var_os("RUSTC").expect("cargo sets it"));
     rustc.arg(&source).args(["--crate-name", "ice_watcher", "--crate-type", "bin", "--edition", "2024"]);
     rustc.args(["-C", "opt-level=s", "-C", "panic=abort", "-C", "relocation-model=static"]);

@@ -14,7 +14,7 @@ use crate::plan::{Plan, WorkerPlan, as_c_strs};
 use crate::process::callback::{self, Channel};
 use crate::ranks::Rank;
 use crate::spec::{Callback, Spec, Stdin};
-use crate::sys::child::{self, Child, Function, Image, Nursery, Pointers, Program, Report, Setup, Step};
+use crate::sys::child::{self, Child, Function, Nursery, Pointers, Program, Report, Setup, Step};
 use crate::sys::dispositions::Reset;
 use crate::sys::fd;
 use crate::sys::memory::Mapping;
@@ -125,7 +125,6 @@ impl Launcher {
             reset,
             report,
             third: None,
-            worker: true,
             slices: self.slices,
             group,
         };
@@ -170,7 +169,7 @@ fn spawn(nursery: &mut Nursery, setup: &Setup, plan: &Plan, worker: &WorkerPlan)
     let common = worker.common.as_deref().unwrap_or(plan.common_env());
     let env = Pointers::new(as_c_strs(common).chain(as_c_strs(&worker.own)));
     let paths: Vec<&CStr> = as_c_strs(&worker.paths).collect();
-    let program = Program { image: Image::Paths(&paths), argv: &argv, env: &env };
+    let program = Program { paths: &paths, argv: &argv, env: &env };
     for left in (0..BUSY_TRIES).rev() {
         let child = nursery.spawn(setup, &program).map_err(Failure::Clone)?;
         let Some((step, errno)) = setup.report.read() else { return Ok(child) };

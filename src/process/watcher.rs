@@ -35,7 +35,7 @@ impl Watcher {
             program = fd::duplicate(3)?;
         }
         memory::write_at(program.as_raw_fd(), PROGRAM, 0)?;
-        let helper = Helper::spawn(c"ice-watcher", program, file, fd::null()?)?;
+        let helper = Helper::spawn(c"ice-watcher", program, file)?;
         Ok(Watcher { table, helper })
     }
 

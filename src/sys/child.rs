@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use super::dispositions::{self, Reset};
 use super::fd::above_stdio;
 use super::memory::Mapping;
+use super::raw;
 use super::slices::Slices;
 
 /// Where a start can fail inside the child.
@@ -60,14 +61,7 @@ impl<'a> Pointers<'a> {
     }
 }
 
-pub enum Image<'a> {
-    /// The first of these paths that can be executed.
-    Paths(&'a [&'a CStr]),
-    /// An open file.
-    File(RawFd),
-}
-
-/// What every child does first.
+/// What every worker does first: leader of its own group, killed when the thread that started it is gone.
 pub struct Setup<'a> {
     /// For 0, 1 and 2; each above 2.
     pub stdio: [RawFd; 3],
@@ -76,8 +70,6 @@ pub struct Setup<'a> {
     pub report: Report<'a>,
     /// A descriptor that becomes 3.
     pub third: Option<RawFd>,
-    /// A worker: leader of its own group, killed when the thread that started it is gone.
-    pub worker: bool,
     /// The slices to go back to.
     pub slices: Option<Slices>,
     /// Shared memory in which it notes its group before it can have descendants.
@@ -85,7 +77,8 @@ pub struct Setup<'a> {
 }
 
 pub struct Program<'a> {
-    pub image: Image<'a>,
+    /// The first of these files that can be executed.
+    pub paths: &'a [&'a CStr],
     pub argv: &'a Pointers<'a>,
     pub env: &'a Pointers<'a>,
 }
@@ -102,16 +95,14 @@ impl Setup<'_> {
         // SAFETY: system calls on plain numbers and on strings that the caller keeps alive. The child has
         // its own table of descriptors and dispositions.
         unsafe {
-            if self.worker {
-                libc::setpgid(0, 0);
-                if let Some(group) = self.group {
-                    group.store(libc::getpid(), Ordering::Release);
-                }
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                // The agent may have died before the signal was armed.
-                if libc::getppid() != parent {
-                    libc::_exit(127);
-                }
+            libc::setpgid(0, 0);
+            if let Some(group) = self.group {
+                group.store(libc::getpid(), Ordering::Release);
+            }
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            // The agent may have died before the signal was armed.
+            if libc::getppid() != parent {
+                libc::_exit(127);
             }
             for (target, &source) in self.stdio.iter().enumerate() {
                 Errno::result(libc::dup2(source, target as c_int))
@@ -158,8 +149,7 @@ impl Start<'_> {
     /// Gives the child a table of its own with nothing in it above what it needs. Before anything else: a
     /// dup2 in the shared table would be the host's.
     fn unshare_files(&self) -> Result<(), (Step, Errno)> {
-        let image = if let Image::File(fd) = self.program.image { fd } else { 0 };
-        let highest = self.setup.stdio.into_iter().chain(self.setup.third).fold(image, RawFd::max);
+        let highest = self.setup.stdio.into_iter().chain(self.setup.third).fold(2, RawFd::max);
         // SAFETY: plain numbers.
         let result =
             unsafe { libc::syscall(libc::SYS_close_range, highest + 1, u32::MAX, CLOSE_RANGE_UNSHARE) };
@@ -176,10 +166,6 @@ extern "C" fn child_main(start: *mut c_void) -> c_int {
     let (step, errno) = match own_files.and_then(|()| setup.apply(start.parent)) {
         Err(failure) => failure,
         Ok(()) => {
-            if let Some(third) = setup.third {
-                // SAFETY: plain numbers. dup2 cleared the flag unless the descriptor was 3 already.
-                unsafe { libc::fcntl(if third == 3 { third } else { 3 }, libc::F_SETFD, 0) };
-            }
             close_from(setup.first_unwanted(), CLOSE_RANGE_CLOEXEC);
             dispositions::block_none();
             (Step::Exec, exec(start.program))
@@ -192,29 +178,18 @@ extern "C" fn child_main(start: *mut c_void) -> c_int {
 
 /// Returns the errno of the failure, as execvp(3) chooses it.
 fn exec(program: &Program) -> Errno {
-    let (argv, env) = (program.argv.pointers.as_ptr(), program.env.pointers.as_ptr());
-    match program.image {
-        Image::File(fd) => {
-            let argv = argv.cast::<*mut c_char>();
-            // SAFETY: both arrays end in NULL, their strings live until exec.
-            unsafe { libc::execveat(fd, c"".as_ptr(), argv, env.cast(), libc::AT_EMPTY_PATH) };
-            Errno::last()
-        }
-        Image::Paths(paths) => {
-            let mut result = Errno::ENOENT;
-            for path in paths {
-                // SAFETY: as above.
-                unsafe { libc::execve(path.as_ptr(), argv, env) };
-                match Errno::last() {
-                    errno if paths.len() == 1 => return errno,
-                    Errno::ENOENT | Errno::ENOTDIR => {}
-                    Errno::EACCES => result = Errno::EACCES,
-                    errno => return errno,
-                }
-            }
-            result
+    let mut result = Errno::ENOENT;
+    for path in program.paths {
+        // SAFETY: both arrays end in NULL, their strings live until exec.
+        unsafe { libc::execve(path.as_ptr(), program.argv.pointers.as_ptr(), program.env.pointers.as_ptr()) };
+        match Errno::last() {
+            errno if program.paths.len() == 1 => return errno,
+            Errno::ENOENT | Errno::ENOTDIR => {}
+            Errno::EACCES => result = Errno::EACCES,
+            errno => return errno,
         }
     }
+    result
 }
 
 /// The stack of one child at a time that shares the agent's memory until it execs.
@@ -261,58 +236,49 @@ pub struct Helper {
 unsafe impl Send for Helper {}
 
 struct HelperStart {
-    setup: Setup<'static>,
-    parent: i32,
     argv: Pointers<'static>,
     env: Pointers<'static>,
-    /// The image, descriptor 3, and /dev/null.
-    files: [OwnedFd; 3],
+    image: OwnedFd,
+    third: OwnedFd,
 }
 
-/// Where a helper reports to: nowhere, its exit code 127 says enough. The agent does not wait for it.
-static UNREAD: [AtomicI32; 2] = [AtomicI32::new(0), AtomicI32::new(0)];
-
+/// The child's life before its program. It runs beside the agent, in its memory, with the thread-local
+/// data of its thread: not even errno is its own.
 extern "C" fn helper_main(start: *mut c_void) -> c_int {
     // SAFETY: `Helper` keeps it until this child is gone or has exec'ed.
     let start = unsafe { &*start.cast::<HelperStart>() };
-    let program =
-        Program { image: Image::File(start.files[0].as_raw_fd()), argv: &start.argv, env: &start.env };
-    let start = Start { setup: &start.setup, program: &program, parent: start.parent, shares_files: false };
-    child_main((&raw const start).cast_mut().cast())
+    let call = |number: libc::c_long, args: [usize; 6]| raw::syscall(number as usize, args);
+    let third = start.third.as_raw_fd();
+    if third == 3 {
+        call(libc::SYS_fcntl, [3, libc::F_SETFD as usize, 0, 0, 0, 0]);
+    } else {
+        call(libc::SYS_dup3, [third as usize, 3, 0, 0, 0, 0]);
+    }
+    let (argv, env) = (start.argv.pointers.as_ptr() as usize, start.env.pointers.as_ptr() as usize);
+    let empty = c"".as_ptr() as usize;
+    call(
+        libc::SYS_execveat,
+        [start.image.as_raw_fd() as usize, empty, argv, env, libc::AT_EMPTY_PATH as usize, 0],
+    );
+    call(libc::SYS_exit, [127, 0, 0, 0, 0, 0]);
+    127
 }
 
 impl Helper {
-    /// Runs the program in the memfd `image` under `name`, with nothing but `third` as its descriptor 3.
-    pub fn spawn(
-        name: &'static CStr,
-        image: OwnedFd,
-        third: OwnedFd,
-        null: OwnedFd,
-    ) -> Result<Helper, Errno> {
+    /// Runs the program in the memfd `image`, which is not descriptor 3, under `name`, with `third` as its
+    /// descriptor 3. All signals but SIGCHLD stay blocked in it.
+    pub fn spawn(name: &'static CStr, image: OwnedFd, third: OwnedFd) -> Result<Helper, Errno> {
         let stack = Mapping::stack(Nursery::STACK)?;
-        let stdio = [null.as_raw_fd(); 3];
-        let setup = Setup {
-            stdio,
-            working_dir: Some(c"/"),
-            reset: Reset::for_children(),
-            report: Report { step: &UNREAD[0], errno: &UNREAD[1] },
-            third: Some(third.as_raw_fd()),
-            worker: false,
-            slices: None,
-            group: None,
-        };
         let start = Box::into_raw(Box::new(HelperStart {
-            setup,
-            parent: std::process::id() as i32,
             argv: Pointers::new([name].into_iter()),
             env: Pointers::new(std::iter::empty()),
-            files: [image, third, null],
+            image,
+            third,
         }));
         let mut pidfd: c_int = -1;
         let vfork = if under_valgrind() { libc::CLONE_VFORK } else { 0 };
         let flags = libc::CLONE_VM | vfork | libc::CLONE_PIDFD | libc::SIGCHLD;
-        // SAFETY: stack and `start` live until the child is gone. It shares this thread's errno, which it
-        // writes only if its start fails.
+        // SAFETY: stack and `start` live until the child is gone. It calls nothing but the kernel.
         let pid = unsafe {
             let top = stack.as_ptr().add(Nursery::STACK).cast();
             libc::clone(helper_main, top, flags, start.cast(), &raw mut pidfd)

@@ -5,5 +5,6 @@ pub mod dispositions;
 pub mod fd;
 pub mod memory;
 pub mod process;
+mod raw;
 pub mod signals;
 pub mod slices;

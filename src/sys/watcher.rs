@@ -9,7 +9,11 @@
 #![no_std]
 #![no_main]
 
-use core::arch::{asm, naked_asm};
+mod raw;
+
+use core::arch::naked_asm;
+
+use raw::syscall;
 
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
@@ -19,7 +23,9 @@ const HEADER: usize = 2;
 mod call {
     pub const MMAP: usize = 9;
     pub const RT_SIGPROCMASK: usize = 14;
+    pub const CLOSE_RANGE: usize = 436;
     pub const NANOSLEEP: usize = 35;
+    pub const CHDIR: usize = 80;
     pub const EXIT: usize = 60;
     pub const KILL: usize = 62;
     pub const GETPPID: usize = 110;
@@ -32,32 +38,15 @@ mod call {
 mod call {
     pub const MMAP: usize = 222;
     pub const RT_SIGPROCMASK: usize = 135;
+    pub const CLOSE_RANGE: usize = 436;
     pub const NANOSLEEP: usize = 101;
+    pub const CHDIR: usize = 49;
     pub const EXIT: usize = 93;
     pub const KILL: usize = 129;
     pub const GETPPID: usize = 173;
     pub const SETSID: usize = 157;
     pub const RT_SIGTIMEDWAIT: usize = 137;
     pub const PRCTL: usize = 167;
-}
-
-fn syscall(number: usize, args: [usize; 6]) -> isize {
-    let result: isize;
-    // SAFETY: the kernel's calling convention; every caller below passes memory of its own or none.
-    #[cfg(target_arch = "x86_64")]
-    unsafe {
-        asm!("syscall", inlateout("rax") number as isize => result,
-             in("rdi") args[0], in("rsi") args[1], in("rdx") args[2],
-             in("r10") args[3], in("r8") args[4], in("r9") args[5],
-             lateout("rcx") _, lateout("r11") _);
-    }
-    // SAFETY: as above.
-    #[cfg(target_arch = "aarch64")]
-    unsafe {
-        asm!("svc 0", in("x8") number, inlateout("x0") args[0] as isize => result,
-             in("x1") args[1], in("x2") args[2], in("x3") args[3], in("x4") args[4], in("x5") args[5]);
-    }
-    result
 }
 
 // The kernel starts a program with an aligned stack and no return address: make the frame a function expects.
@@ -79,6 +68,10 @@ extern "C" fn main() -> ! {
     const SET_NAME: usize = 15;
     let all: u64 = !0;
     syscall(call::RT_SIGPROCMASK, [2, &raw const all as usize, 0, 8, 0, 0]);
+    // Nothing of the host's is held open, not even its directory.
+    syscall(call::CLOSE_RANGE, [0, 2, 0, 0, 0, 0]);
+    syscall(call::CLOSE_RANGE, [4, u32::MAX as usize, 0, 0, 0, 0]);
+    syscall(call::CHDIR, [c"/".as_ptr() as usize, 0, 0, 0, 0, 0]);
     syscall(call::SETSID, [0; 6]);
     syscall(call::PRCTL, [SET_NAME, c"ice-watcher".as_ptr() as usize, 0, 0, 0, 0]);
     syscall(call::PRCTL, [SET_PDEATHSIG, SIGTERM as usize, 0, 0, 0, 0]);
