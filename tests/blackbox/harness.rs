@@ -23,7 +23,7 @@
 //! - `Host::spawn()` instead of `run()` for tests that act meanwhile: `running.signal(libc::SIGTERM)`,
 //!   `running.wait_event("start")`, `running.finish()`.
 //! - `wait_for("what", || condition)` polls for 20 s; `t.wait_lines("file", 3)`; `gone(pid)`; `alive(pid)`.
-//! - `run.clean()` is what `shared/behaviours` calls clean: no descendant, no descriptor, thread, child or
+//! - `run.clean()` is that nothing is left: no descendant, no descriptor, thread, child or
 //!   temporary file more than before, signal dispositions and mask as before. `succeeded()` and `failed_as()` check it.
 //! - `icerun()` is the path of the command line tool: `t.command(icerun()).args(..)` is tagged as a host is, and
 //!   `t.nothing_left()` then says whether a process of this case still lives.
