@@ -238,13 +238,14 @@ typedef int32_t ice_log_level;
  *
  * Threads: every function but `ice_agent_free()` may be called from any thread at any time, also at
  * once. While it runs, an agent has one thread of its own, which starts the workers and waits for
- * events with all signals blocked, and a second one if there are tee'd streams, filters, or a log or
- * output callback. It does not matter if the thread that called start ends.
+ * events with all signals blocked (but SIGCHLD, while that is at its default), and a second one from the
+ * first tee'd or filtered line, message or output that it hands out. It does not matter if the thread
+ * that called start ends.
  *
  * The host: nothing process-wide is changed unless the spec asks for it (`ice_spec_set_signals()`).
- * Children of the host are never waited for; SIGCHLD may be handled as the host likes. If SIGCHLD is ignored the
- * kernel throws exit statuses away: before Linux 6.15 a start is then refused with ICE_ERROR_STATE.
- * Needs Linux 5.11.
+ * Children of the host are never waited for; SIGCHLD may be handled as the host likes. If SIGCHLD is
+ * ignored the kernel throws exit statuses away: before Linux 6.15 a start is then refused with
+ * ICE_ERROR_STATE. Needs Linux 5.11.
  *
  * If the host dies, by SIGKILL too, or replaces itself with execve(2), every worker is killed with it
  * (PR_SET_PDEATHSIG), and a small watcher process, `ice-watcher`, kills what else lives in their
@@ -652,9 +653,13 @@ ice_status ice_spec_set_run_id(struct ice_spec *spec, const char *run_id);
 /* The directory under which a run makes its own,
  * `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/{stdout.log,stderr.log,error.json}`
  * (torchrun `--log-dir`). Missing directories are made. Two runs never share a run directory, and none
- * is removed, unless it is empty at the end. Default: `ice_<run id>_<unique>` below TMPDIR, if that is
- * set, else below `/tmp`; if only error files may go there it is below `/dev/shm`, and they lie in it
- * side by side as `attempt_<n>_<local rank>_error.json`. Removed if nothing was written to it. `/dev/null` means no files at all: streams that would go to a file go nowhere,
+ * is removed, unless it is empty at the end.
+ *
+ * Default: `ice_<run id>_<unique>` below TMPDIR, if that is set, else below `/tmp`; if only error files
+ * may go there it is below `/dev/shm`, and they lie in it side by side as
+ * `attempt_<n>_<local rank>_error.json`. Removed if nothing was written to it.
+ *
+ * `/dev/null` means no files at all: streams that would go to a file go nowhere,
  * TORCHELASTIC_ERROR_FILE is empty, and filters are ICE_ERROR_CONFIG. */
 ice_status ice_spec_set_log_dir(struct ice_spec *spec,
                                 const char *path);
@@ -833,8 +838,9 @@ ice_status ice_agent_run(struct ice_agent *agent,
                          struct ice_result **out);
 
 /* Starts the run and returns at once. The environment and working directory of the host are taken
- * during this call; a restart uses the same. What goes wrong later, a program that is not there for instance, is in the
- * result. ICE_ERROR_STATE if this agent was started before, ICE_ERROR_SYSTEM if no thread can be made. */
+ * during this call; a restart uses the same. What goes wrong later, a program that is not there for
+ * instance, is in the result. ICE_ERROR_STATE if this agent was started before, ICE_ERROR_SYSTEM if no
+ * thread can be made. */
 ice_status ice_agent_start(struct ice_agent *agent);
 
 /* Waits up to `seconds` for the end of the run and writes its result to `*out`. 0 only looks; a

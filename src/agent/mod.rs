@@ -56,6 +56,7 @@ enum Phase {
 struct Host {
     env: HostEnv,
     working_dir: Option<PathBuf>,
+    tmpdir: Option<PathBuf>,
     /// Where the agent's own parent wants the root cause written to, as torchrun's does.
     error_file: Option<PathBuf>,
     handlers: Option<Handlers>,
@@ -139,12 +140,12 @@ impl Agent {
             .then(|| Handlers::install(&self.inbox, &self.spec.handled_signals, &self.spec.pass_signals))
             .transpose()
             .map_err(|errno| Error::system("cannot handle signals for one more agent", errno as i32))?;
+        let path = |name| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
         Ok(Host {
             env: plan::host_env(vars),
             working_dir: std::env::current_dir().ok(),
-            error_file: std::env::var_os("TORCHELASTIC_ERROR_FILE")
-                .filter(|path| !path.is_empty())
-                .map(PathBuf::from),
+            tmpdir: path("TMPDIR"),
+            error_file: path("TORCHELASTIC_ERROR_FILE"),
             handlers,
         })
     }

@@ -286,7 +286,8 @@ impl<'a> Run<'a> {
     /// The run directory. Where nobody asked for one and none can be made, workers do without error files.
     fn make_run_dir(&self) -> Result<Option<RunDir>, Error> {
         let working_dir = self.host.working_dir.clone().unwrap_or_default();
-        match RunDir::create(self.spec, self.checked, &self.run_id, &working_dir) {
+        let tmpdir = self.host.tmpdir.as_deref();
+        match RunDir::create(self.spec, self.checked, &self.run_id, &working_dir, tmpdir) {
             Err(error) if self.spec.log_dir.is_none() && !has_logs(self.spec) => {
                 self.log(Level::Warning, || format!("workers have no error files: {error}"));
                 Ok(None)

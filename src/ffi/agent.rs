@@ -16,13 +16,14 @@ use crate::error::Error;
 ///
 /// Threads: every function but `ice_agent_free()` may be called from any thread at any time, also at
 /// once. While it runs, an agent has one thread of its own, which starts the workers and waits for
-/// events with all signals blocked, and a second one if there are tee'd streams, filters, or a log or
-/// output callback. It does not matter if the thread that called start ends.
+/// events with all signals blocked (but SIGCHLD, while that is at its default), and a second one from the
+/// first tee'd or filtered line, message or output that it hands out. It does not matter if the thread
+/// that called start ends.
 ///
 /// The host: nothing process-wide is changed unless the spec asks for it (`ice_spec_set_signals()`).
-/// Children of the host are never waited for; SIGCHLD may be handled as the host likes. If SIGCHLD is ignored the
-/// kernel throws exit statuses away: before Linux 6.15 a start is then refused with ICE_ERROR_STATE.
-/// Needs Linux 5.11.
+/// Children of the host are never waited for; SIGCHLD may be handled as the host likes. If SIGCHLD is
+/// ignored the kernel throws exit statuses away: before Linux 6.15 a start is then refused with
+/// ICE_ERROR_STATE. Needs Linux 5.11.
 ///
 /// If the host dies, by SIGKILL too, or replaces itself with execve(2), every worker is killed with it
 /// (PR_SET_PDEATHSIG), and a small watcher process, `ice-watcher`, kills what else lives in their
@@ -65,8 +66,9 @@ pub extern "C" fn ice_agent_run(agent: *mut ice_agent, out: *mut *mut ice_result
 }
 
 /// Starts the run and returns at once. The environment and working directory of the host are taken
-/// during this call; a restart uses the same. What goes wrong later, a program that is not there for instance, is in the
-/// result. ICE_ERROR_STATE if this agent was started before, ICE_ERROR_SYSTEM if no thread can be made.
+/// during this call; a restart uses the same. What goes wrong later, a program that is not there for
+/// instance, is in the result. ICE_ERROR_STATE if this agent was started before, ICE_ERROR_SYSTEM if no
+/// thread can be made.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_agent_start(agent: *mut ice_agent) -> ice_status {
     guard(|| self::agent(agent)?.start())

@@ -182,7 +182,6 @@ impl ice_result {
 
 /// The C view of a report: pointers into the `Arc` that the result holds.
 fn view(worker: &WorkerReport) -> ice_worker_result {
-    let value = worker.value.as_ref().map(|value| value.bytes());
     let pointer = |bytes: &[u8]| if bytes.is_empty() { std::ptr::null() } else { bytes.as_ptr().cast() };
     ice_worker_result {
         global_rank: worker.rank.global as i32,
@@ -203,13 +202,13 @@ fn view(worker: &WorkerReport) -> ice_worker_result {
         max_rss_bytes: worker.usage.max_rss_bytes,
         user_cpu_ns: worker.usage.user_cpu_ns,
         system_cpu_ns: worker.usage.system_cpu_ns,
-        has_value: value.is_some() as i32,
-        value: value.map_or(std::ptr::null(), pointer),
-        value_size: value.map_or(0, <[u8]>::len),
+        has_value: worker.value.is_some() as i32,
+        value: worker.value.as_ref().map_or(std::ptr::null(), |value| pointer(value.bytes())),
+        value_size: worker.value.as_ref().map_or(0, |value| value.bytes().len()),
         message: worker.message.as_ptr(),
         call_stack: worker.call_stack.as_ptr(),
         error_timestamp: worker.error_timestamp,
-        error_data: worker.error_data.as_deref().map_or(std::ptr::null(), pointer),
+        error_data: worker.error_data.as_ref().map_or(std::ptr::null(), |data| data.as_ptr().cast()),
         error_size: worker.error_data.as_deref().map_or(0, <[u8]>::len),
         error_file: worker.error_file.as_ptr(),
         stderr_tail: worker.stderr_tail.as_ptr().cast(),

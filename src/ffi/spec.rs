@@ -503,9 +503,13 @@ pub extern "C" fn ice_spec_set_run_id(spec: *mut ice_spec, run_id: *const c_char
 /// The directory under which a run makes its own,
 /// `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/{stdout.log,stderr.log,error.json}`
 /// (torchrun `--log-dir`). Missing directories are made. Two runs never share a run directory, and none
-/// is removed, unless it is empty at the end. Default: `ice_<run id>_<unique>` below TMPDIR, if that is
-/// set, else below `/tmp`; if only error files may go there it is below `/dev/shm`, and they lie in it
-/// side by side as `attempt_<n>_<local rank>_error.json`. Removed if nothing was written to it. `/dev/null` means no files at all: streams that would go to a file go nowhere,
+/// is removed, unless it is empty at the end.
+///
+/// Default: `ice_<run id>_<unique>` below TMPDIR, if that is set, else below `/tmp`; if only error files
+/// may go there it is below `/dev/shm`, and they lie in it side by side as
+/// `attempt_<n>_<local rank>_error.json`. Removed if nothing was written to it.
+///
+/// `/dev/null` means no files at all: streams that would go to a file go nowhere,
 /// TORCHELASTIC_ERROR_FILE is empty, and filters are ICE_ERROR_CONFIG.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_log_dir(spec: *mut ice_spec, path: *const c_char) -> ice_status {

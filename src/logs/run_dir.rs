@@ -40,12 +40,13 @@ impl WorkerFiles {
 }
 
 impl RunDir {
-    /// `working_dir` is the host's when the run started.
+    /// `working_dir` and `tmpdir` (TMPDIR) are the host's when the run started.
     pub fn create(
         spec: &Spec,
         checked: &Checked,
         run_id: &[u8],
         working_dir: &Path,
+        tmpdir: Option<&Path>,
     ) -> Result<Option<RunDir>, Error> {
         if checked.null_log_dir {
             return Ok(None);
@@ -64,7 +65,7 @@ impl RunDir {
                 make_all(&dir, modes).map_err(|error| failed(&dir, error))?;
                 (dir, name)
             }
-            None => (working_dir.join(temporary_base(spec)), format!("ice_{name}")),
+            None => (working_dir.join(temporary_base(spec, tmpdir)), format!("ice_{name}")),
         };
         let path = make_unique(&base, &name, modes).map_err(|error| failed(&base, error))?;
         let flat = spec.log_dir.is_none() && !has_logs(spec);
@@ -134,9 +135,9 @@ impl RunDir {
 
 /// Where a run without a log dir puts its own: with nothing but error files to hold, in memory, where
 /// making and removing it costs a tenth of what it costs on a disk.
-fn temporary_base(spec: &Spec) -> PathBuf {
+fn temporary_base(spec: &Spec, tmpdir: Option<&Path>) -> PathBuf {
     const MEMORY: &str = "/dev/shm";
-    if let Some(dir) = std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty()) {
+    if let Some(dir) = tmpdir {
         return dir.into();
     }
     let logs = has_logs(spec);
