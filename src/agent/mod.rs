@@ -21,7 +21,7 @@ use crate::report::{GroupState, Outcome, RunReport, Snapshot, SnapshotWorker};
 use crate::spec::{Checked, Spec};
 use crate::sys::fd::Bell;
 use crate::sys::signals::{Handlers, Inbox};
-use crate::sys::{dispositions, process};
+use crate::sys::{child, dispositions, process};
 
 /// The stack of an agent's thread whose workers are programs.
 const STACK: usize = 512 << 10;
@@ -140,6 +140,7 @@ impl Agent {
             .then(|| Handlers::install(&self.inbox, &self.spec.handled_signals, &self.spec.pass_signals))
             .transpose()
             .map_err(|errno| Error::system("cannot handle signals for one more agent", errno as i32))?;
+        child::under_valgrind(); // looks at the environment, here
         let path = |name| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
         Ok(Host {
             env: plan::host_env(vars),

@@ -13,7 +13,8 @@ use crate::logs::run_dir::{RunDir, WorkerFiles};
 use crate::plan::{Plan, WorkerPlan, as_c_strs};
 use crate::process::callback::{self, Channel};
 use crate::ranks::Rank;
-use crate::spec::{Callback, Spec, Stdin};
+use crate::spec::streams::Streams;
+use crate::spec::{Spec, Stdin};
 use crate::sys::child::{self, Child, Function, Nursery, Pointers, Program, Report, Setup, Step};
 use crate::sys::dispositions::Reset;
 use crate::sys::fd;
@@ -85,7 +86,7 @@ impl Launcher {
     /// Why a worker could not start, if it said so.
     pub fn start_error(&self, spec: &Spec, local_rank: usize) -> Option<Error> {
         let (step, errno) = report(&self.slots, local_rank).read()?;
-        Some(self.explain(spec, step, errno, &[]))
+        Some(explain(spec, self.working_dir.as_deref(), step, errno, &[]))
     }
 
     /// Starts one worker.
@@ -106,11 +107,11 @@ impl Launcher {
                 (None, Some(console)) if !redirected => console.as_raw_fd(),
                 _ => null,
             };
-        let stdout = target(&out_file, to_file.has(crate::spec::streams::Streams::STDOUT), &self.stdout);
+        let stdout = target(&out_file, to_file.has(Streams::STDOUT), &self.stdout);
         let stderr = if spec.merge_stderr {
             stdout
         } else {
-            target(&err_file, to_file.has(crate::spec::streams::Streams::STDERR), &self.stderr)
+            target(&err_file, to_file.has(Streams::STDERR), &self.stderr)
         };
         let stdin = match (&self.stdin, spec.stdin) {
             (Some(stdin), Stdin::All) => stdin.as_raw_fd(),
@@ -119,12 +120,11 @@ impl Launcher {
         };
         let report = report(&self.slots, rank.local);
         report.clear();
-        let mut setup = Setup {
+        let setup = Setup {
             stdio: [stdin, stdout, stderr],
             working_dir: self.working_dir.as_deref(),
             reset,
             report,
-            third: None,
             slices: self.slices,
             group,
         };
@@ -132,8 +132,10 @@ impl Launcher {
             Some(callback) => {
                 let channel = Channel::new()
                     .map_err(|errno| Error::system("cannot make memory for a value", errno as i32))?;
-                setup.third = Some(channel.fd());
-                let child = fork(&setup, plan, &worker, callback, rank, attempt)
+                let mut run = || callback::run(callback, *rank, attempt);
+                let env = environment(plan, &worker);
+                let function = Function { env: &env, third: channel.fd(), run: &mut run };
+                let child = child::fork(&setup, function)
                     .map_err(|errno| Error::system("cannot fork a worker", errno as i32))?;
                 Ok(Born { child, channel: Some(channel) })
             }
@@ -149,10 +151,6 @@ impl Launcher {
             }
         }
     }
-
-    fn explain(&self, spec: &Spec, step: Step, errno: Errno, paths: &[CString]) -> Error {
-        explain(spec, self.working_dir.as_deref(), step, errno, paths)
-    }
 }
 
 fn report(slots: &Mapping, index: usize) -> Report<'_> {
@@ -166,8 +164,7 @@ enum Failure {
 
 fn spawn(nursery: &mut Nursery, setup: &Setup, plan: &Plan, worker: &WorkerPlan) -> Result<Child, Failure> {
     let argv = Pointers::new(as_c_strs(&worker.argv));
-    let common = worker.common.as_deref().unwrap_or(plan.common_env());
-    let env = Pointers::new(as_c_strs(common).chain(as_c_strs(&worker.own)));
+    let env = environment(plan, worker);
     let paths: Vec<&CStr> = as_c_strs(&worker.paths).collect();
     let program = Program { paths: &paths, argv: &argv, env: &env };
     for left in (0..BUSY_TRIES).rev() {
@@ -183,18 +180,9 @@ fn spawn(nursery: &mut Nursery, setup: &Setup, plan: &Plan, worker: &WorkerPlan)
     unreachable!("the last try returns")
 }
 
-fn fork(
-    setup: &Setup,
-    plan: &Plan,
-    worker: &WorkerPlan,
-    callback: Callback,
-    rank: &Rank,
-    attempt: u32,
-) -> Result<Child, Errno> {
+fn environment<'a>(plan: &'a Plan, worker: &'a WorkerPlan) -> Pointers<'a> {
     let common = worker.common.as_deref().unwrap_or(plan.common_env());
-    let env = Pointers::new(as_c_strs(common).chain(as_c_strs(&worker.own)));
-    let mut run = || callback::run(callback, *rank, attempt);
-    child::fork(setup, Function { env: &env, run: &mut run })
+    Pointers::new(as_c_strs(common).chain(as_c_strs(&worker.own)))
 }
 
 /// A failed start in words: what, and what is wrong with it.

@@ -68,8 +68,6 @@ pub struct Setup<'a> {
     pub working_dir: Option<&'a CStr>,
     pub reset: Reset,
     pub report: Report<'a>,
-    /// A descriptor that becomes 3.
-    pub third: Option<RawFd>,
     /// The slices to go back to.
     pub slices: Option<Slices>,
     /// Shared memory in which it notes its group before it can have descendants.
@@ -108,11 +106,6 @@ impl Setup<'_> {
                 Errno::result(libc::dup2(source, target as c_int))
                     .map_err(|errno| (Step::Redirect, errno))?;
             }
-            if let Some(third) = self.third
-                && third != 3
-            {
-                Errno::result(libc::dup2(third, 3)).map_err(|errno| (Step::Redirect, errno))?;
-            }
             if let Some(path) = self.working_dir {
                 Errno::result(libc::chdir(path.as_ptr())).map_err(|errno| (Step::WorkingDir, errno))?;
             }
@@ -122,10 +115,6 @@ impl Setup<'_> {
             slices.restore();
         }
         Ok(())
-    }
-
-    fn first_unwanted(&self) -> u32 {
-        if self.third.is_some() { 4 } else { 3 }
     }
 }
 
@@ -149,7 +138,7 @@ impl Start<'_> {
     /// Gives the child a table of its own with nothing in it above what it needs. Before anything else: a
     /// dup2 in the shared table would be the host's.
     fn unshare_files(&self) -> Result<(), (Step, Errno)> {
-        let highest = self.setup.stdio.into_iter().chain(self.setup.third).fold(2, RawFd::max);
+        let highest = self.setup.stdio.into_iter().fold(2, RawFd::max);
         // SAFETY: plain numbers.
         let result =
             unsafe { libc::syscall(libc::SYS_close_range, highest + 1, u32::MAX, CLOSE_RANGE_UNSHARE) };
@@ -166,7 +155,7 @@ extern "C" fn child_main(start: *mut c_void) -> c_int {
     let (step, errno) = match own_files.and_then(|()| setup.apply(start.parent)) {
         Err(failure) => failure,
         Ok(()) => {
-            close_from(setup.first_unwanted(), CLOSE_RANGE_CLOEXEC);
+            close_from(3, CLOSE_RANGE_CLOEXEC);
             dispositions::block_none();
             (Step::Exec, exec(start.program))
         }
@@ -210,14 +199,27 @@ impl Nursery {
         // With CLONE_FILES the table of descriptors, one per worker and more, is not copied for each child.
         let shares_files = !under_valgrind();
         let mut start = Start { setup, program, parent: std::process::id() as i32, shares_files };
-        let mut pidfd: c_int = -1;
         let files = if shares_files { libc::CLONE_FILES } else { 0 };
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | files | libc::SIGCHLD;
-        // SAFETY: the stack is ours alone while the child uses it, as CLONE_VFORK holds this thread until
-        // then; so do `start` and what it borrows. The child calls nothing that takes a lock.
+        // SAFETY: CLONE_VFORK holds this thread, and with it the stack, `start` and what it borrows, until
+        // the child no longer uses them. The child calls nothing that takes a lock.
+        unsafe { self.clone(child_main, libc::CLONE_VFORK | files, (&raw mut start).cast()) }
+    }
+
+    /// A child that shares this process's memory and runs `main` on this stack.
+    ///
+    /// SAFETY: the stack and `start` must live, unused by others, until the child has exec'ed or is gone.
+    unsafe fn clone(
+        &self,
+        main: extern "C" fn(*mut c_void) -> c_int,
+        flags: c_int,
+        start: *mut c_void,
+    ) -> Result<Child, Errno> {
+        let mut pidfd: c_int = -1;
+        let flags = libc::CLONE_VM | libc::CLONE_PIDFD | libc::SIGCHLD | flags;
+        // SAFETY: the caller's promise.
         let pid = unsafe {
             let top = self.0.as_ptr().add(Nursery::STACK).cast();
-            libc::clone(child_main, top, flags, (&raw mut start).cast(), &raw mut pidfd)
+            libc::clone(main, top, flags, start, &raw mut pidfd)
         };
         child(Errno::result(pid)?, pidfd)
     }
@@ -229,7 +231,7 @@ pub struct Helper {
     pub child: Child,
     /// What it reads until it has exec'ed.
     start: *mut HelperStart,
-    _stack: Mapping,
+    _nursery: Nursery,
 }
 
 // SAFETY: the pointer is to memory that only the child reads until it execs, and that `drop` frees.
@@ -268,24 +270,17 @@ impl Helper {
     /// Runs the program in the memfd `image`, which is not descriptor 3, under `name`, with `third` as its
     /// descriptor 3. All signals but SIGCHLD stay blocked in it.
     pub fn spawn(name: &'static CStr, image: OwnedFd, third: OwnedFd) -> Result<Helper, Errno> {
-        let stack = Mapping::stack(Nursery::STACK)?;
+        let nursery = Nursery::new()?;
         let start = Box::into_raw(Box::new(HelperStart {
             argv: Pointers::new([name].into_iter()),
             env: Pointers::new(std::iter::empty()),
             image,
             third,
         }));
-        let mut pidfd: c_int = -1;
         let vfork = if under_valgrind() { libc::CLONE_VFORK } else { 0 };
-        let flags = libc::CLONE_VM | vfork | libc::CLONE_PIDFD | libc::SIGCHLD;
-        // SAFETY: stack and `start` live until the child is gone. It calls nothing but the kernel.
-        let pid = unsafe {
-            let top = stack.as_ptr().add(Nursery::STACK).cast();
-            libc::clone(helper_main, top, flags, start.cast(), &raw mut pidfd)
-        };
-        let child = Errno::result(pid).and_then(|pid| child(pid, pidfd));
-        match child {
-            Ok(child) => Ok(Helper { child, start, _stack: stack }),
+        // SAFETY: nursery and `start` live until the child is gone. It calls nothing but the kernel.
+        match unsafe { nursery.clone(helper_main, vfork, start.cast()) } {
+            Ok(child) => Ok(Helper { child, start, _nursery: nursery }),
             Err(errno) => {
                 // SAFETY: there is no child that could read it.
                 drop(unsafe { Box::from_raw(start) });
@@ -304,8 +299,9 @@ impl Drop for Helper {
     }
 }
 
-/// Valgrind takes a vfork, but ends the process for any other set of flags.
-fn under_valgrind() -> bool {
+/// Valgrind takes a vfork, but ends the process for any other set of flags. Reads the environment when it
+/// is asked first: in a thread of the host, which alone knows when that is safe.
+pub fn under_valgrind() -> bool {
     static PRELOADED: once_cell::sync::Lazy<bool> = once_cell::sync::Lazy::new(|| {
         std::env::var("LD_PRELOAD").is_ok_and(|libraries| libraries.contains("/vgpreload_"))
     });
@@ -322,6 +318,8 @@ fn child(pid: i32, pidfd: c_int) -> Result<Child, Errno> {
 /// What a forked worker runs: `run` in the child, its result the exit code.
 pub struct Function<'a> {
     pub env: &'a Pointers<'a>,
+    /// A descriptor that becomes 3.
+    pub third: RawFd,
     pub run: &'a mut dyn FnMut() -> i32,
 }
 
@@ -375,14 +373,17 @@ unsafe extern "C" {
 }
 
 fn forked_main(setup: &Setup, function: Function, parent: i32) -> ! {
-    if let Err((step, errno)) = setup.apply(parent) {
+    // SAFETY: plain numbers; the child has its own table.
+    let third = || unsafe { Errno::result(libc::dup2(function.third, 3)) };
+    let prepared = setup.apply(parent).and_then(|()| third().map_err(|errno| (Step::Redirect, errno)));
+    if let Err((step, errno)) = prepared {
         setup.report.write(step, errno);
         // SAFETY: ends this child only.
         unsafe { libc::_exit(127) };
     }
-    close_from(setup.first_unwanted(), 0);
-    // SAFETY: this is the only thread of the child. Its own children do not inherit descriptor 3. What the host had not flushed is the host's to write.
-    // The environment lives as long as the child.
+    close_from(4, 0);
+    // SAFETY: this is the only thread of the child. Its own children do not inherit descriptor 3. What the
+    // host had not flushed is the host's to write. The environment lives as long as the child.
     unsafe {
         libc::fcntl(3, libc::F_SETFD, libc::FD_CLOEXEC);
         __fpurge(stdout);

@@ -9,10 +9,6 @@ use crate::harness::*;
 use crate::tests;
 use crate::tool::*;
 
-fn text(value: &Value) -> String {
-    value.as_str().expect("a text").to_string()
-}
-
 fn err_01_torchs_error_file_is_read() {
     for callback in [false, true] {
         let t = Case::new();

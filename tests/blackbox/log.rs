@@ -24,10 +24,6 @@ fn pipe() -> (fs::File, OwnedFd) {
     }
 }
 
-fn text(value: &serde_json::Value) -> String {
-    value.as_str().expect("a text").to_string()
-}
-
 fn log_01_files_hold_the_workers_bytes() {
     for callback in [false, true] {
         let t = Case::new();

@@ -299,3 +299,7 @@ pub fn only_run_dir(log_dir: &Path) -> PathBuf {
 pub fn pids_in(t: &Case, file: &str, count: usize) -> Vec<i32> {
     t.wait_lines(file, count).iter().map(|line| line.trim().parse().expect("a pid")).collect()
 }
+
+pub fn text(value: &serde_json::Value) -> String {
+    value.as_str().expect("a text").to_string()
+}
