@@ -33,7 +33,7 @@ use crate::spec::{Checked, Level, Spec};
 use crate::supervise::{Action, Event, NoRestart, Policy, Supervisor};
 use crate::sys::dispositions::Reset;
 use crate::sys::fd::above_stdio;
-use crate::sys::process::monotonic;
+use crate::sys::process::{milliseconds, monotonic};
 use crate::sys::signals::Inbox;
 
 /// How long after SIGKILL a worker that is still there is given up (it sleeps in the kernel).
@@ -366,8 +366,7 @@ impl<'a> Run<'a> {
             None => EpollTimeout::NONE,
             Some(deadline) => {
                 let left = deadline.saturating_sub(monotonic());
-                let milliseconds = left.as_micros().div_ceil(1000).min(i32::MAX as u128) as i32;
-                EpollTimeout::try_from(milliseconds).unwrap_or(EpollTimeout::ZERO)
+                EpollTimeout::try_from(milliseconds(left)).unwrap_or(EpollTimeout::ZERO)
             }
         };
         let mut events = [EpollEvent::empty(); EVENTS];
@@ -416,6 +415,9 @@ impl<'a> Run<'a> {
             let _ = self.epoll.delete(pidfd);
         }
         let worker = &mut attempt.workers[index];
+        if let Some(watcher) = &self.watcher {
+            watcher.note(index, worker.group());
+        }
         // A forked worker tells only now that it could not start.
         let start_error = worker.channel.as_ref().and_then(|_| self.launcher.start_error(self.spec, index));
         if start_error.is_some() {
@@ -455,7 +457,7 @@ impl<'a> Run<'a> {
         self.start_watcher();
         if let (Some(watcher), Some(attempt)) = (&self.watcher, &self.attempt) {
             for (slot, worker) in attempt.workers.iter().enumerate() {
-                watcher.note(slot, worker.pid);
+                watcher.note(slot, worker.group());
             }
         }
     }
@@ -490,9 +492,7 @@ impl<'a> Run<'a> {
         let reporter = Reporter { spec: self.spec, oom: self.shared.oom_kills.get() };
         let reports: Vec<WorkerReport> =
             attempt.workers.iter().map(|worker| reporter.report(worker, attempt.number, succeeded)).collect();
-        if let (true, Some(oom)) =
-            (reports.iter().any(|report| report.likely_oom), self.shared.oom_kills.get())
-        {
+        if let (true, Some(oom)) = (reports.iter().any(|report| report.likely_oom), reporter.oom) {
             oom.look();
         }
         if let (false, Some(root)) = (succeeded, root_cause(&reports)) {
@@ -514,12 +514,6 @@ impl<'a> Run<'a> {
 
     fn finish(mut self, end: End) -> RunReport {
         self.watcher = None;
-        // A stop that came before the first worker leaves no attempt behind.
-        let attempt = Attempt::new(self.supervisor.attempt(), &self.ranks);
-        if self.workers.is_empty() {
-            self.workers =
-                attempt.workers.iter().map(|worker| Reporter::bare(worker, attempt.number)).collect();
-        }
         let root_cause = root_cause(&self.workers);
         let message = self.message(end, root_cause);
         if let (End::WorkerFailure, Some(root), Some(to)) = (end, root_cause, &self.host.error_file) {

@@ -30,6 +30,7 @@ use crate::spec::streams::Streams;
 use crate::spec::{Level, LogCallback, OutputCallback, Spec};
 use crate::sys::dispositions;
 use crate::sys::fd::{self, Bell};
+use crate::sys::process::milliseconds;
 
 /// Between two looks at files that keep growing.
 const BREATH: Duration = Duration::from_millis(3);
@@ -386,11 +387,8 @@ impl Thread {
         }
         let timeout = match wake {
             None => PollTimeout::NONE,
-            Some(wake) => {
-                let time = wake.saturating_duration_since(now);
-                let milliseconds = time.as_micros().div_ceil(1000).min(i32::MAX as u128) as i32;
-                PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::ZERO)
-            }
+            Some(wake) => PollTimeout::try_from(milliseconds(wake.saturating_duration_since(now)))
+                .unwrap_or(PollTimeout::ZERO),
         };
         self.wait(timeout);
     }

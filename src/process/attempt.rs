@@ -62,6 +62,11 @@ impl Worker {
         }
     }
 
+    /// Its process group; 0 where there is none, or where the number may be somebody else's by now.
+    pub fn group(&self) -> i32 {
+        if self.reaped { 0 } else { self.pid }
+    }
+
     fn is_alive(&self) -> bool {
         self.pid != 0 && self.ended.is_none()
     }
@@ -133,7 +138,7 @@ impl Attempt {
     pub fn stop(&mut self, signal: i32) -> Vec<(i32, Errno)> {
         let refused = self.tell(signal);
         if signal != libc::SIGKILL {
-            for worker in self.workers.iter().filter(|worker| worker.pid != 0 && !worker.reaped) {
+            for worker in self.workers.iter().filter(|worker| worker.group() != 0) {
                 let _ = process::signal_group(worker.pid, libc::SIGCONT);
             }
         }
@@ -148,7 +153,7 @@ impl Attempt {
             worker.cause() == Cause::OwnFailure && matches!(worker.outcome(), Outcome::Exited { .. })
         };
         let look_closer = self.workers.iter().any(failed_by_code) && process::proc_is_ours();
-        for worker in self.workers.iter_mut().filter(|worker| worker.pid != 0 && !worker.reaped) {
+        for worker in self.workers.iter_mut().filter(|worker| worker.group() != 0) {
             // One that has ended by now, though nobody looked yet, did so by itself.
             let alive = worker.ended.is_none()
                 && worker
@@ -192,7 +197,7 @@ impl Attempt {
     /// reaps the leaders, then waits (`patience`) until nobody is left. Returns the groups where somebody is.
     pub fn end(&mut self, kill: bool, patience: Duration, interval: Duration) -> Vec<i32> {
         if kill {
-            for worker in self.workers.iter().filter(|worker| worker.pid != 0 && !worker.reaped) {
+            for worker in self.workers.iter().filter(|worker| worker.group() != 0) {
                 let _ = process::signal_group(worker.pid, libc::SIGKILL);
             }
         }

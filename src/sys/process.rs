@@ -219,6 +219,11 @@ pub fn wait_for_end(pidfd: &OwnedFd) {
     }
 }
 
+/// A time as poll(2) and epoll_wait(2) take it, rounded up so that nobody wakes before it.
+pub fn milliseconds(time: Duration) -> i32 {
+    time.as_micros().div_ceil(1000).min(i32::MAX as u128) as i32
+}
+
 pub fn monotonic() -> Duration {
     clock(libc::CLOCK_MONOTONIC)
 }
