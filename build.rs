@@ -1,4 +1,4 @@
-//! Makes the header, names the shared library, and builds the watcher that it carries.
+//! Makes the header, names the shared library, makes it a program too, and builds the watcher it carries.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,6 +9,7 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     header(&root, &out);
     link_arguments();
+    library_as_program(&root, &out);
     watcher(&root, &out);
 }
 
@@ -63,23 +64,45 @@ fn link_arguments() {
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
 }
 
+/// Gives the shared library an entry and the name of the loader that runs it: see `src/sys/library.rs`.
+fn library_as_program(root: &Path, out: &Path) {
+    if env::var("CARGO_CFG_TARGET_ENV").as_deref() != Ok("gnu") {
+        return;
+    }
+    let object = out.join("interpreter.o");
+    let mut rustc = rustc(&root.join("src/sys/interpreter.rs"));
+    rustc.args(["--crate-name", "ice_interpreter", "--crate-type", "lib", "--emit", "obj"]);
+    rustc.args(["-C", "panic=abort", "-C", "codegen-units=1"]);
+    run(rustc.arg("-o").arg(&object));
+    println!("cargo::rustc-cdylib-link-arg={}", object.display());
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-e,ice_library_start");
+}
+
 /// Builds `src/sys/watcher.rs` as a program of its own, free of any library: some kilobytes that the
 /// library carries and runs from memory, so that nothing needs to be installed beside it.
 fn watcher(root: &Path, out: &Path) {
-    let source = root.join("src/sys/watcher.rs");
-    println!("cargo::rerun-if-changed={}", source.display());
     println!("cargo::rerun-if-changed=src/sys/raw.rs");
-    let mut rustc = Command::new(env::var_os("RUSTC").expect("cargo sets it"));
-    rustc.arg(&source).args(["--crate-name", "ice_watcher", "--crate-type", "bin", "--edition", "2024"]);
+    let mut rustc = rustc(&root.join("src/sys/watcher.rs"));
+    rustc.args(["--crate-name", "ice_watcher", "--crate-type", "bin"]);
     rustc.args(["-C", "opt-level=s", "-C", "panic=abort", "-C", "relocation-model=static"]);
     rustc.args(["-C", "link-arg=-nostartfiles", "-C", "link-arg=-nostdlib", "-C", "link-arg=-static"]);
     rustc.args(["-C", "link-arg=-Wl,--build-id=none,-z,noseparate-code,-z,norelro,-z,noexecstack"]);
     rustc.args(["-C", "strip=symbols", "-C", "default-linker-libraries=no"]);
-    rustc.args(["--target", &env::var("TARGET").expect("cargo sets it")]);
     if let Some(linker) = env::var_os("RUSTC_LINKER") {
         rustc.arg("-C").arg(format!("linker={}", linker.to_string_lossy()));
     }
-    rustc.arg("-o").arg(out.join("ice-watcher"));
-    let status = rustc.status().expect("rustc starts");
-    assert!(status.success(), "the watcher does not build: {rustc:?}");
+    run(rustc.arg("-o").arg(out.join("ice-watcher")));
+}
+
+/// The compiler for a source that is not part of the crate.
+fn rustc(source: &Path) -> Command {
+    println!("cargo::rerun-if-changed={}", source.display());
+    let mut rustc = Command::new(env::var_os("RUSTC").expect("cargo sets it"));
+    rustc.arg(source).args(["--edition", "2024", "--target", &env::var("TARGET").expect("cargo sets it")]);
+    rustc
+}
+
+fn run(command: &mut Command) {
+    let status = command.status().expect("rustc starts");
+    assert!(status.success(), "it does not build: {command:?}");
 }

@@ -65,6 +65,9 @@ enum ice_status
   ICE_ERROR_SYSTEM = -6,
   /* A defect of this library: a panic was caught at the border. Please report the message. */
   ICE_ERROR_INTERNAL = -7,
+  /* A process could not be started, or not come to its work; the message says why. Where workers are
+   * started in the background, it is in the result instead: ICE_END_START_ERROR. */
+  ICE_ERROR_START = -8,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -210,6 +213,38 @@ typedef int32_t ice_stdin;
 #endif /* __STDC_VERSION__ >= 202311L */
 #endif /* __cplusplus */
 
+/* How a worker that is a function gets its process (torch's start_method). */
+enum ice_start_method
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif /* defined(__cplusplus) || __STDC_VERSION__ >= 202311L */
+ {
+  /* A forked copy of this process: for `ice_spec_set_callback()`, and for functions that are registered
+   * here. Everything that the host has in memory is there. Refused with ICE_ERROR_STATE when CUDA is
+   * initialised in this process (the driver is asked if it is loaded; nothing is loaded for that), as
+   * a forked copy could not use it. */
+  ICE_START_FORK = 0,
+  /* A new process: the program executed again from the very file it runs from (/proc/self/exe, also when
+   * that was removed or replaced), with the same arguments, in the host's directory when the run starts; or
+   * for a function of a shared object the library's own file, or the program of
+   * `ice_spec_set_runner()`. Safe in any host, whatever threads, memory or devices it has, at a price
+   * that does not depend on them. */
+  ICE_START_SPAWN = 1,
+  /* A copy of a server process, which is made as for ICE_START_SPAWN once per run (or by
+   * `ice_agent_prepare()`), does the warm-up, and forks a worker in a fraction of a millisecond. All
+   * workers share what the warm-up loaded, copy-on-write. The server has one thread, unless the warm-up
+   * makes more, and dies with the agent. If somebody kills it its workers go too: the group has
+   * failed, and the next attempt has a new server. */
+  ICE_START_FORKSERVER = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ice_start_method ice_start_method;
+#else
+typedef int32_t ice_start_method;
+#endif /* __STDC_VERSION__ >= 202311L */
+#endif /* __cplusplus */
+
 /* How much a log message matters. */
 enum ice_log_level
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -270,24 +305,26 @@ typedef struct ice_snapshot ice_snapshot;
  * ICE_ERROR_CONFIG for a value it does not take. */
 typedef struct ice_spec ice_spec;
 
-/* The worker that a callback runs as. It exists in the worker's process only, is made before the
- * callback is called and ends with it; one thread at a time. */
+/* The worker that a function runs as. It exists in the worker's process only, is made before the
+ * function is called and ends with it; one thread at a time. */
 typedef struct ice_worker ice_worker;
 
-/* A function as a worker. It runs in a forked copy of the host, on a stack as large as a main
- * thread's (getrlimit(2), RLIMIT_STACK; 64 MiB where that is unlimited), the only thread there. It
- * has the worker's environment and working directory, a process group of its own, no signal handler
- * of the host, no descriptor of the host but 0, 1 and 2 (3, close-on-exec, is the library's way for the
- * value), and empty buffers in stdout and stderr.
+/* A function as a worker. It runs in a process of its own, in the main thread or the only one, with the
+ * worker's environment and working directory, a process group of its own, no signal handler of the
+ * host, and no descriptor of the host but 0, 1 and 2 (one more, close-on-exec, is the library's way for
+ * the value). See `ice_start_method` for what else is in that process.
  *
  * What it returns is the worker's exit code: 0 is success, 1 to 255 a failure with that code, any
- * other number a failure with code 255. Before the process ends, functions that the callback itself
- * gave to atexit(3) run, then stdout and stderr are flushed; the host's own atexit functions and
- * buffers are left alone. Other stdio streams that the callback opened are its own to close.
+ * other number a failure with code 255. Before the process ends, functions given to atexit(3) in it run,
+ * then stdout and stderr are flushed. In a forked worker those are the functions that it gave itself:
+ * the atexit functions, and the unwritten output, of the process it was forked from are left alone there,
+ * and stdio streams other than these two are its own to close.
  *
- * exit(0) or _exit(0) without a return from the callback is a failure ("exited without returning"),
- * exit(n) a failure with code n. A C++ exception or Rust panic that leaves the callback ends the
- * worker with SIGABRT. Threads that still run when it returns end with the process. */
+ * exit(0) or _exit(0) without a return from the function is a failure ("exited without returning"),
+ * exit(n) a failure with code n. A C++ exception or Rust panic that leaves the function ends the
+ * worker with SIGABRT where it was thrown, as one that nobody catches. Threads that still run when it
+ * returns end with the process. Signals of a crash have a handler, and the thread a stack for it
+ * (sigaltstack(2)), unless `ice_spec_set_crash_records()` says no. */
 typedef int32_t (*ice_worker_fn)(struct ice_worker *worker, void *user_data);
 
 /* Takes output of one worker: `local_rank`, `stream` (1 stdout, 2 stderr) and `length` bytes at
@@ -414,7 +451,31 @@ const char *ice_last_error_message(void);
 /* The version of the library at run time, `"major.minor.patch"`. Static text, any thread. */
 const char *ice_version(void);
 
-/* RANK of this worker; -1 for NULL. Likewise the five functions after it. */
+/* Registers a function under a name, so that a new process of this same program can find it: see
+ * `ice_spec_set_function()`. To be called in every process of the program, before `ice_worker_main()`;
+ * `user_data` is what the function is given there, so it has to mean something in each of them (a
+ * static variable, or NULL). The name is copied.
+ *
+ * Any thread. The same function may be registered again. ICE_ERROR_CONFIG for an empty name, and for a
+ * second function under a name that is taken. */
+ice_status ice_worker_register(const char *name,
+                               ice_worker_fn function,
+                               void *user_data);
+
+/* Makes this program one that can be started again as a worker: to be called first in main, after the
+ * calls of `ice_worker_register()` and before anything that a worker should not do or see. In a process
+ * that an agent started to be a worker (or a fork server) it runs the registered function, and the
+ * process ends with it: the call does not return. In any other process it notes the program's
+ * arguments (from /proc/self/cmdline) and returns ICE_OK; that takes some microseconds. No thread, no
+ * process, no descriptor is made.
+ *
+ * A program that does not call it cannot use the start methods spawn and forkserver for functions of
+ * its own: `ice_agent_new()` says so. If it makes an agent first, in a process that is meant to be a worker,
+ * that process ends, and its agent reports a start error: nothing is ever started twice over. */
+ice_status ice_worker_main(void);
+
+/* RANK of this worker; -1 for NULL, and in the warm-up of a fork server. Likewise the five functions
+ * after it. */
 int32_t ice_worker_rank(const struct ice_worker *worker);
 
 /* LOCAL_RANK of this worker. */
@@ -431,6 +492,13 @@ int32_t ice_worker_local_world_size(const struct ice_worker *worker);
 
 /* TORCHELASTIC_RESTART_COUNT: 0 in the first attempt. */
 int32_t ice_worker_restart_count(const struct ice_worker *worker);
+
+/* Writes the argument that `ice_spec_set_argument()` gave to `*data` and `*length`: memory that all
+ * workers read from one place, aligned to a page, valid until the worker's process ends. NULL and 0 where
+ * none was set; not NULL and 0 for one of 0 bytes, whose address is not to be used. */
+ice_status ice_worker_argument(const struct ice_worker *worker,
+                               const void **data,
+                               size_t *length);
 
 /* Sets the value that this worker returns to a copy of `length` bytes at `data`; 0 bytes are a value
  * too, told apart from none. Any size that memory holds. A further call replaces the value. The host
@@ -478,7 +546,7 @@ ice_status ice_spec_set_local_world_size(struct ice_spec *spec, int64_t size);
 /* The program each worker runs: a path, or a name without a slash that is looked for in the PATH of
  * *the worker's* environment (so a PATH set for one rank decides there), as execvp(3) does, but
  * without its fall-back to a shell. Macros as in `ice_spec_add_arg()` are not replaced here. A spec
- * has a program or a callback, not both. */
+ * has a program, a callback or a function. */
 ice_status ice_spec_set_program(struct ice_spec *spec, const char *path);
 
 /* `ice_spec_set_program()` for a path of `length` bytes that is not NUL-terminated. A NUL within is
@@ -502,16 +570,78 @@ ice_status ice_spec_add_arg_bytes(struct ice_spec *spec, const char *arg, size_t
 ice_status ice_spec_add_args(struct ice_spec *spec, const char *const *args, size_t count);
 
 /* Makes each worker a forked copy of this process that calls `function(worker, user_data)` and ends
- * with what it returns. See `ice_worker_fn` for what the function may do. A spec has a program or a
- * callback, not both; a callback takes no arguments.
+ * with what it returns. See `ice_worker_fn` for what the function may do. A spec has a program, a
+ * callback or a function; a callback takes no arguments. It runs on a stack as large as a main thread's
+ * (getrlimit(2), RLIMIT_STACK; 64 MiB where that is unlimited), the only thread there.
  *
  * Fork is safe here in a host with many threads: the child is made by the C library's fork(3), so
  * malloc and stdio work in it; what other threads of the host held locked stays locked for ever in
  * the child, and its pthread_atfork(3) handlers run. The price of fork grows with the memory the host
- * has touched (some 25 ms per GiB); a program does not have that price. */
+ * has touched (some 25 ms per GiB); programs and `ice_spec_set_function()` do not have that price. */
 ice_status ice_spec_set_callback(struct ice_spec *spec,
                                  ice_worker_fn function,
                                  void *user_data);
+
+/* Makes each worker a call of the function `name` in a process of its own that is not a copy of this one.
+ *
+ * With `library` NULL it is a function of this program that `ice_worker_register()` knows under that name:
+ * the program is executed again, and its main calls `ice_worker_main()`. A name that the new process
+ * does not know is a start error that lists those that it knows.
+ *
+ * With `library` it is the symbol `name` of that shared object, an `ice_worker_fn` that gets NULL as
+ * `user_data`. The process has nothing in it but libice and the object (and what the object is linked
+ * with), which dlopen(3) loads with RTLD_NOW | RTLD_GLOBAL: no main function of the host's is needed, so
+ * this is the way for hosts in Go, Julia or Python. A path with a slash is relative to the host's
+ * directory when the run starts, one without is searched for as dlopen(3) does.
+ *
+ * Both strings are copied, and must not be empty. A spec has a program, a callback or a function. The
+ * start method is ICE_START_SPAWN unless `ice_spec_set_start_method()` says otherwise. A function takes no
+ * arguments but what `ice_spec_set_argument()` gives. */
+ice_status ice_spec_set_function(struct ice_spec *spec,
+                                 const char *library,
+                                 const char *name);
+
+/* Chooses how functions start, an `ice_start_method`. Default: ICE_START_FORK for a callback,
+ * ICE_START_SPAWN for `ice_spec_set_function()`. `ice_agent_new()` gives ICE_ERROR_CONFIG for a callback
+ * with another method than fork (its pointer means nothing in a new process), and for a function of a
+ * shared object with fork. Programs are always executed, whatever is chosen here. */
+ice_status ice_spec_set_start_method(struct ice_spec *spec,
+                                     int32_t method);
+
+/* The argument of a function: a copy of `length` bytes at `data` in shared memory, which every worker
+ * finds with `ice_worker_argument()`. Any size, 0 too; it travels in no argument and no variable. It
+ * costs the spec, and each agent made from it, no further copy, and the host one descriptor.
+ * ICE_ERROR_SYSTEM where the memory cannot be had. */
+ice_status ice_spec_set_argument(struct ice_spec *spec,
+                                 const void *data,
+                                 size_t length);
+
+/* A function that the fork server calls once before it forks workers: to load data or libraries that all
+ * workers then share. `name` is registered, or a symbol of the same shared object, as the worker's
+ * function is. Its `ice_worker` has no rank (the numbers are -1) but the argument; what it returns must be
+ * 0, anything else is a start error. Signal handlers that it leaves are not the workers', and SIGCHLD goes
+ * back to its default; threads that it leaves are not in the workers, with all that this means for locks
+ * (fork(2)), and must not wait for children that are not theirs. Its output goes to the host's stdout and
+ * stderr. Without the start method forkserver ICE_ERROR_CONFIG from `ice_agent_new()`. */
+ice_status ice_spec_set_warm_up(struct ice_spec *spec,
+                                const char *name);
+
+/* The program that functions of shared objects run in: any that calls `ice_worker_main()` first in main.
+ * Needed only where libice is linked statically into a program that does not do so itself: the shared
+ * library is such a program of its own (it has an entry; where its file is not executable the host's
+ * dynamic loader runs it). A runner that is itself linked statically with libice has to export its symbols
+ * (`-rdynamic`) for objects that call `ice_worker_*` without being linked with libice themselves. */
+ice_status ice_spec_set_runner(struct ice_spec *spec,
+                               const char *path);
+
+/* Non-zero, the default: a function that SIGSEGV, SIGBUS, SIGFPE, SIGILL or SIGABRT ends leaves signal,
+ * address and a backtrace with symbols in its error file (`ice_worker_result`: message, call_stack),
+ * unless it wrote that file itself. The handlers work on a stack of their own; they are installed before
+ * the function is called, and only for signals that are at their default, so that handlers of the
+ * program's own are left alone; the process then dies by the signal, and dumps core, as without them.
+ * 0: no handler. */
+ice_status ice_spec_set_crash_records(struct ice_spec *spec,
+                                      int32_t on);
 
 /* Sets a variable in the environment of every worker. Order: the host's environment as it is when
  * the run starts, these changes in the order of their calls, those of `ice_spec_set_rank_env()`, and
@@ -836,6 +966,16 @@ ice_status ice_agent_new(const struct ice_spec *spec, struct ice_agent **out);
  * result, not that the workers succeeded. Errors as those two. */
 ice_status ice_agent_run(struct ice_agent *agent,
                          struct ice_result **out);
+
+/* Makes beforehand what does not depend on the moment of the start, and waits for it: the agent's thread,
+ * the watcher, the run directory, a MASTER_PORT, and the fork server with its warm-up
+ * (ICE_START_FORKSERVER). The start then has only the workers left to make. Never needed. What these
+ * take of the host (TMPDIR, the directory of a relative log_dir, the server's environment) is taken by
+ * this call, what the workers get is taken at the start. An agent that is prepared may be started or freed.
+ * ICE_ERROR_STATE if it was prepared or started before, ICE_ERROR_START with what the server had to say if
+ * it cannot start; start may then be called all the same, and tries again. `ice_agent_stop()` from another
+ * thread ends a long warm-up. */
+ice_status ice_agent_prepare(struct ice_agent *agent);
 
 /* Starts the run and returns at once. The environment and working directory of the host are taken
  * during this call; a restart uses the same. What goes wrong later, a program that is not there for

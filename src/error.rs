@@ -12,6 +12,8 @@ pub enum Error {
     Config { field: &'static str, value: String, want: String },
     /// A call that does not fit the state of its handle.
     State { what: &'static str },
+    /// A worker, or what workers are made by, could not start.
+    Start { what: String },
     /// A wait that ended before the run did.
     Timeout,
     /// A handle used in a forked copy of its process.
@@ -27,6 +29,13 @@ impl Error {
         Error::Config { field, value: value.to_string(), want: want.into() }
     }
 
+    pub fn fork_after_cuda() -> Error {
+        Error::State {
+            what: "CUDA is initialised in this process, and cannot be used in a forked copy of it: start the \
+                   function by spawn or forkserver, or from a shared object, with ice_spec_set_function()",
+        }
+    }
+
     pub fn system(what: impl Into<String>, errno: i32) -> Error {
         Error::System { what: what.into(), errno }
     }
@@ -40,6 +49,7 @@ impl fmt::Display for Error {
                 write!(out, "config error: {field} is {}: {want}", one_line(value))
             }
             Error::State { what } => write!(out, "{what}"),
+            Error::Start { what } => write!(out, "{what}"),
             Error::Timeout => write!(out, "the time-out passed, the run still goes on"),
             Error::Forked { handle } => {
                 write!(out, "this {handle} belongs to the process this one was forked from")

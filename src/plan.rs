@@ -32,22 +32,33 @@ pub struct Plan<'a> {
     expands: bool,
 }
 
+/// The environment of a fork server: the host's with the spec's changes, and nothing of a worker's.
+pub fn server_env(spec: &Spec, host: &HostEnv) -> Vec<CString> {
+    common(spec, host).into_strings()
+}
+
+/// What all processes of a run have.
+fn common(spec: &Spec, host: &HostEnv) -> Env {
+    let mut env = Env::of_host(if spec.clean_env { &[] } else { host });
+    env.default(b"TORCH_NCCL_ASYNC_ERROR_HANDLING", b"1");
+    env.edit(&spec.env);
+    env
+}
+
 /// What one worker gets beyond the common part.
 pub struct WorkerPlan {
     /// Replaces the common environment where the rank has variables of its own.
     pub common: Option<Vec<CString>>,
     pub own: Vec<CString>,
-    /// The program's name and its arguments; empty for a callback.
+    /// The program's name and its arguments; empty for a function.
     pub argv: Vec<CString>,
-    /// The files to try, in this order; empty for a callback.
+    /// The files to try, in this order; empty for a function.
     pub paths: Vec<CString>,
 }
 
 impl<'a> Plan<'a> {
     pub fn new(spec: &'a Spec, job: Job, host: &HostEnv) -> Plan<'a> {
-        let mut env = Env::of_host(if spec.clean_env { &[] } else { host });
-        env.default(b"TORCH_NCCL_ASYNC_ERROR_HANDLING", b"1");
-        env.edit(&spec.env);
+        let mut env = common(spec, host);
         let size = spec.local_world_size;
         for (key, value) in [
             ("ROLE_NAME", spec.role.as_slice()),

@@ -50,6 +50,8 @@ pub enum Event {
     Exited { success: bool, code: Option<i32> },
     /// A worker's status was taken by somebody else.
     Lost,
+    /// The fork server is gone, and its workers are going with it.
+    ServerGone,
     /// The agent cannot go on.
     AgentFailed,
     /// A stop was asked for, with a signal of its own or 0.
@@ -176,6 +178,10 @@ impl Supervisor {
                 let then = self.after_failure(code, now);
                 self.stop(self.policy.stop.stop, then, now)
             }
+            (State::Starting | State::Running { .. }, Event::ServerGone) => {
+                let then = self.after_failure(None, now);
+                self.stop(self.policy.stop.stop, then, now)
+            }
             (State::Starting | State::Running { .. }, Event::Lost | Event::AgentFailed) => {
                 self.stop(self.policy.stop.stop, Then::End(End::AgentError), now)
             }
@@ -223,10 +229,15 @@ impl Supervisor {
             // What is left cannot happen or changes nothing: a deadline that was overtaken, a hurry in
             // the last stage or without a stop, workers that end while none is there.
             (State::Starting | State::Running { .. }, Event::Deadline | Event::Hurry | Event::Started)
-            | (State::Stopping { .. }, Event::Started | Event::Hurry)
+            | (State::Stopping { .. }, Event::Started | Event::Hurry | Event::ServerGone)
             | (
                 State::Waiting { .. },
-                Event::Started | Event::StartFailed | Event::Exited { .. } | Event::Lost | Event::Hurry,
+                Event::Started
+                | Event::StartFailed
+                | Event::Exited { .. }
+                | Event::Lost
+                | Event::ServerGone
+                | Event::Hurry,
             ) => vec![],
         }
     }
@@ -396,6 +407,19 @@ mod tests {
         group.step(FAILED, 2 * SECOND);
         assert_eq!(group.step(OK, 3 * SECOND), [EndAttempt { succeeded: false }, Finish(End::WorkerFailure)]);
         assert_eq!(group.no_restart(), Some(NoRestart::CrashLoop));
+    }
+
+    #[test]
+    fn fn_24_a_group_whose_server_is_gone_is_a_failed_one() {
+        let mut group = started(policy());
+        assert_eq!(group.step(Event::ServerGone, SECOND), [Signal(libc::SIGTERM)]);
+        group.step(FAILED, SECOND);
+        assert_eq!(group.step(FAILED, SECOND), [EndAttempt { succeeded: false }, Start { attempt: 1 }]);
+        // Before a worker is there.
+        assert_eq!(
+            group.step(Event::ServerGone, SECOND),
+            [EndAttempt { succeeded: false }, Finish(End::WorkerFailure)]
+        );
     }
 
     #[test]

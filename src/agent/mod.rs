@@ -15,13 +15,15 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::error::Error;
 use crate::plan::{self, HostEnv};
+use crate::process::image::Image;
+use crate::process::{entry, registry};
 use crate::ranks;
 use crate::report::oom::OomKills;
 use crate::report::{GroupState, Outcome, RunReport, Snapshot, SnapshotWorker};
-use crate::spec::{Checked, Spec};
+use crate::spec::{Checked, Spec, StartMethod};
 use crate::sys::fd::Bell;
 use crate::sys::signals::{Handlers, Inbox};
-use crate::sys::{child, dispositions, process};
+use crate::sys::{child, dispositions, library, process};
 
 /// The stack of an agent's thread whose workers are programs.
 const STACK: usize = 512 << 10;
@@ -48,7 +50,16 @@ struct Shared {
 
 enum Phase {
     New,
+    /// The thread makes what can be made before the run.
+    Preparing,
+    /// Why it could not.
+    NotPrepared(Error),
+    Prepared,
+    /// The thread may begin the run, with this of the host.
+    Begin(Box<Host>),
     Running,
+    /// The agent is freed before its run began.
+    Dropped,
     Over(Arc<RunReport>),
 }
 
@@ -65,14 +76,24 @@ struct Host {
 impl Agent {
     pub fn new(spec: &Spec) -> Result<Agent, Error> {
         use std::os::unix::ffi::OsStringExt;
+        entry::refuse_to_be_a_host();
         let checked = spec.check(|name| std::env::var_os(name).map(OsStringExt::into_vec))?;
+        let mut spec = spec.clone();
+        if let (Some(StartMethod::Fork), Some(function)) = (spec.method(), &spec.function) {
+            let name = function.name.to_string_lossy().into_owned();
+            let found =
+                registry::find(&function.name).map_err(|want| Error::config("function", name, want))?;
+            spec.callback = Some(found);
+        }
+        // What is wrong with the program that is to run the function is better known now than later.
+        Image::of(&spec, None)?;
         let failed = |errno: nix::errno::Errno| Error::system("cannot make an eventfd", errno as i32);
         let workers = ranks::single(spec.local_world_size);
         let workers =
             workers.into_iter().map(|rank| SnapshotWorker { rank, pid: 0, outcome: Outcome::NeverStarted });
         let snapshot = Snapshot { state: GroupState::Init, attempt: 0, workers: workers.collect() };
         Ok(Agent {
-            spec: Arc::new(spec.clone()),
+            spec: Arc::new(spec),
             checked,
             inbox: Arc::new(Inbox::new().map_err(failed)?),
             shared: Arc::new(Shared {
@@ -93,13 +114,57 @@ impl Agent {
 
     pub fn start(&self) -> Result<(), Error> {
         let mut phase = self.shared.phase.lock();
-        match *phase {
-            Phase::New => {}
-            Phase::Running => return Err(Error::State { what: "this agent is already running" }),
-            Phase::Over(_) => {
+        let prepared = match *phase {
+            Phase::New | Phase::NotPrepared(_) => false,
+            Phase::Prepared => true,
+            Phase::Preparing => return Err(Error::State { what: "this agent is being prepared" }),
+            Phase::Begin(_) | Phase::Running => {
+                return Err(Error::State { what: "this agent is already running" });
+            }
+            Phase::Dropped | Phase::Over(_) => {
                 return Err(Error::State { what: "this agent has already run: make a new one" });
             }
+        };
+        self.check_host()?;
+        let host = self.take_host(true)?;
+        if prepared {
+            *phase = Phase::Begin(Box::new(host));
+            self.shared.changed.notify_all();
+        } else {
+            self.make_thread(host, false)?;
+            *phase = Phase::Running;
         }
+        drop(phase);
+        self.shared.oom_kills.get_or_init(OomKills::watch);
+        Ok(())
+    }
+
+    /// Makes what can be made before the run, and waits for it.
+    pub fn prepare(&self) -> Result<(), Error> {
+        let mut phase = self.shared.phase.lock();
+        if !matches!(*phase, Phase::New | Phase::NotPrepared(_)) {
+            return Err(Error::State { what: "this agent is prepared, or was started, already" });
+        }
+        self.check_host()?;
+        let host = self.take_host(false)?;
+        self.make_thread(host, true)?;
+        self.shared.oom_kills.get_or_init(OomKills::watch);
+        *phase = Phase::Preparing;
+        while matches!(*phase, Phase::Preparing) {
+            self.shared.changed.wait(&mut phase);
+        }
+        let error = match &*phase {
+            Phase::NotPrepared(error) => error.clone(),
+            Phase::Over(report) => Error::Internal { what: report.message.to_string_lossy().into_owned() },
+            _ => return Ok(()),
+        };
+        drop(phase);
+        self.join();
+        Err(error)
+    }
+
+    /// What would make a run, or its end, go wrong.
+    fn check_host(&self) -> Result<(), Error> {
         // PIDFD_GET_INFO tells the status of a child that the kernel did not keep.
         if dispositions::children_are_not_kept() && process::kernel_version() < (6, 15) {
             return Err(Error::State {
@@ -107,10 +172,16 @@ impl Agent {
                        set SIGCHLD to its default before a run",
             });
         }
-        let host = self.take_host()?;
-        let stack = match &self.spec.callback {
-            None => STACK,
-            Some(_) => process::stack_limit().unwrap_or(UNLIMITED_STACK).max(STACK),
+        if self.spec.method() == Some(StartMethod::Fork) && library::cuda_is_initialised() {
+            return Err(Error::fork_after_cuda());
+        }
+        Ok(())
+    }
+
+    fn make_thread(&self, host: Host, prepare: bool) -> Result<(), Error> {
+        let stack = match self.spec.method() {
+            Some(StartMethod::Fork) => process::stack_limit().unwrap_or(UNLIMITED_STACK).max(STACK),
+            _ => STACK,
         };
         let (spec, checked) = (self.spec.clone(), self.checked.clone());
         let (inbox, shared) = (self.inbox.clone(), self.shared.clone());
@@ -119,23 +190,26 @@ impl Agent {
             .stack_size(stack)
             .spawn(move || {
                 dispositions::block_all_in_parent();
-                let report = run::to_its_end(&spec, &checked, &inbox, &shared, host);
+                let begin = |prepared| shared.begin(prepared);
+                let begin: Option<&dyn Fn(Result<(), Error>) -> Option<Host>> =
+                    if prepare { Some(&begin) } else { None };
+                let Some(report) = run::to_its_end(&spec, &checked, &inbox, &shared, host, begin) else {
+                    return;
+                };
                 *shared.phase.lock() = Phase::Over(Arc::new(report));
                 shared.changed.notify_all();
                 shared.finished.ring();
             })
             .map_err(|error| Error::system("cannot make a thread", error.raw_os_error().unwrap_or(0)))?;
         *self.thread.lock() = Some(thread);
-        *phase = Phase::Running;
-        drop(phase);
-        let _ = self.shared.oom_kills.set(OomKills::watch());
         Ok(())
     }
 
-    fn take_host(&self) -> Result<Host, Error> {
+    /// `to_run`: with the handlers that stand for the time of a run.
+    fn take_host(&self, to_run: bool) -> Result<Host, Error> {
         use std::os::unix::ffi::OsStringExt;
         let vars = std::env::vars_os().map(|(key, value)| (key.into_vec(), value.into_vec()));
-        let wanted = !(self.spec.handled_signals.is_empty() && self.spec.pass_signals.is_empty());
+        let wanted = to_run && !(self.spec.handled_signals.is_empty() && self.spec.pass_signals.is_empty());
         let handlers = wanted
             .then(|| Handlers::install(&self.inbox, &self.spec.handled_signals, &self.spec.pass_signals))
             .transpose()
@@ -157,13 +231,15 @@ impl Agent {
         let mut phase = self.shared.phase.lock();
         let report = loop {
             match &*phase {
-                Phase::New => return Err(Error::State { what: "this agent was not started" }),
+                Phase::New | Phase::Preparing | Phase::NotPrepared(_) | Phase::Prepared | Phase::Dropped => {
+                    return Err(Error::State { what: "this agent was not started" });
+                }
                 Phase::Over(report) => break report.clone(),
-                Phase::Running => match deadline {
+                Phase::Begin(_) | Phase::Running => match deadline {
                     None => self.shared.changed.wait(&mut phase),
                     Some(deadline) => {
                         if self.shared.changed.wait_until(&mut phase, deadline).timed_out()
-                            && matches!(*phase, Phase::Running)
+                            && !matches!(*phase, Phase::Over(_))
                         {
                             return Err(Error::Timeout);
                         }
@@ -172,12 +248,16 @@ impl Agent {
             }
         };
         drop(phase);
-        // The thread has nothing left to do but to end: when this returns, it has.
+        self.join();
+        Ok(report)
+    }
+
+    /// The thread has nothing left to do but to end: when this returns, it has.
+    fn join(&self) {
         let mut thread = self.thread.lock();
         if let Some(thread) = thread.take() {
             let _ = thread.join();
         }
-        Ok(report)
     }
 
     pub fn poll_fd(&self) -> RawFd {
@@ -207,12 +287,45 @@ impl Agent {
     }
 }
 
+impl Shared {
+    /// In the agent's thread, once it is prepared or could not be: waits until the run begins; none if it
+    /// never will.
+    fn begin(&self, prepared: Result<(), Error>) -> Option<Host> {
+        let mut phase = self.phase.lock();
+        match prepared {
+            Ok(()) => *phase = Phase::Prepared,
+            Err(error) => *phase = Phase::NotPrepared(error),
+        }
+        self.changed.notify_all();
+        loop {
+            match std::mem::replace(&mut *phase, Phase::Running) {
+                Phase::Begin(host) => return Some(*host),
+                Phase::Prepared => {
+                    *phase = Phase::Prepared;
+                    self.changed.wait(&mut phase);
+                }
+                other => {
+                    *phase = other;
+                    return None;
+                }
+            }
+        }
+    }
+}
+
 impl Drop for Agent {
     fn drop(&mut self) {
         // A forked copy has neither the thread nor the workers: only memory is freed.
         if self.inbox.is_ours() {
             self.inbox.stop(0);
+            let mut phase = self.shared.phase.lock();
+            if matches!(*phase, Phase::Prepared) {
+                *phase = Phase::Dropped;
+                self.shared.changed.notify_all();
+            }
+            drop(phase);
             let _ = self.wait(None);
+            self.join();
         } else {
             std::mem::forget(self.thread.get_mut().take());
         }

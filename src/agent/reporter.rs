@@ -13,6 +13,8 @@ use crate::sys::process::Usage;
 pub struct Reporter<'a> {
     pub spec: &'a Spec,
     pub oom: Option<&'a OomKills>,
+    /// How the fork server of the attempt ended, if it did so by itself.
+    pub server_end: Option<&'a str>,
 }
 
 impl Reporter<'_> {
@@ -62,7 +64,10 @@ impl Reporter<'_> {
         report.likely_oom = report.cause == Cause::OwnFailure
             && report.signal() == libc::SIGKILL
             && self.oom.is_some_and(OomKills::any);
-        let text = message_of(report.outcome, report.cause, report.pid, report.likely_oom);
+        let mut text = message_of(report.outcome, report.cause, report.pid, report.likely_oom);
+        if let (true, Some(end)) = (worker.orphaned, self.server_end) {
+            text = format!("{text}: {end}, and its workers go with it");
+        }
         report.message = c_string_lossy(text.as_bytes());
         if let Some(path) = &worker.files.error
             && worker.pid != 0

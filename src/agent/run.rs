@@ -20,20 +20,24 @@ use crate::error::{Error, c_string_lossy, panic_text};
 use crate::logs::follow::Stream;
 use crate::logs::output::Output;
 use crate::logs::run_dir::{RunDir, WorkerFiles, has_logs};
-use crate::plan::{Job, Plan};
+use crate::plan::{self, Job, Plan};
 use crate::process::attempt::Attempt;
+use crate::process::forkserver::{BIRTHS_AT_ONCE, Forkserver, Heard};
 use crate::process::launch::{Birth, Launcher};
-use crate::process::watcher::Watcher;
+use crate::process::watcher::{Table, Watcher};
+use crate::process::wire::Answer;
 use crate::ranks::{self, Rank};
 use crate::report::{Cause, End, GroupState, Outcome, RunReport, Snapshot, WorkerReport};
 use crate::report::{error_file, message_of, root_cause, summary};
 use crate::spec::names::{Signal, hostname};
 use crate::spec::streams::Streams;
-use crate::spec::{Checked, Level, Spec};
+use crate::spec::{Checked, Level, Spec, StartMethod};
 use crate::supervise::{Action, Event, NoRestart, Policy, Supervisor};
+use crate::sys::child::Child;
 use crate::sys::dispositions::Reset;
 use crate::sys::fd::above_stdio;
-use crate::sys::process::{milliseconds, monotonic};
+use crate::sys::library;
+use crate::sys::process::{Usage, milliseconds, monotonic};
 use crate::sys::signals::Inbox;
 
 /// How long after SIGKILL a worker that is still there is given up (it sleeps in the kernel).
@@ -46,13 +50,48 @@ const EVENTS: usize = 64;
 /// Tokens of epoll events that are no local ranks.
 const INBOX: u64 = u64::MAX;
 const WATCHER: u64 = u64::MAX - 1;
+const SERVER: u64 = u64::MAX - 2;
+/// How long births that are under way may still take once a stop was asked for.
+const BIRTHS_WITHIN: Duration = Duration::from_secs(1);
+/// How soon a stop is seen while births are under way and a signal waits to be handed on.
+const LOOK_FOR_STOP: Duration = Duration::from_millis(10);
 
 /// Runs a spec to its end, whatever happens: a panic becomes an agent error.
-pub fn to_its_end(spec: &Spec, checked: &Checked, inbox: &Inbox, shared: &Shared, host: Host) -> RunReport {
-    match catch_unwind(AssertUnwindSafe(|| Run::new(spec, checked, inbox, shared, host)?.run())) {
+///
+/// A run that is prepared first says what came of that to `begin`, which waits until the run may begin,
+/// and gives what it then takes of the host. None if it never began.
+pub fn to_its_end(
+    spec: &Spec,
+    checked: &Checked,
+    inbox: &Inbox,
+    shared: &Shared,
+    host: Host,
+    begin: Option<&dyn Fn(Result<(), Error>) -> Option<Host>>,
+) -> Option<RunReport> {
+    let run = || -> Result<Option<RunReport>, Error> {
+        let mut run = match Run::new(spec, checked, inbox, shared, host) {
+            Ok(run) => run,
+            Err(error) => match begin {
+                None => return Err(error),
+                Some(begin) => {
+                    begin(Err(error));
+                    return Ok(None);
+                }
+            },
+        };
+        if let Some(begin) = begin {
+            let Some(host) = begin(run.prepare()) else {
+                run.run_dir.as_ref().map(RunDir::tidy);
+                return Ok(None);
+            };
+            run.take_over(host);
+        }
+        run.run().map(Some)
+    };
+    match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(report)) => report,
-        Ok(Err(error)) => without_attempt(spec, error),
-        Err(panic) => without_attempt(spec, Error::Internal { what: panic_text(&*panic) }),
+        Ok(Err(error)) => Some(without_attempt(spec, error)),
+        Err(panic) => Some(without_attempt(spec, Error::Internal { what: panic_text(&*panic) })),
     }
 }
 
@@ -99,12 +138,16 @@ struct Run<'a> {
     actions: VecDeque<Action>,
     attempt: Option<Attempt>,
     launcher: Launcher,
-    /// After `attempt`: a panic drops the workers while they are still watched.
+    /// After `attempt`, as what follows: a panic drops the workers while they are still watched.
+    server: Option<Forkserver>,
+    /// How the last fork server ended, if it did so by itself.
+    server_end: Option<String>,
     watcher: Option<Watcher>,
+    groups: Option<Table>,
     run_dir: Option<RunDir>,
     output: Output<'a>,
     /// Keeps MASTER_PORT from being given away while an attempt runs.
-    port: Option<OwnedFd>,
+    port: Option<(OwnedFd, u16)>,
     stop_told: bool,
     hurry_told: bool,
     /// Why the run cannot go on, for a start error or agent error.
@@ -128,8 +171,7 @@ impl<'a> Run<'a> {
         epoll
             .add(inbox, EpollEvent::new(EpollFlags::EPOLLIN, INBOX))
             .map_err(failed("cannot watch requests"))?;
-        let launcher = Launcher::new(spec, host.working_dir.clone())
-            .map_err(failed("cannot prepare to start workers"))?;
+        let launcher = Launcher::new(spec, host.working_dir.clone())?;
         let (supervisor, actions) = Supervisor::new(Policy {
             max_restarts: spec.max_restarts,
             restart_backoff: spec.restart_backoff,
@@ -153,7 +195,10 @@ impl<'a> Run<'a> {
             actions: actions.into(),
             attempt: None,
             launcher,
+            server: None,
+            server_end: None,
             watcher: None,
+            groups: None,
             run_dir: None,
             output: Output::new(spec),
             port: None,
@@ -166,11 +211,27 @@ impl<'a> Run<'a> {
         })
     }
 
+    /// What can be done before the run begins.
+    fn prepare(&mut self) -> Result<(), Error> {
+        self.start_watcher();
+        self.run_dir = self.make_run_dir()?;
+        self.port = Some(reserve_port(self.spec.master_port)?);
+        if self.spec.method() == Some(StartMethod::Forkserver) { self.start_server() } else { Ok(()) }
+    }
+
+    /// The run begins: what it takes of the host is taken now.
+    fn take_over(&mut self, host: Host) {
+        self.launcher.set_working_dir(self.spec, host.working_dir.clone());
+        self.host = host;
+    }
+
     fn run(mut self) -> Result<RunReport, Error> {
         for name in &self.spec.unknown_signals {
             self.log(Level::Warning, || format!("no signal is called {name}: it is left out of the list"));
         }
-        self.start_watcher();
+        if self.groups.is_none() {
+            self.start_watcher();
+        }
         loop {
             self.act();
             if let Some(end) = self.end {
@@ -212,10 +273,17 @@ impl<'a> Run<'a> {
     // ---- starting
 
     fn start_watcher(&mut self) {
-        match Watcher::start(self.spec.local_world_size) {
-            Ok(watcher) => {
+        // One more slot for a fork server.
+        let slots = self.ranks.len() + 1;
+        let table = self.groups.take().map_or_else(|| Table::new(slots), Ok);
+        let started = table.and_then(|table| {
+            let watcher = Watcher::start(&table)?;
+            Ok((table, watcher))
+        });
+        match started {
+            Ok((table, watcher)) => {
                 let _ = self.epoll.add(watcher.pidfd(), EpollEvent::new(EpollFlags::EPOLLIN, WATCHER));
-                self.watcher = Some(watcher);
+                (self.groups, self.watcher) = (Some(table), Some(watcher));
             }
             Err(errno) => self.log(Level::Warning, || {
                 format!(
@@ -226,6 +294,55 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Starts the fork server if there is none, and waits until it is warm. A stop ends the wait: then
+    /// there is none, and no error.
+    fn start_server(&mut self) -> Result<(), Error> {
+        match self.server.as_mut().map(Forkserver::hear) {
+            None => {}
+            // It was killed since, with no worker.
+            Some(Heard::Gone) => drop(self.forget_server()),
+            Some(_) => return Ok(()),
+        }
+        let env = plan::server_env(self.spec, &self.host.env);
+        let groups = self.groups.as_ref().map(|table| (table, self.ranks.len()));
+        let mut server = self.launcher.start_server(self.spec, &env, groups)?;
+        let pid = server.pid();
+        loop {
+            match server.hear() {
+                Heard::Answer(Answer::Ready, _) => break,
+                Heard::Nothing if self.inbox.stop_requested().is_some() => {
+                    self.take_requests();
+                    self.forget_server_group();
+                    return Ok(());
+                }
+                // Then looked again: a stop may come at any moment.
+                Heard::Nothing if self.inbox.has_requests() => self.take_requests(),
+                Heard::Nothing => {
+                    use std::os::fd::AsFd;
+                    server.wait(Some(self.inbox.as_fd()), None);
+                }
+                Heard::Answer(..) | Heard::Gone => {
+                    self.forget_server_group();
+                    return Err(Error::Start { what: server.end() });
+                }
+            }
+        }
+        self.log(Level::Debug, || format!("the fork server is PID {pid}"));
+        for fd in server.fds() {
+            self.epoll
+                .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, SERVER))
+                .map_err(|errno| Error::system("cannot watch the fork server", errno as i32))?;
+        }
+        self.server = Some(server);
+        Ok(())
+    }
+
+    fn forget_server_group(&self) {
+        if let Some(groups) = &self.groups {
+            groups.note(self.ranks.len(), 0);
+        }
+    }
+
     fn start(&mut self, number: u32) {
         self.log(Level::Info, || {
             format!("attempt {number}: starting {} workers", self.spec.local_world_size)
@@ -233,7 +350,7 @@ impl<'a> Run<'a> {
         self.attempt = Some(Attempt::new(number, &self.ranks));
         self.publish(GroupState::Init);
         match self.start_workers(number) {
-            Ok(()) if self.supervisor.is_starting() => {
+            Ok(()) if self.is_starting(number) => {
                 self.tell(Event::Started);
                 if self.supervisor.is_running() {
                     self.publish(GroupState::Healthy);
@@ -244,14 +361,32 @@ impl<'a> Run<'a> {
                 self.log(Level::Error, || error.to_string());
                 self.error.get_or_insert(error);
                 self.tell(Event::StartFailed);
+                // Workers that nobody listens for any more are not to be born.
+                if self.server.as_ref().is_some_and(|server| server.births() > 0) {
+                    self.server_gone();
+                }
             }
         }
+    }
+
+    /// Whether this attempt may go on to start workers. The next one may be due already: its fork server is
+    /// gone, and no worker was there to be stopped.
+    fn is_starting(&self, number: u32) -> bool {
+        self.supervisor.is_starting() && self.supervisor.attempt() == number
     }
 
     /// Starts workers until all run, one cannot be started, or a stop comes in between.
     fn start_workers(&mut self, number: u32) -> Result<(), Error> {
         self.take_requests();
-        if !self.supervisor.is_starting() {
+        if !self.is_starting(number) {
+            return Ok(());
+        }
+        match self.spec.method() {
+            Some(StartMethod::Fork) if library::cuda_is_initialised() => return Err(Error::fork_after_cuda()),
+            Some(StartMethod::Forkserver) => self.start_server()?,
+            _ => {}
+        }
+        if !self.is_starting(number) {
             return Ok(());
         }
         if self.run_dir.is_none() {
@@ -260,8 +395,8 @@ impl<'a> Run<'a> {
         if let Some(run_dir) = &self.run_dir {
             run_dir.make_attempt(number)?;
         }
-        let (port, master_port) = reserve_port(self.spec.master_port)?;
-        self.port = Some(port);
+        let reserved = self.port.take().map_or_else(|| reserve_port(self.spec.master_port), Ok)?;
+        let master_port = self.port.insert(reserved).1;
         let job = Job {
             run_id: self.run_id.clone(),
             hostname: self.hostname.clone(),
@@ -270,17 +405,24 @@ impl<'a> Run<'a> {
             attempt: number,
         };
         let plan = Plan::new(self.spec, job, &self.host.env);
-        let reset = Reset::for_children();
+        if let Some(server) = &mut self.server {
+            self.launcher.prepare_server(server, &plan)?;
+        }
+        // A fork server's workers are none of ours.
+        let reset = if self.server.is_some() { Reset::nothing() } else { Reset::for_children() };
         for index in 0..self.ranks.len() {
             if self.inbox.has_requests() {
+                // What is under way is there first: a stop is for all that were born.
+                self.await_births(&plan, number, 0)?;
                 self.take_requests();
             }
-            if !self.supervisor.is_starting() {
+            if !self.is_starting(number) {
                 return Ok(());
             }
             self.start_worker(&plan, reset, number, index)?;
+            self.await_births(&plan, number, BIRTHS_AT_ONCE - 1)?;
         }
-        Ok(())
+        self.await_births(&plan, number, 0)
     }
 
     /// The run directory. Where nobody asked for one and none can be made, workers do without error files.
@@ -304,29 +446,85 @@ impl<'a> Run<'a> {
                 run_dir.make_worker(number, index, self.spec.file_streams(index), self.spec.merge_stderr)?
             }
         };
-        let group = self.watcher.as_ref().map(|watcher| watcher.slot(index));
-        let run_dir = self.run_dir.as_ref();
-        let birth = Birth { rank: &rank, attempt: number, run_dir, files: &files, reset, group };
+        let group = self.groups.as_ref().map(|groups| groups.slot(index));
+        let (run_dir, server) = (self.run_dir.as_ref(), self.server.as_mut());
+        let birth = Birth { rank: &rank, attempt: number, run_dir, files: &files, reset, group, server };
         let born = self.launcher.launch(self.spec, plan, birth).inspect_err(|_| {
             files.remove_empty();
             if let Some(group) = group {
                 group.store(0, Ordering::Release);
             }
         })?;
-        let pid = born.child.pid;
         let Some(attempt) = &mut self.attempt else { return Ok(()) };
-        attempt.born(index, born);
         attempt.workers[index].files = files;
+        attempt.workers[index].channel = born.channel;
+        match born.child {
+            Some(child) => self.born(plan, number, index, child),
+            None => Ok(()), // the server is to tell
+        }
+    }
+
+    /// A worker is there: watches it from now on.
+    fn born(&mut self, plan: &Plan, number: u32, index: usize, child: Child) -> Result<(), Error> {
+        let Some(attempt) = &mut self.attempt else { return Ok(()) };
+        let (pid, by_server) = (child.pid, self.server.is_some());
+        attempt.born(index, child, by_server);
         self.tell(Event::Born);
         let attempt = self.attempt.as_ref();
-        if let Some(pidfd) = attempt.and_then(|attempt| attempt.pidfd(index)) {
-            self.epoll
-                .add(pidfd, EpollEvent::new(EpollFlags::EPOLLIN, index as u64))
-                .map_err(|errno| Error::system("cannot watch a worker", errno as i32))?;
+        if let (false, Some(pidfd)) = (by_server, attempt.and_then(|attempt| attempt.pidfd(index))) {
+            self.watch(pidfd, index)?;
         }
-        self.log(Level::Debug, || format!("rank {} is PID {pid}", rank.global));
+        self.log(Level::Debug, || format!("rank {} is PID {pid}", self.ranks[index].global));
         self.update_snapshot(index, pid, Outcome::Running);
         self.follow(plan, index, number)
+    }
+
+    fn watch(&self, pidfd: std::os::fd::BorrowedFd, index: usize) -> Result<(), Error> {
+        self.epoll
+            .add(pidfd, EpollEvent::new(EpollFlags::EPOLLIN, index as u64))
+            .map_err(|errno| Error::system("cannot watch a worker", errno as i32))
+    }
+
+    /// Waits until no more than `left` births are under way at the fork server.
+    fn await_births(&mut self, plan: &Plan, number: u32, left: usize) -> Result<(), Error> {
+        use std::os::fd::AsFd;
+        let mut deadline = None;
+        while let Some(server) = self.server.as_mut().filter(|server| server.births() > left) {
+            match server.hear() {
+                Heard::Answer(Answer::Born { slot, pid }, Some(pidfd)) if slot < self.ranks.len() => {
+                    self.born(plan, number, slot, Child { pid, pidfd })?;
+                }
+                Heard::Answer(Answer::NotBorn { errno, .. }, _) => {
+                    return Err(Error::system("the fork server cannot fork a worker", errno));
+                }
+                Heard::Answer(answer @ (Answer::Ended { .. } | Answer::Lost { .. }), _) => {
+                    server.keep(answer)
+                }
+                Heard::Answer(..) | Heard::Gone => {
+                    self.server_gone();
+                    return Ok(());
+                }
+                Heard::Nothing if deadline.is_some_and(|deadline| deadline <= monotonic()) => {
+                    self.log(Level::Error, || "the fork server does not answer: killed".into());
+                    self.server_gone();
+                    return Ok(());
+                }
+                Heard::Nothing => {
+                    if deadline.is_none() && self.inbox.stop_requested().is_some() {
+                        deadline = Some(monotonic() + BIRTHS_WITHIN);
+                    }
+                    // A signal to hand on is for all that were born, so it waits until the server has told. The
+                    // bell rings on meanwhile, and a stop is looked for.
+                    let rung = self.inbox.has_requests();
+                    let limit = match deadline {
+                        Some(deadline) => Some(Duration::saturating_sub(deadline, monotonic())),
+                        None => rung.then_some(LOOK_FOR_STOP),
+                    };
+                    server.wait((!rung).then(|| self.inbox.as_fd()), limit);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Has the worker's streams followed to the console or the host, if that is wanted.
@@ -369,6 +567,14 @@ impl<'a> Run<'a> {
                 EpollTimeout::try_from(milliseconds(left)).unwrap_or(EpollTimeout::ZERO)
             }
         };
+        // What the fork server told while the agent waited for something else.
+        let kept = self.server.as_mut().map(Forkserver::take_kept).unwrap_or_default();
+        if !kept.is_empty() {
+            for answer in kept {
+                self.heard(answer);
+            }
+            return;
+        }
         let mut events = [EpollEvent::empty(); EVENTS];
         // Signals are blocked in this thread, so the only error is one that a retry ends.
         let count = self.epoll.wait(&mut events, timeout).unwrap_or(0);
@@ -376,6 +582,7 @@ impl<'a> Run<'a> {
             match event.data() {
                 INBOX => self.take_requests(),
                 WATCHER => self.replace_watcher(),
+                SERVER => self.hear_server(),
                 index => self.look(index as usize),
             }
             self.act();
@@ -405,6 +612,55 @@ impl<'a> Run<'a> {
         }
     }
 
+    fn hear_server(&mut self) {
+        while let Some(server) = &mut self.server {
+            match server.hear() {
+                Heard::Nothing => return,
+                Heard::Answer(answer, _) => self.heard(answer),
+                Heard::Gone => return self.server_gone(),
+            }
+        }
+    }
+
+    fn heard(&mut self, answer: Answer) {
+        let (slot, outcome, usage) = match answer {
+            Answer::Ended { slot, status, usage } => (slot, Outcome::from(status), usage),
+            Answer::Lost { slot } => (slot, Outcome::Lost, Usage::default()),
+            _ => return,
+        };
+        if self.attempt.as_mut().is_some_and(|attempt| attempt.told(slot, outcome, usage)) {
+            self.ended(slot);
+        }
+    }
+
+    /// The fork server is gone, or of no more use: the group goes with it.
+    fn server_gone(&mut self) {
+        let Some(end) = self.forget_server() else { return };
+        self.server_end = Some(end);
+        let groups = self.groups.as_ref();
+        let orphans = self.attempt.as_mut().map(|attempt| attempt.orphan(groups)).unwrap_or_default();
+        if let Some(attempt) = &self.attempt {
+            for &index in &orphans {
+                if let Some(pidfd) = attempt.pidfd(index) {
+                    let _ = self.watch(pidfd, index);
+                }
+            }
+        }
+        self.tell(Event::ServerGone);
+    }
+
+    /// Makes sure that the fork server is gone; how it ended.
+    fn forget_server(&mut self) -> Option<String> {
+        let server = self.server.take()?;
+        for fd in server.fds() {
+            let _ = self.epoll.delete(fd);
+        }
+        let end = server.end();
+        self.log(Level::Warning, || format!("{end}: its workers go with it"));
+        self.forget_server_group();
+        Some(end)
+    }
+
     fn look(&mut self, index: usize) {
         let Some(attempt) = &mut self.attempt else { return };
         if !attempt.look(index) {
@@ -414,12 +670,19 @@ impl<'a> Run<'a> {
         if let Some(pidfd) = attempt.pidfd(index) {
             let _ = self.epoll.delete(pidfd);
         }
+        self.ended(index);
+    }
+
+    fn ended(&mut self, index: usize) {
+        let Some(attempt) = &mut self.attempt else { return };
         let worker = &mut attempt.workers[index];
-        if let Some(watcher) = &self.watcher {
-            watcher.note(index, worker.group());
+        if let Some(groups) = &self.groups {
+            groups.note(index, worker.group());
         }
-        // A forked worker tells only now that it could not start.
-        let start_error = worker.channel.as_ref().and_then(|_| self.launcher.start_error(self.spec, index));
+        // A function's worker tells only now that it could not start.
+        let reported =
+            worker.channel.as_ref().and_then(|channel| self.launcher.start_error(self.spec, channel));
+        let start_error = reported.or_else(|| worker.start_error().map(|what| Error::Start { what }));
         if start_error.is_some() {
             worker.never_started();
         }
@@ -455,11 +718,6 @@ impl<'a> Run<'a> {
         }
         self.log(Level::Warning, || "the watcher process was killed by somebody: starting another".into());
         self.start_watcher();
-        if let (Some(watcher), Some(attempt)) = (&self.watcher, &self.attempt) {
-            for (slot, worker) in attempt.workers.iter().enumerate() {
-                watcher.note(slot, worker.group());
-            }
-        }
     }
 
     // ---- stopping
@@ -477,19 +735,21 @@ impl<'a> Run<'a> {
     fn end_attempt(&mut self, succeeded: bool) {
         let Some(mut attempt) = self.attempt.take() else { return };
         let kill = !succeeded || self.spec.kill_group_on_success;
-        for group in attempt.end(kill, EMPTY_GROUPS_WITHIN, self.spec.monitor_interval) {
+        let (server, interval) = (self.server.as_mut(), self.spec.monitor_interval);
+        for group in attempt.end(kill, server, EMPTY_GROUPS_WITHIN, interval) {
             self.log(Level::Warning, || {
                 format!("somebody in process group {group} is still there after SIGKILL")
             });
         }
-        if let Some(watcher) = &self.watcher {
+        if let Some(groups) = &self.groups {
             for slot in 0..attempt.workers.len() {
-                watcher.note(slot, 0);
+                groups.note(slot, 0);
             }
         }
         self.port = None;
         self.output.close(attempt.number);
-        let reporter = Reporter { spec: self.spec, oom: self.shared.oom_kills.get() };
+        let oom = self.shared.oom_kills.get();
+        let reporter = Reporter { spec: self.spec, oom, server_end: self.server_end.as_deref() };
         let reports: Vec<WorkerReport> =
             attempt.workers.iter().map(|worker| reporter.report(worker, attempt.number, succeeded)).collect();
         if let (true, Some(oom)) = (reports.iter().any(|report| report.likely_oom), reporter.oom) {
@@ -513,6 +773,7 @@ impl<'a> Run<'a> {
     }
 
     fn finish(mut self, end: End) -> RunReport {
+        self.server = None;
         self.watcher = None;
         let root_cause = root_cause(&self.workers);
         let message = self.message(end, root_cause);
@@ -552,7 +813,8 @@ impl<'a> Run<'a> {
             End::Succeeded => String::new(),
             End::Interrupted => stop_text(self.inbox.stop_requested().unwrap_or(0)),
             End::WorkerFailure => {
-                let mut text = root.unwrap_or_else(|| "a worker failed".into());
+                let failed = || self.server_end.clone().unwrap_or_else(|| "a worker failed".into());
+                let mut text = root.unwrap_or_else(failed);
                 match self.supervisor.no_restart() {
                     Some(NoRestart::CrashLoop) => {
                         text += &format!(

@@ -65,6 +65,19 @@ pub extern "C" fn ice_agent_run(agent: *mut ice_agent, out: *mut *mut ice_result
     })
 }
 
+/// Makes beforehand what does not depend on the moment of the start, and waits for it: the agent's thread,
+/// the watcher, the run directory, a MASTER_PORT, and the fork server with its warm-up
+/// (ICE_START_FORKSERVER). The start then has only the workers left to make. Never needed. What these
+/// take of the host (TMPDIR, the directory of a relative log_dir, the server's environment) is taken by
+/// this call, what the workers get is taken at the start. An agent that is prepared may be started or freed.
+/// ICE_ERROR_STATE if it was prepared or started before, ICE_ERROR_START with what the server had to say if
+/// it cannot start; start may then be called all the same, and tries again. `ice_agent_stop()` from another
+/// thread ends a long warm-up.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_agent_prepare(agent: *mut ice_agent) -> ice_status {
+    guard(|| self::agent(agent)?.prepare())
+}
+
 /// Starts the run and returns at once. The environment and working directory of the host are taken
 /// during this call; a restart uses the same. What goes wrong later, a program that is not there for
 /// instance, is in the result. ICE_ERROR_STATE if this agent was started before, ICE_ERROR_SYSTEM if no

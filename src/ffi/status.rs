@@ -29,6 +29,9 @@ pub enum ice_status {
     ICE_ERROR_SYSTEM = -6,
     /// A defect of this library: a panic was caught at the border. Please report the message.
     ICE_ERROR_INTERNAL = -7,
+    /// A process could not be started, or not come to its work; the message says why. Where workers are
+    /// started in the background, it is in the result instead: ICE_END_START_ERROR.
+    ICE_ERROR_START = -8,
 }
 
 thread_local! {
@@ -68,6 +71,7 @@ fn status_of(error: &Error) -> ice_status {
         Error::Argument { .. } => ice_status::ICE_ERROR_ARGUMENT,
         Error::Config { .. } => ice_status::ICE_ERROR_CONFIG,
         Error::State { .. } => ice_status::ICE_ERROR_STATE,
+        Error::Start { .. } => ice_status::ICE_ERROR_START,
         Error::Timeout => ice_status::ICE_ERROR_TIMEOUT,
         Error::Forked { .. } => ice_status::ICE_ERROR_FORKED,
         Error::System { .. } => ice_status::ICE_ERROR_SYSTEM,
@@ -88,6 +92,7 @@ pub extern "C" fn ice_status_string(status: i32) -> *const c_char {
         -5 => c"ICE_ERROR_FORKED",
         -6 => c"ICE_ERROR_SYSTEM",
         -7 => c"ICE_ERROR_INTERNAL",
+        -8 => c"ICE_ERROR_START",
         _ => c"unknown status",
     };
     name.as_ptr()

@@ -2,13 +2,15 @@
 //! signalled, reaped and closed here.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::errno::Errno;
 
 use crate::logs::run_dir::WorkerFiles;
-use crate::process::callback::Channel;
-use crate::process::launch::Born;
+use crate::process::channel::Channel;
+use crate::process::forkserver::Forkserver;
+use crate::process::watcher::Table;
 use crate::ranks::Rank;
 use crate::report::{Cause, Outcome};
 use crate::sys::child::Child;
@@ -24,6 +26,17 @@ pub struct Ended {
     pub end_unix_ns: i64,
 }
 
+/// Who keeps the dead worker a zombie, and with it its number and that of its group.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keeper {
+    /// This process, whose child it is.
+    Agent,
+    /// The fork server, whose child it is; it tells how the worker ended.
+    Server,
+    /// Nobody: no signal may go to these numbers.
+    Nobody,
+}
+
 pub struct Worker {
     pub rank: Rank,
     pub files: WorkerFiles,
@@ -32,15 +45,32 @@ pub struct Worker {
     pub told_to_stop: bool,
     pub ended: Option<Ended>,
     pub channel: Option<Channel>,
+    /// It went with its fork server.
+    pub orphaned: bool,
     child: Option<Child>,
-    /// The kernel no longer keeps its number, and that of its group, for us: no signal may go there.
-    reaped: bool,
+    keeper: Keeper,
 }
 
 impl Worker {
     /// Whether its process ran to the end it was meant to: a program always, a callback if it returned.
     pub fn completed(&self) -> bool {
         self.channel.as_ref().is_none_or(Channel::returned)
+    }
+
+    /// Why a dead worker never came to its work: it said so, or never said that it would begin. One that
+    /// a signal ended, ours or not, is another matter.
+    pub fn start_error(&self) -> Option<String> {
+        let channel = self.channel.as_ref().filter(|channel| !channel.entered())?;
+        let Outcome::Exited { code } = self.outcome() else { return None };
+        match channel.refusal() {
+            None if self.told_to_stop => None,
+            None => Some(format!(
+                "PID {} exited with code {code} before it came to ice_worker_main(): \
+                 the program's main has to call that first",
+                self.pid
+            )),
+            refusal => refusal,
+        }
     }
 
     pub fn outcome(&self) -> Outcome {
@@ -64,11 +94,19 @@ impl Worker {
 
     /// Its process group; 0 where there is none, or where the number may be somebody else's by now.
     pub fn group(&self) -> i32 {
-        if self.reaped { 0 } else { self.pid }
+        if self.keeper == Keeper::Nobody { 0 } else { self.pid }
     }
 
     fn is_alive(&self) -> bool {
         self.pid != 0 && self.ended.is_none()
+    }
+
+    /// Whether it still runs, whatever was seen of it.
+    fn runs(&self) -> bool {
+        self.child.as_ref().is_some_and(|child| match self.keeper {
+            Keeper::Agent => process::wait(&child.pidfd, false) == Waited::Running,
+            Keeper::Server | Keeper::Nobody => !process::has_ended(&child.pidfd),
+        })
     }
 }
 
@@ -89,18 +127,20 @@ impl Attempt {
             told_to_stop: false,
             ended: None,
             channel: None,
+            orphaned: false,
             child: None,
-            reaped: false,
+            keeper: Keeper::Agent,
         };
         Attempt { number, workers: ranks.iter().map(worker).collect(), ends: 0, over: false }
     }
 
-    pub fn born(&mut self, index: usize, born: Born) {
+    /// A worker was born: a child of this process, or of the fork server.
+    pub fn born(&mut self, index: usize, child: Child, by_server: bool) {
         let worker = &mut self.workers[index];
-        worker.pid = born.child.pid;
+        worker.pid = child.pid;
         worker.start_ns = nanoseconds(monotonic());
-        worker.channel = born.channel;
-        worker.child = Some(born.child);
+        worker.child = Some(child);
+        worker.keeper = if by_server { Keeper::Server } else { Keeper::Agent };
     }
 
     pub fn pidfd(&self, index: usize) -> Option<BorrowedFd<'_>> {
@@ -111,18 +151,50 @@ impl Attempt {
     pub fn look(&mut self, index: usize) -> bool {
         let worker = &mut self.workers[index];
         let (true, Some(child)) = (worker.is_alive(), &worker.child) else { return false };
-        let (outcome, usage) = match process::wait(&child.pidfd, false) {
+        if worker.keeper == Keeper::Server {
+            return false; // the server tells
+        }
+        // Whoever reaps an orphan may take his time, and until then nobody can tell its status.
+        let waited = match worker.orphaned {
+            false => process::wait(&child.pidfd, false),
+            true if process::has_ended(&child.pidfd) => Waited::Lost,
+            true => Waited::Running,
+        };
+        let (outcome, usage) = match waited {
             Waited::Running => return false,
             Waited::Ended { status, usage, kept } => {
-                worker.reaped = !kept;
+                if !kept {
+                    worker.keeper = Keeper::Nobody;
+                }
                 (status.into(), usage)
             }
+            // Its parent-death signal, though nobody is left who could say so.
+            Waited::Lost if worker.orphaned => {
+                (Outcome::Signaled { signal: libc::SIGKILL, core: false }, Usage::default())
+            }
             Waited::Lost => {
-                worker.reaped = true;
+                worker.keeper = Keeper::Nobody;
                 (Outcome::Lost, Usage::default())
             }
         };
-        worker.ended = Some(Ended {
+        self.ended(index, outcome, usage);
+        true
+    }
+
+    /// The fork server told how a worker ended; true the first time.
+    pub fn told(&mut self, index: usize, outcome: Outcome, usage: Usage) -> bool {
+        let first = self.workers.get(index).is_some_and(Worker::is_alive);
+        if first {
+            if outcome == Outcome::Lost {
+                self.workers[index].keeper = Keeper::Nobody;
+            }
+            self.ended(index, outcome, usage);
+        }
+        first
+    }
+
+    fn ended(&mut self, index: usize, outcome: Outcome, usage: Usage) {
+        self.workers[index].ended = Some(Ended {
             outcome,
             usage,
             order: Some(self.ends),
@@ -130,7 +202,31 @@ impl Attempt {
             end_unix_ns: nanoseconds(since_1970()),
         });
         self.ends += 1;
-        true
+    }
+
+    /// The fork server is gone, and its workers go with it by their parent-death signal: kills what they
+    /// started, at once, while the numbers of their groups can hardly have been given to others. Returns
+    /// the workers whose end is still to be seen.
+    pub fn orphan(&mut self, groups: Option<&Table>) -> Vec<usize> {
+        let mut alive = Vec::new();
+        for (index, worker) in self.workers.iter_mut().enumerate() {
+            // Born, and gone, without a word of the server's: it noted its group itself.
+            if let (0, Some(groups)) = (worker.pid, groups) {
+                match groups.slot(index).swap(0, Ordering::AcqRel) {
+                    0 => {}
+                    group => drop(process::signal_group(group, libc::SIGKILL)),
+                }
+            }
+            if worker.keeper == Keeper::Server && worker.pid != 0 {
+                let _ = process::signal_group(worker.pid, libc::SIGKILL);
+                worker.keeper = Keeper::Nobody;
+                if worker.is_alive() {
+                    worker.orphaned = true;
+                    alive.push(index);
+                }
+            }
+        }
+        alive
     }
 
     /// Sends a stop signal to the group of every worker, whether its leader lives or not, and SIGCONT, so
@@ -155,11 +251,7 @@ impl Attempt {
         let look_closer = self.workers.iter().any(failed_by_code) && process::proc_is_ours();
         for worker in self.workers.iter_mut().filter(|worker| worker.group() != 0) {
             // One that has ended by now, though nobody looked yet, did so by itself.
-            let alive = worker.ended.is_none()
-                && worker
-                    .child
-                    .as_ref()
-                    .is_some_and(|child| process::wait(&child.pidfd, false) == Waited::Running);
+            let alive = worker.ended.is_none() && worker.runs();
             worker.told_to_stop |= alive && !(look_closer && process::is_dying(worker.pid));
             if let Err(errno) = process::signal_group(worker.pid, signal)
                 && errno != Errno::ESRCH
@@ -194,21 +286,40 @@ impl Attempt {
     }
 
     /// Ends the attempt: kills what is left in the groups while their numbers are still kept for us, then
-    /// reaps the leaders, then waits (`patience`) until nobody is left. Returns the groups where somebody is.
-    pub fn end(&mut self, kill: bool, patience: Duration, interval: Duration) -> Vec<i32> {
+    /// has the leaders reaped, then waits (`patience`) until nobody is left. Returns the groups where
+    /// somebody is.
+    pub fn end(
+        &mut self,
+        kill: bool,
+        server: Option<&mut Forkserver>,
+        patience: Duration,
+        interval: Duration,
+    ) -> Vec<i32> {
         if kill {
             for worker in self.workers.iter().filter(|worker| worker.group() != 0) {
                 let _ = process::signal_group(worker.pid, libc::SIGKILL);
             }
         }
+        let server_reaps = server.is_some_and(Forkserver::reap);
         let mut groups = Vec::new();
         for worker in &mut self.workers {
             if let Some(child) = worker.child.take() {
-                process::wait(&child.pidfd, true);
-                if !worker.reaped && worker.outcome() != Outcome::Stuck {
+                let reaped = match worker.keeper {
+                    Keeper::Agent => {
+                        process::wait(&child.pidfd, true);
+                        true
+                    }
+                    Keeper::Server => server_reaps,
+                    Keeper::Nobody => {
+                        // A host that is a subreaper has inherited it.
+                        process::wait(&child.pidfd, true);
+                        false
+                    }
+                };
+                if reaped && worker.outcome() != Outcome::Stuck {
                     groups.push(worker.pid);
                 }
-                worker.reaped = true;
+                worker.keeper = Keeper::Nobody;
             }
         }
         self.over = true;
@@ -244,7 +355,7 @@ impl Drop for Attempt {
                     process::wait_for_end(&child.pidfd);
                 }
             }
-            self.end(true, Duration::ZERO, Duration::ZERO);
+            self.end(true, None, Duration::ZERO, Duration::ZERO);
         }
     }
 }

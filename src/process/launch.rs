@@ -1,4 +1,5 @@
-//! The birth of one worker: everything a child needs is prepared here, then it is spawned or forked.
+//! The birth of one worker: everything a child needs is prepared here, then it is executed, forked, or
+//! asked of the fork server.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -11,14 +12,19 @@ use nix::errno::Errno;
 use crate::error::Error;
 use crate::logs::run_dir::{RunDir, WorkerFiles};
 use crate::plan::{Plan, WorkerPlan, as_c_strs};
-use crate::process::callback::{self, Channel};
+use crate::process::channel::{Channel, Kind, WorkerEnd};
+use crate::process::forkserver::{Forkserver, WHOLE_ENVIRONMENT};
+use crate::process::function;
+use crate::process::image::Image;
+use crate::process::watcher::Table;
 use crate::ranks::Rank;
 use crate::spec::streams::Streams;
-use crate::spec::{Spec, Stdin};
+use crate::spec::{Callback, Spec, StartMethod, Stdin};
 use crate::sys::child::{self, Child, Function, Nursery, Pointers, Program, Report, Setup, Step};
 use crate::sys::dispositions::Reset;
 use crate::sys::fd;
-use crate::sys::memory::Mapping;
+use crate::sys::memory::{Blob, Mapping};
+use crate::sys::packets::Packets;
 use crate::sys::slices::Slices;
 
 /// A file that was just written may still be open for writing in another child of the host that is about
@@ -29,7 +35,7 @@ const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// What is the same for all workers of a run.
 pub struct Launcher {
     nursery: Nursery,
-    /// Two words per worker in which it says why it could not start.
+    /// Two words in which the child that is being executed says why it could not start.
     slots: Mapping,
     null: OwnedFd,
     stdin: Option<OwnedFd>,
@@ -37,6 +43,10 @@ pub struct Launcher {
     stderr: Option<OwnedFd>,
     working_dir: Option<CString>,
     slices: Option<Slices>,
+    /// What a function of a new process runs in.
+    image: Option<Image>,
+    /// The argument, for forked workers: they find it in their memory.
+    argument: Option<&'static [u8]>,
 }
 
 /// What differs from one birth to the next.
@@ -49,57 +59,138 @@ pub struct Birth<'a> {
     pub reset: Reset,
     /// Where it notes its group for the watcher.
     pub group: Option<&'a AtomicI32>,
+    /// For workers that it forks.
+    pub server: Option<&'a mut Forkserver>,
 }
 
-/// A worker that was born.
+/// What came of a birth.
 pub struct Born {
-    pub child: Child,
+    /// None while the fork server has not answered.
+    pub child: Option<Child>,
     pub channel: Option<Channel>,
 }
 
 impl Launcher {
     /// In the agent's thread. `working_dir` is the host's when the run started, if it can be named.
-    pub fn new(spec: &Spec, working_dir: Option<PathBuf>) -> Result<Launcher, Errno> {
-        use std::os::unix::ffi::OsStringExt;
+    pub fn new(spec: &Spec, working_dir: Option<PathBuf>) -> Result<Launcher, Error> {
+        let failed = |errno: Errno| Error::system("cannot prepare to start workers", errno as i32);
         // A descriptor that the host has closed stands for /dev/null.
-        let host = |fd: RawFd| if child::is_open(fd) { fd::duplicate(fd).map(Some) } else { Ok(None) };
-        let working_dir = match (working_dir, &spec.working_dir) {
-            (None, own) => own.clone(),
-            (Some(host), None) => CString::new(host.into_os_string().into_vec()).ok(),
-            (Some(host), Some(own)) => {
-                let own = PathBuf::from(std::ffi::OsString::from_vec(own.to_bytes().to_vec()));
-                CString::new(host.join(own).into_os_string().into_vec()).ok()
-            }
+        let host = |fd: RawFd| {
+            if child::is_open(fd) { fd::duplicate(fd).map(Some).map_err(failed) } else { Ok(None) }
         };
+        let argument = match (&spec.argument, spec.method()) {
+            (Some(blob), Some(StartMethod::Fork)) => {
+                Some(Blob::map(blob.as_raw_fd()).map_err(failed)?.leak_readable())
+            }
+            _ => None,
+        };
+        if spec.method() == Some(StartMethod::Fork) {
+            function::prepare_crash_records(spec.crash_records);
+        }
         Ok(Launcher {
-            nursery: Nursery::new()?,
-            slots: Mapping::anonymous_shared(spec.local_world_size * 8)?,
-            null: fd::null()?,
+            nursery: Nursery::new().map_err(failed)?,
+            slots: Mapping::anonymous_shared(8).map_err(failed)?,
+            // Among the descriptors from 3 on it stands for one that is not there: it must not be one of them.
+            null: fd::null().and_then(fd::above_protocol).map_err(failed)?,
             stdin: if spec.stdin == Stdin::Null { None } else { host(0)? },
             stdout: host(spec.console.0)?,
             stderr: host(spec.console.1)?,
-            working_dir,
+            image: Image::of(spec, working_dir.as_deref())?,
+            working_dir: directory(spec, working_dir),
             slices: Slices::shorten(),
+            argument,
         })
     }
 
-    /// Why a worker could not start, if it said so.
-    pub fn start_error(&self, spec: &Spec, local_rank: usize) -> Option<Error> {
-        let (step, errno) = report(&self.slots, local_rank).read()?;
+    /// Why a forked worker could not start, if it said so.
+    pub fn start_error(&self, spec: &Spec, channel: &Channel) -> Option<Error> {
+        let (step, errno) = channel.report().read()?;
         Some(explain(spec, self.working_dir.as_deref(), step, errno, &[]))
     }
 
     /// Starts one worker.
     pub fn launch(&mut self, spec: &Spec, plan: &Plan, birth: Birth) -> Result<Born, Error> {
-        let Birth { rank, attempt, run_dir, files, reset, group } = birth;
+        let Birth { rank, attempt, run_dir, files, reset, group, server } = birth;
         let worker = plan.worker(rank, files.error.as_ref());
         let open = |path: &Option<PathBuf>| match (run_dir, path) {
             (Some(run_dir), Some(path)) => run_dir.open_log(path).map(Some),
             _ => Ok(None),
         };
         let (out_file, err_file) = (open(&files.stdout)?, open(&files.stderr)?);
+        let stdio = self.stdio(spec, rank.local, &out_file, &err_file);
+        let report = Report { step: self.slots.word(0), errno: self.slots.word(1) };
+        report.clear();
+        let setup = Setup {
+            stdio,
+            protocol: &[],
+            working_dir: self.working_dir.as_deref(),
+            reset,
+            report: Some(report),
+            slices: self.slices,
+            group,
+            process: None,
+        };
+        let channel = || {
+            Channel::for_worker(rank, attempt)
+                .map_err(|errno| Error::system("cannot make memory for a value", errno as i32))
+        };
+        match (spec.method(), spec.callback, server, &self.image) {
+            (Some(StartMethod::Fork), Some(callback), ..) => {
+                let channel = channel()?;
+                let setup = Setup { report: Some(channel.report()), ..setup };
+                let env = environment(plan, &worker);
+                let child = fork(&setup, callback, channel.fd(), self.argument, spec.crash_records, &env)?;
+                Ok(Born { child: Some(child), channel: Some(channel) })
+            }
+            (Some(StartMethod::Forkserver), _, Some(server), _) => {
+                let channel = channel()?;
+                // A rank with variables of its own gets all of them, the others what differs.
+                let all = worker.common.iter().flat_map(|common| as_c_strs(common));
+                let mark = if worker.common.is_some() { WHOLE_ENVIRONMENT } else { c"" };
+                channel
+                    .tell(std::iter::once(mark).chain(all).chain(as_c_strs(&worker.own)))
+                    .map_err(|errno| Error::system("cannot make memory for an environment", errno as i32))?;
+                let own_streams = out_file.is_some() || err_file.is_some();
+                server
+                    .ask(rank.local, stdio, own_streams, &channel)
+                    .map_err(|errno| Error::system("cannot ask the fork server", errno as i32))?;
+                Ok(Born { child: None, channel: Some(channel) })
+            }
+            (Some(StartMethod::Forkserver), ..) => Err(Error::Internal { what: "no fork server".into() }),
+            (Some(_), _, _, Some(image)) => {
+                let channel = channel()?;
+                tell(&channel, image)?;
+                let argument = spec.argument.as_ref().map_or(self.null.as_raw_fd(), |blob| blob.as_raw_fd());
+                let protocol = [channel.fd(), argument, self.null.as_raw_fd(), self.null.as_raw_fd()];
+                let setup = Setup { protocol: &protocol, process: Some(channel.process()), ..setup };
+                let (argv, env) = (Pointers::new(as_c_strs(&image.argv)), environment(plan, &worker));
+                let program = Program { paths: &image.paths(), argv: &argv, env: &env };
+                let child = spawn(&mut self.nursery, &setup, &program).map_err(|failure| {
+                    failure.explain(spec, self.working_dir.as_deref(), std::slice::from_ref(&image.path))
+                })?;
+                Ok(Born { child: Some(child), channel: Some(channel) })
+            }
+            _ => {
+                let (argv, env) = (Pointers::new(as_c_strs(&worker.argv)), environment(plan, &worker));
+                let paths: Vec<&CStr> = as_c_strs(&worker.paths).collect();
+                let program = Program { paths: &paths, argv: &argv, env: &env };
+                let child = spawn(&mut self.nursery, &setup, &program)
+                    .map_err(|failure| failure.explain(spec, self.working_dir.as_deref(), &worker.paths))?;
+                Ok(Born { child: Some(child), channel: None })
+            }
+        }
+    }
+
+    /// The three streams of a worker.
+    fn stdio(
+        &self,
+        spec: &Spec,
+        local_rank: usize,
+        out_file: &Option<OwnedFd>,
+        err_file: &Option<OwnedFd>,
+    ) -> [RawFd; 3] {
         let null = self.null.as_raw_fd();
-        let to_file = spec.file_streams(rank.local);
+        let to_file = spec.file_streams(local_rank);
         // Without a run directory a redirected stream goes nowhere.
         let target =
             |file: &Option<OwnedFd>, redirected: bool, console: &Option<OwnedFd>| match (file, console) {
@@ -107,54 +198,108 @@ impl Launcher {
                 (None, Some(console)) if !redirected => console.as_raw_fd(),
                 _ => null,
             };
-        let stdout = target(&out_file, to_file.has(Streams::STDOUT), &self.stdout);
+        let stdout = target(out_file, to_file.has(Streams::STDOUT), &self.stdout);
         let stderr = if spec.merge_stderr {
             stdout
         } else {
-            target(&err_file, to_file.has(Streams::STDERR), &self.stderr)
+            target(err_file, to_file.has(Streams::STDERR), &self.stderr)
         };
         let stdin = match (&self.stdin, spec.stdin) {
             (Some(stdin), Stdin::All) => stdin.as_raw_fd(),
-            (Some(stdin), Stdin::Rank0) if rank.local == 0 => stdin.as_raw_fd(),
+            (Some(stdin), Stdin::Rank0) if local_rank == 0 => stdin.as_raw_fd(),
             _ => null,
         };
-        let report = report(&self.slots, rank.local);
+        [stdin, stdout, stderr]
+    }
+
+    /// Starts the fork server with an environment that has nothing of a worker's. Its streams are the
+    /// host's, as the spec has it.
+    pub fn start_server(
+        &mut self,
+        spec: &Spec,
+        env: &[CString],
+        groups: Option<(&Table, usize)>,
+    ) -> Result<Forkserver, Error> {
+        let failed = |errno: Errno| Error::system("cannot prepare a fork server", errno as i32);
+        let Some(image) = &self.image else {
+            return Err(Error::Internal { what: "a fork server without an image".into() });
+        };
+        let channel = Channel::new(Kind::Server).map_err(failed)?;
+        tell(&channel, image)?;
+        let (ours, theirs) = Packets::pair().map_err(failed)?;
+        let theirs = fd::above_protocol(theirs.into_fd()).map_err(failed)?;
+        let null = self.null.as_raw_fd();
+        let console = |console: &Option<OwnedFd>| console.as_ref().map_or(null, OwnedFd::as_raw_fd);
+        let argument = spec.argument.as_ref().map_or(null, |blob| blob.as_raw_fd());
+        let protocol =
+            [channel.fd(), argument, theirs.as_raw_fd(), groups.map_or(null, |(table, _)| table.fd())];
+        let report = Report { step: self.slots.word(0), errno: self.slots.word(1) };
         report.clear();
         let setup = Setup {
-            stdio: [stdin, stdout, stderr],
+            stdio: [null, console(&self.stdout), console(&self.stderr)],
+            protocol: &protocol,
             working_dir: self.working_dir.as_deref(),
-            reset,
-            report,
+            reset: Reset::for_children(),
+            report: Some(report),
             slices: self.slices,
-            group,
+            group: groups.map(|(table, slot)| table.slot(slot)),
+            process: Some(channel.process()),
         };
-        match spec.callback {
-            Some(callback) => {
-                let channel = Channel::new()
-                    .map_err(|errno| Error::system("cannot make memory for a value", errno as i32))?;
-                let mut run = || callback::run(callback, *rank, attempt);
-                let env = environment(plan, &worker);
-                let function = Function { env: &env, third: channel.fd(), run: &mut run };
-                let child = child::fork(&setup, function)
-                    .map_err(|errno| Error::system("cannot fork a worker", errno as i32))?;
-                Ok(Born { child, channel: Some(channel) })
-            }
-            None => {
-                let child =
-                    spawn(&mut self.nursery, &setup, plan, &worker).map_err(|failure| match failure {
-                        Failure::Clone(errno) => Error::system("cannot start a process", errno as i32),
-                        Failure::Child(step, errno) => {
-                            explain(spec, self.working_dir.as_deref(), step, errno, &worker.paths)
-                        }
-                    })?;
-                Ok(Born { child, channel: None })
-            }
+        let argv = Pointers::new(as_c_strs(&image.argv));
+        let env = Pointers::new(as_c_strs(env));
+        let program = Program { paths: &image.paths(), argv: &argv, env: &env };
+        let child = spawn(&mut self.nursery, &setup, &program).map_err(|failure| {
+            failure.explain(spec, self.working_dir.as_deref(), std::slice::from_ref(&image.path))
+        })?;
+        Ok(Forkserver::new(child, channel, ours))
+    }
+
+    /// Tells the fork server what the workers of an attempt have in common.
+    pub fn prepare_server(&self, server: &mut Forkserver, plan: &Plan) -> Result<(), Error> {
+        let working_dir = self.working_dir.as_deref().unwrap_or_default();
+        let strings = std::iter::once(working_dir).chain(as_c_strs(plan.common_env()));
+        server.prepare(strings).map_err(|errno| Error::system("cannot ask the fork server", errno as i32))
+    }
+
+    /// The host's directory when the run starts, for a launcher that was made before.
+    pub fn set_working_dir(&mut self, spec: &Spec, working_dir: Option<PathBuf>) {
+        self.working_dir = directory(spec, working_dir);
+    }
+}
+
+/// Where workers start: in the spec's directory as seen from the host's, or in the host's.
+fn directory(spec: &Spec, host: Option<PathBuf>) -> Option<CString> {
+    use std::os::unix::ffi::OsStringExt;
+    match (host, &spec.working_dir) {
+        (None, own) => own.clone(),
+        (Some(host), None) => CString::new(host.into_os_string().into_vec()).ok(),
+        (Some(host), Some(own)) => {
+            let own = PathBuf::from(std::ffi::OsString::from_vec(own.to_bytes().to_vec()));
+            CString::new(host.join(own).into_os_string().into_vec()).ok()
         }
     }
 }
 
-fn report(slots: &Mapping, index: usize) -> Report<'_> {
-    Report { step: slots.word(2 * index), errno: slots.word(2 * index + 1) }
+fn tell(channel: &Channel, image: &Image) -> Result<(), Error> {
+    channel
+        .tell(image.order.to_strings().into_iter())
+        .map_err(|errno| Error::system("cannot make memory for an order", errno as i32))
+}
+
+fn fork(
+    setup: &Setup,
+    callback: Callback,
+    channel: RawFd,
+    argument: Option<&'static [u8]>,
+    crash_records: bool,
+    env: &Pointers,
+) -> Result<Child, Error> {
+    let mut run = || match WorkerEnd::open(channel) {
+        Ok(end) => function::run(callback, end, argument, crash_records),
+        Err(_) => function::NOT_STARTED,
+    };
+    child::fork(setup, Function { env: Some(env), keep: channel, run: &mut run })
+        .map_err(|errno| Error::system("cannot fork a worker", errno as i32))
 }
 
 enum Failure {
@@ -162,19 +307,26 @@ enum Failure {
     Child(Step, Errno),
 }
 
-fn spawn(nursery: &mut Nursery, setup: &Setup, plan: &Plan, worker: &WorkerPlan) -> Result<Child, Failure> {
-    let argv = Pointers::new(as_c_strs(&worker.argv));
-    let env = environment(plan, worker);
-    let paths: Vec<&CStr> = as_c_strs(&worker.paths).collect();
-    let program = Program { paths: &paths, argv: &argv, env: &env };
+impl Failure {
+    fn explain(self, spec: &Spec, working_dir: Option<&CStr>, paths: &[CString]) -> Error {
+        match self {
+            Failure::Clone(errno) => Error::system("cannot start a process", errno as i32),
+            Failure::Child(step, errno) => explain(spec, working_dir, step, errno, paths),
+        }
+    }
+}
+
+fn spawn(nursery: &mut Nursery, setup: &Setup, program: &Program) -> Result<Child, Failure> {
     for left in (0..BUSY_TRIES).rev() {
-        let child = nursery.spawn(setup, &program).map_err(Failure::Clone)?;
-        let Some((step, errno)) = setup.report.read() else { return Ok(child) };
+        let child = nursery.spawn(setup, program).map_err(Failure::Clone)?;
+        let Some((step, errno)) = setup.report.as_ref().and_then(Report::read) else { return Ok(child) };
         crate::sys::process::wait_for_end(&child.pidfd);
         if errno != Errno::ETXTBSY || left == 0 {
             return Err(Failure::Child(step, errno));
         }
-        setup.report.clear();
+        if let Some(report) = &setup.report {
+            report.clear();
+        }
         std::thread::sleep(BUSY_PAUSE);
     }
     unreachable!("the last try returns")
@@ -188,8 +340,8 @@ fn environment<'a>(plan: &'a Plan, worker: &'a WorkerPlan) -> Pointers<'a> {
 /// A failed start in words: what, and what is wrong with it.
 fn explain(spec: &Spec, working_dir: Option<&CStr>, step: Step, errno: Errno, paths: &[CString]) -> Error {
     use std::os::unix::ffi::OsStrExt;
-    let name =
-        spec.program.as_ref().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
+    let program = spec.program.as_ref().or(paths.first());
+    let name = program.map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
     let what = match step {
         Step::Redirect => "cannot redirect the streams of a worker".into(),
         Step::WorkingDir => {

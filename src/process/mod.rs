@@ -1,6 +1,14 @@
-//! Children: the workers of one attempt, from birth to reaping, and the watcher beside them.
+//! Children: the workers of one attempt, from birth to reaping; functions as workers, in whatever process;
+//! the watcher beside them.
 
 pub mod attempt;
-pub mod callback;
+pub mod channel;
+pub mod entry;
+pub mod forkserver;
+pub mod function;
+pub mod image;
 pub mod launch;
+pub mod registry;
+mod server;
 pub mod watcher;
+pub mod wire;

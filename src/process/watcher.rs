@@ -1,6 +1,6 @@
 //! The watcher beside the workers: see `sys/watcher.rs`, the program it runs.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
@@ -14,29 +14,58 @@ const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ice-watcher"));
 /// Words before the slots: the host's pid and the number of slots.
 const HEADER: usize = 2;
 
+/// The groups that go with the host, in memory that the watcher shares, and a fork server.
+pub struct Table {
+    file: OwnedFd,
+    words: Mapping,
+}
+
+impl Table {
+    /// For up to `slots` process groups.
+    pub fn new(slots: usize) -> Result<Table, Errno> {
+        let file = fd::above_protocol(memory::memfd(c"ice-groups")?)?;
+        let length = (HEADER + slots) * 4;
+        memory::resize(file.as_raw_fd(), length)?;
+        let words = Mapping::of_file(file.as_raw_fd(), 0, length, true)?;
+        words.word(0).store(std::process::id() as i32, Ordering::Relaxed);
+        words.word(1).store(slots as i32, Ordering::Release);
+        Ok(Table { file, words })
+    }
+
+    /// The table of the agent that started this process.
+    pub fn open(file: OwnedFd) -> Result<Table, Errno> {
+        let header = Mapping::of_file(file.as_raw_fd(), 0, HEADER * 4, false)?;
+        let slots = header.word(1).load(Ordering::Acquire) as usize;
+        let words = Mapping::of_file(file.as_raw_fd(), 0, (HEADER + slots) * 4, true)?;
+        Ok(Table { file, words })
+    }
+
+    /// The word for one worker's group, which goes with the host while it is not 0. The worker writes it
+    /// itself: the host may be killed between a worker's birth and anything that it does next.
+    pub fn slot(&self, slot: usize) -> &AtomicI32 {
+        self.words.word(HEADER + slot)
+    }
+
+    pub fn note(&self, slot: usize, group: i32) {
+        self.slot(slot).store(group, Ordering::Release);
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
 pub struct Watcher {
-    table: Mapping,
     helper: Helper,
 }
 
 impl Watcher {
-    /// Starts it for up to `slots` process groups.
-    pub fn start(slots: usize) -> Result<Watcher, Errno> {
-        let file = memory::memfd(c"ice-groups")?;
-        let length = (HEADER + slots) * 4;
-        memory::resize(file.as_raw_fd(), length)?;
-        let table = Mapping::of_file(file.as_raw_fd(), 0, length, true)?;
-        table.word(0).store(std::process::id() as i32, Ordering::Relaxed);
-        table.word(1).store(slots as i32, Ordering::Release);
-
-        let mut program = memory::memfd(c"ice-watcher")?;
-        if program.as_raw_fd() == 3 {
-            // There the table goes.
-            program = fd::duplicate(3)?;
-        }
+    pub fn start(table: &Table) -> Result<Watcher, Errno> {
+        let program = fd::above_protocol(memory::memfd(c"ice-watcher")?)?;
         memory::write_at(program.as_raw_fd(), PROGRAM, 0)?;
-        let helper = Helper::spawn(c"ice-watcher", program, file)?;
-        Ok(Watcher { table, helper })
+        let table = fd::above_protocol(fd::duplicate(table.fd())?)?;
+        let helper = Helper::spawn(c"ice-watcher", program, table)?;
+        Ok(Watcher { helper })
     }
 
     /// Whether it ended because it could not start: another would fare no better.
@@ -45,16 +74,6 @@ impl Watcher {
             process::wait(&self.helper.child.pidfd, false),
             Waited::Ended { status: Status::Exited(_), .. }
         )
-    }
-
-    /// The word for one worker's group, which goes with the host while it is not 0. The worker writes it
-    /// itself: the host may be killed between a worker's birth and anything that it does next.
-    pub fn slot(&self, slot: usize) -> &AtomicI32 {
-        self.table.word(HEADER + slot)
-    }
-
-    pub fn note(&self, slot: usize, group: i32) {
-        self.slot(slot).store(group, Ordering::Release);
     }
 
     pub fn pidfd(&self) -> std::os::fd::BorrowedFd<'_> {

@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::sys::memory::Blob;
 use names::Signal;
 use streams::{LocalRanks, StreamMap, Streams};
 
@@ -49,9 +51,31 @@ pub struct Callback {
     pub user_data: HostPointer,
 }
 
+impl PartialEq for Callback {
+    fn eq(&self, other: &Callback) -> bool {
+        self.function as usize == other.function as usize && self.user_data == other.user_data
+    }
+}
+
 /// A pointer of the host that is only carried, never followed.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct HostPointer(pub usize);
+
+/// A function that is found by name in a process of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Function {
+    /// The shared object that has it; none for one that the program registered.
+    pub library: Option<CString>,
+    pub name: CString,
+}
+
+/// How a function gets a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartMethod {
+    Fork,
+    Spawn,
+    Forkserver,
+}
 
 /// How much a message matters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -104,6 +128,12 @@ pub struct Spec {
     pub program: Option<CString>,
     pub args: Vec<CString>,
     pub callback: Option<Callback>,
+    pub function: Option<Function>,
+    pub start_method: Option<StartMethod>,
+    pub argument: Option<Arc<Blob>>,
+    pub warm_up: Option<CString>,
+    pub runner: Option<CString>,
+    pub crash_records: bool,
     pub env: Vec<EnvEdit>,
     pub rank_env: BTreeMap<usize, Vec<EnvEdit>>,
     pub clean_env: bool,
@@ -155,6 +185,12 @@ impl Default for Spec {
             program: None,
             args: Vec::new(),
             callback: None,
+            function: None,
+            start_method: None,
+            argument: None,
+            warm_up: None,
+            runner: None,
+            crash_records: true,
             env: Vec::new(),
             rank_env: BTreeMap::new(),
             clean_env: false,
@@ -209,30 +245,7 @@ impl Spec {
         if let Some(error) = &self.refused {
             return Err(error.clone());
         }
-        match (&self.program, &self.callback) {
-            (None, None) => {
-                return Err(Error::config(
-                    "program",
-                    "unset",
-                    "set a program or a callback with ice_spec_set_program() or ice_spec_set_callback()",
-                ));
-            }
-            (Some(program), Some(_)) => {
-                return Err(Error::config(
-                    "program",
-                    program.to_string_lossy(),
-                    "a callback is set too; a worker is either a program or a callback",
-                ));
-            }
-            _ => {}
-        }
-        if self.callback.is_some() && !self.args.is_empty() {
-            return Err(Error::config(
-                "args",
-                self.args.len(),
-                "a callback takes no arguments, pass them through user_data",
-            ));
-        }
+        self.check_work()?;
         let size = self.local_world_size;
         self.redirects.check("redirects", size)?;
         self.tee.check("tee", size)?;
@@ -292,6 +305,79 @@ impl Spec {
             .or_else(|| var("TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"))
             .unwrap_or_else(|| b"[${role_name}${local_rank}]:".to_vec());
         Ok(Checked { shutdown_timeout, log_prefix_template: prefix, null_log_dir })
+    }
+
+    /// What a worker is: exactly one of three, with what belongs to it.
+    fn check_work(&self) -> Result<(), Error> {
+        let shown = |string: &CString| string.to_string_lossy().into_owned();
+        let set: Vec<(&'static str, String)> = [
+            self.program.as_ref().map(|program| ("program", shown(program))),
+            self.callback.map(|_| ("callback", "set".into())),
+            self.function.as_ref().map(|function| ("function", shown(&function.name))),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        match &set[..] {
+            [] => {
+                return Err(Error::config(
+                    "program",
+                    "unset",
+                    "set a program, a callback or a function with ice_spec_set_program(), \
+                     ice_spec_set_callback() or ice_spec_set_function()",
+                ));
+            }
+            [_] => {}
+            [(field, value), (other, _), ..] => {
+                let want =
+                    format!("a {other} is set too; a worker is either a program, a callback or a function");
+                return Err(Error::config(field, value, want));
+            }
+        }
+        if self.program.is_some() {
+            return Ok(());
+        }
+        if !self.args.is_empty() {
+            let want = "a function takes no arguments, pass them with ice_spec_set_argument()";
+            return Err(Error::config("args", self.args.len(), want));
+        }
+        let method = self.start_method();
+        let in_library = self.function.as_ref().is_some_and(|function| function.library.is_some());
+        let refuse = |method: &str, want: &str| Err(Error::config("start_method", method, want));
+        match method {
+            StartMethod::Spawn | StartMethod::Forkserver if self.callback.is_some() => refuse(
+                if method == StartMethod::Spawn { "spawn" } else { "forkserver" },
+                "the pointer of a callback means nothing in a new process: register the function with \
+                 ice_worker_register() and name it with ice_spec_set_function()",
+            ),
+            StartMethod::Fork if in_library => {
+                refuse("fork", "a function of a shared object starts in a clean process: spawn or forkserver")
+            }
+            _ if self.warm_up.is_some() && method != StartMethod::Forkserver => {
+                let name = self.warm_up.as_ref().map(shown).unwrap_or_default();
+                Err(Error::config(
+                    "warm_up",
+                    name,
+                    "only a fork server warms up: set the start method forkserver",
+                ))
+            }
+            _ if self.runner.is_some() && !in_library => {
+                let path = self.runner.as_ref().map(shown).unwrap_or_default();
+                Err(Error::config("runner", path, "only a function of a shared object needs one"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How a worker that is a function gets its process.
+    pub fn start_method(&self) -> StartMethod {
+        let default = if self.callback.is_some() { StartMethod::Fork } else { StartMethod::Spawn };
+        self.start_method.unwrap_or(default)
+    }
+
+    /// How its workers start; none where they are programs.
+    pub fn method(&self) -> Option<StartMethod> {
+        self.program.is_none().then(|| self.start_method())
     }
 
     /// Streams of a rank that end in a file: asked for, tee'd, or kept from a console that the rank

@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 
 use nix::errno::Errno;
 
@@ -42,7 +42,7 @@ impl Report<'_> {
         Some((step, Errno::from_raw(self.errno.load(Ordering::Relaxed))))
     }
 
-    fn write(&self, step: Step, errno: Errno) {
+    pub fn write(&self, step: Step, errno: Errno) {
         self.errno.store(errno as i32, Ordering::Relaxed);
         self.step.store(step as i32, Ordering::Release);
     }
@@ -65,13 +65,17 @@ impl<'a> Pointers<'a> {
 pub struct Setup<'a> {
     /// For 0, 1 and 2; each above 2.
     pub stdio: [RawFd; 3],
+    /// For 3 and up; each above all of these, see `fd::above_protocol`.
+    pub protocol: &'a [RawFd],
     pub working_dir: Option<&'a CStr>,
     pub reset: Reset,
-    pub report: Report<'a>,
+    pub report: Option<Report<'a>>,
     /// The slices to go back to.
     pub slices: Option<Slices>,
     /// Shared memory in which it notes its group before it can have descendants.
     pub group: Option<&'a AtomicI32>,
+    /// And where it notes its pid, for itself to find after exec.
+    pub process: Option<&'a AtomicI32>,
 }
 
 pub struct Program<'a> {
@@ -88,27 +92,38 @@ pub struct Child {
 }
 
 impl Setup<'_> {
+    /// The first descriptor that is not the child's.
+    fn first_free(&self) -> u32 {
+        (self.stdio.len() + self.protocol.len()) as u32
+    }
+
+    /// In the child: says why it cannot start.
+    fn tell(&self, step: Step, errno: Errno) {
+        if let Some(report) = &self.report {
+            report.write(step, errno);
+        }
+    }
+
     /// In the child. Returns only if all went well.
     fn apply(&self, parent: i32) -> Result<(), (Step, Errno)> {
-        // SAFETY: system calls on plain numbers and on strings that the caller keeps alive. The child has
-        // its own table of descriptors and dispositions.
-        unsafe {
-            libc::setpgid(0, 0);
-            if let Some(group) = self.group {
-                group.store(libc::getpid(), Ordering::Release);
+        let _ = call(libc::SYS_setpgid, [0; 3]);
+        if self.group.is_some() || self.process.is_some() {
+            let pid = number(call(libc::SYS_getpid, [0; 3]));
+            for note in [self.group, self.process].into_iter().flatten() {
+                note.store(pid, Ordering::Release);
             }
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            // The agent may have died before the signal was armed.
-            if libc::getppid() != parent {
-                libc::_exit(127);
-            }
-            for (target, &source) in self.stdio.iter().enumerate() {
-                Errno::result(libc::dup2(source, target as c_int))
-                    .map_err(|errno| (Step::Redirect, errno))?;
-            }
-            if let Some(path) = self.working_dir {
-                Errno::result(libc::chdir(path.as_ptr())).map_err(|errno| (Step::WorkingDir, errno))?;
-            }
+        }
+        let _ = call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0]);
+        // The agent may have died before the signal was armed.
+        if number(call(libc::SYS_getppid, [0; 3])) != parent {
+            end(127);
+        }
+        for (target, &source) in self.stdio.iter().chain(self.protocol).enumerate() {
+            call(libc::SYS_dup3, [source as usize, target, 0]).map_err(|errno| (Step::Redirect, errno))?;
+        }
+        if let Some(path) = self.working_dir {
+            call(libc::SYS_chdir, [path.as_ptr() as usize, 0, 0])
+                .map_err(|errno| (Step::WorkingDir, errno))?;
         }
         self.reset.apply();
         if let Some(slices) = &self.slices {
@@ -118,9 +133,35 @@ impl Setup<'_> {
     }
 }
 
-fn close_from(first: u32, flags: u32) {
-    // SAFETY: closes descriptors of the child only: it has its own table.
-    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) };
+/// A system call of a child, on plain numbers and on strings that its parent keeps alive. Straight to the
+/// kernel: a forked child has none of the C library's code mapped yet, and the first touch of each part of
+/// it costs more than the call; one that shares its parent's memory leaves errno alone.
+fn call(number: libc::c_long, [a, b, c]: [usize; 3]) -> Result<usize, Errno> {
+    let result = raw::syscall(number as usize, [a, b, c, 0, 0, 0]);
+    if result < 0 { Err(Errno::from_raw(-result as i32)) } else { Ok(result as usize) }
+}
+
+/// The result of a call that cannot fail.
+fn number(result: Result<usize, Errno>) -> i32 {
+    result.map_or(-1, |number| number as i32)
+}
+
+/// Ends a child, and nothing else: nothing of the host's is run or flushed.
+fn end(code: i32) -> ! {
+    loop {
+        let _ = call(libc::SYS_exit_group, [code as usize, 0, 0]);
+    }
+}
+
+/// Closes, or marks, descriptors of a child that has its own table.
+fn close_range(first: u32, last: u32, flags: u32) -> Result<(), Errno> {
+    call(libc::SYS_close_range, [first as usize, last as usize, flags as usize]).map(drop)
+}
+
+/// Closes all but 0, 1, 2 and one more.
+fn close_all_but(keep: RawFd) {
+    let _ = close_range(3, keep as u32 - 1, 0);
+    let _ = close_range(keep as u32 + 1, u32::MAX, 0);
 }
 
 const CLOSE_RANGE_UNSHARE: u32 = 1 << 1;
@@ -138,11 +179,9 @@ impl Start<'_> {
     /// Gives the child a table of its own with nothing in it above what it needs. Before anything else: a
     /// dup2 in the shared table would be the host's.
     fn unshare_files(&self) -> Result<(), (Step, Errno)> {
-        let highest = self.setup.stdio.into_iter().fold(2, RawFd::max);
-        // SAFETY: plain numbers.
-        let result =
-            unsafe { libc::syscall(libc::SYS_close_range, highest + 1, u32::MAX, CLOSE_RANGE_UNSHARE) };
-        Errno::result(result).map(drop).map_err(|errno| (Step::Redirect, errno))
+        let highest = self.setup.stdio.iter().chain(self.setup.protocol).copied().fold(2, RawFd::max);
+        close_range(highest as u32 + 1, u32::MAX, CLOSE_RANGE_UNSHARE)
+            .map_err(|errno| (Step::Redirect, errno))
     }
 }
 
@@ -155,14 +194,13 @@ extern "C" fn child_main(start: *mut c_void) -> c_int {
     let (step, errno) = match own_files.and_then(|()| setup.apply(start.parent)) {
         Err(failure) => failure,
         Ok(()) => {
-            close_from(3, CLOSE_RANGE_CLOEXEC);
+            let _ = close_range(setup.first_free(), u32::MAX, CLOSE_RANGE_CLOEXEC);
             dispositions::block_none();
             (Step::Exec, exec(start.program))
         }
     };
-    setup.report.write(step, errno);
-    // SAFETY: ends this child only; nothing of the host's is run or flushed.
-    unsafe { libc::_exit(127) }
+    setup.tell(step, errno);
+    end(127)
 }
 
 /// Returns the errno of the failure, as execvp(3) chooses it.
@@ -250,12 +288,7 @@ extern "C" fn helper_main(start: *mut c_void) -> c_int {
     // SAFETY: `Helper` keeps it until this child is gone or has exec'ed.
     let start = unsafe { &*start.cast::<HelperStart>() };
     let call = |number: libc::c_long, args: [usize; 6]| raw::syscall(number as usize, args);
-    let third = start.third.as_raw_fd();
-    if third == 3 {
-        call(libc::SYS_fcntl, [3, libc::F_SETFD as usize, 0, 0, 0, 0]);
-    } else {
-        call(libc::SYS_dup3, [third as usize, 3, 0, 0, 0, 0]);
-    }
+    call(libc::SYS_dup3, [start.third.as_raw_fd() as usize, 3, 0, 0, 0, 0]);
     let (argv, env) = (start.argv.pointers.as_ptr() as usize, start.env.pointers.as_ptr() as usize);
     let empty = c"".as_ptr() as usize;
     call(
@@ -267,8 +300,8 @@ extern "C" fn helper_main(start: *mut c_void) -> c_int {
 }
 
 impl Helper {
-    /// Runs the program in the memfd `image`, which is not descriptor 3, under `name`, with `third` as its
-    /// descriptor 3. All signals but SIGCHLD stay blocked in it.
+    /// Runs the program in the memfd `image` under `name`, with `third` as its descriptor 3; neither is 3
+    /// here. All signals but SIGCHLD stay blocked in it.
     pub fn spawn(name: &'static CStr, image: OwnedFd, third: OwnedFd) -> Result<Helper, Errno> {
         let nursery = Nursery::new()?;
         let start = Box::into_raw(Box::new(HelperStart {
@@ -317,9 +350,12 @@ fn child(pid: i32, pidfd: c_int) -> Result<Child, Errno> {
 
 /// What a forked worker runs: `run` in the child, its result the exit code.
 pub struct Function<'a> {
-    pub env: &'a Pointers<'a>,
-    /// A descriptor that becomes 3.
-    pub third: RawFd,
+    /// None where `run` sees to it.
+    pub env: Option<&'a Pointers<'a>>,
+    /// A descriptor that the child keeps, under the number that it has here: whatever else in this memory
+    /// still knows a number, and writes to it in the child, a buffered stream for instance, does not mean
+    /// this one.
+    pub keep: RawFd,
     pub run: &'a mut dyn FnMut() -> i32,
 }
 
@@ -369,29 +405,31 @@ unsafe extern "C" {
     static mut stdout: *mut libc::FILE;
     static mut stderr: *mut libc::FILE;
     fn __fpurge(stream: *mut libc::FILE);
+    fn __fpending(stream: *mut libc::FILE) -> usize;
     fn on_exit(function: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
 }
 
 fn forked_main(setup: &Setup, function: Function, parent: i32) -> ! {
-    // SAFETY: plain numbers; the child has its own table.
-    let third = || unsafe { Errno::result(libc::dup2(function.third, 3)) };
-    let prepared = setup.apply(parent).and_then(|()| third().map_err(|errno| (Step::Redirect, errno)));
-    if let Err((step, errno)) = prepared {
-        setup.report.write(step, errno);
-        // SAFETY: ends this child only.
-        unsafe { libc::_exit(127) };
+    if let Err((step, errno)) = setup.apply(parent) {
+        setup.tell(step, errno);
+        end(127);
     }
-    close_from(4, 0);
-    // SAFETY: this is the only thread of the child. Its own children do not inherit descriptor 3. What the
-    // host had not flushed is the host's to write. The environment lives as long as the child.
-    unsafe {
-        libc::fcntl(3, libc::F_SETFD, libc::FD_CLOEXEC);
-        __fpurge(stdout);
-        __fpurge(stderr);
-        environ = function.env.pointers.as_ptr();
-        // Exit functions run in reverse order: those of the callback, then this one, which leaves before
-        // the host's.
-        on_exit(leave, std::ptr::null_mut());
+    close_all_but(function.keep);
+    if let Some(env) = function.env {
+        // SAFETY: this is the only thread of the child, and its environment lives as long as it does.
+        unsafe { environ = env.pointers.as_ptr() };
+    }
+    // A process that only forks workers has done the rest once for all.
+    if !CHILDREN_ARE_PREPARED.swap(false, Ordering::Relaxed) {
+        // SAFETY: this is the only thread. What the host had not flushed is the host's to write.
+        unsafe {
+            for stream in [stdout, stderr] {
+                if __fpending(stream) > 0 {
+                    __fpurge(stream);
+                }
+            }
+        }
+        mark_exit();
     }
     dispositions::block_none();
     let code = (function.run)();
@@ -399,11 +437,83 @@ fn forked_main(setup: &Setup, function: Function, parent: i32) -> ! {
     unsafe { libc::exit(code) }
 }
 
+/// Whether nothing of this process is held back, and its exit functions are kept from its children.
+static CHILDREN_ARE_PREPARED: AtomicBool = AtomicBool::new(false);
+
+/// Exit functions run in reverse order: those that come after this, then `leave`, before all others.
+fn mark_exit() {
+    // SAFETY: the function has the type that on_exit(3) wants.
+    unsafe { on_exit(leave, std::ptr::null_mut()) };
+}
+
+/// For a process that only forks workers, and whose own end needs no exit functions: what it holds back is
+/// written, and its children are spared the rest.
+pub fn prepare_children() {
+    // SAFETY: NULL stands for all streams.
+    unsafe { libc::fflush(std::ptr::null_mut()) };
+    mark_exit();
+    CHILDREN_ARE_PREPARED.store(true, Ordering::Relaxed);
+}
+
+/// The environment that workers have in common, made before they are forked, with room for what is a
+/// worker's own.
+pub struct Environment {
+    pointers: Vec<AtomicPtr<c_char>>,
+    common: usize,
+}
+
+impl Environment {
+    /// The strings must outlive it, and it, as those of `set`, the worker: they are only pointed to.
+    pub fn new<'a>(strings: impl Iterator<Item = &'a CStr>) -> Environment {
+        const ROOM: usize = 32;
+        let pointer = |string: &CStr| AtomicPtr::new(string.as_ptr().cast_mut());
+        let mut pointers: Vec<_> = strings.map(pointer).collect();
+        let common = pointers.len();
+        pointers.extend((0..ROOM).map(|_| AtomicPtr::default()));
+        Environment { pointers, common }
+    }
+
+    /// In a new worker, whose only thread this is, and whose only copy: these strings are its environment,
+    /// after those that all have in common or, if it is `whole`, instead of them.
+    pub fn set<'a>(&self, whole: bool, own: impl Iterator<Item = &'a CStr> + Clone) {
+        let first = if whole { 0 } else { self.common };
+        let room = self.pointers.len() - first - 1;
+        if own.clone().count() > room {
+            let common =
+                self.pointers[..first].iter().map(|pointer| pointer.load(Ordering::Relaxed).cast_const());
+            let all = common.chain(own.map(CStr::as_ptr)).chain([std::ptr::null()]);
+            let pointers = std::mem::ManuallyDrop::new(all.collect::<Vec<_>>());
+            // SAFETY: NULL-terminated, never freed; nobody else reads the environment meanwhile.
+            unsafe { environ = pointers.as_ptr() };
+            return;
+        }
+        let mut end = first;
+        for string in own {
+            self.pointers[end].store(string.as_ptr().cast_mut(), Ordering::Relaxed);
+            end += 1;
+        }
+        self.pointers[end].store(std::ptr::null_mut(), Ordering::Relaxed);
+        // SAFETY: NULL-terminated, never freed; nobody else reads the environment meanwhile.
+        unsafe { environ = self.pointers.as_ptr().cast() };
+    }
+}
+
+/// A variable of a new worker's environment.
+pub fn variable(name: &CStr) -> Option<&'static CStr> {
+    // SAFETY: NUL-terminated; nobody changes the environment meanwhile, and its strings are never freed.
+    let value = unsafe { libc::getenv(name.as_ptr()) };
+    // SAFETY: not null, and NUL-terminated.
+    (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) })
+}
+
 extern "C" fn leave(code: c_int, _: *mut c_void) {
     // SAFETY: flushes the two streams whose buffers hold only what the worker wrote, then ends it.
     unsafe {
-        libc::fflush(stdout);
-        libc::fflush(stderr);
+        for stream in [stdout, stderr] {
+            if __fpending(stream) > 0 {
+                libc::fflush(stream);
+            }
+        }
         libc::_exit(code);
     }
 }

@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::raw;
+
 /// Signals that were ignored when the library was loaded: before main, for a program that links it.
 /// SIGPIPE is not among them: runtimes (Python, Go, Rust) ignore it for themselves, and workers that
 /// inherit that do not end when their reader does.
@@ -54,12 +56,22 @@ pub fn children_are_not_kept() -> bool {
     })
 }
 
+/// Puts SIGCHLD to its default, so that neither the kernel nor a handler takes the statuses of children.
+pub fn keep_children() {
+    // SAFETY: SIG_DFL needs nothing.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// What a child has to put to default before it lets signals in: everything that has a handler (it would
 /// run on memory shared with the host) or that the host itself ignores.
 #[derive(Clone, Copy)]
 pub struct Reset(u64);
 
 impl Reset {
+    pub fn nothing() -> Reset {
+        Reset(0)
+    }
+
     pub fn for_children() -> Reset {
         let (ignored, handled) = current();
         let started_with = IGNORED_AT_START.load(Ordering::Relaxed);
@@ -94,14 +106,13 @@ pub fn block_all_in_parent() {
     set_mask(set);
 }
 
-/// No signal blocked in this thread.
+/// No signal blocked in this thread, a new child's. Straight to the kernel, see `child::call`.
 pub fn block_none() {
-    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: sigemptyset initialises the set.
-    set_mask(unsafe {
-        libc::sigemptyset(set.as_mut_ptr());
-        set.assume_init()
-    });
+    let none: u64 = 0;
+    raw::syscall(
+        libc::SYS_rt_sigprocmask as usize,
+        [libc::SIG_SETMASK as usize, &raw const none as usize, 0, size_of_val(&none), 0, 0],
+    );
 }
 
 fn full() -> libc::sigset_t {

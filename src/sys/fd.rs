@@ -5,15 +5,27 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
+use super::inherited;
+
 /// Moves a new descriptor out of the way of 0, 1 and 2.
 pub fn above_stdio(fd: OwnedFd) -> Result<OwnedFd, Errno> {
     if fd.as_raw_fd() > 2 { Ok(fd) } else { duplicate(fd.as_raw_fd()) }
 }
 
+/// Moves a descriptor that a worker is to have as 3, or one of the next, out of the way of all of these.
+pub fn above_protocol(fd: OwnedFd) -> Result<OwnedFd, Errno> {
+    const FREE: RawFd = inherited::FIRST + inherited::MOST as RawFd;
+    if fd.as_raw_fd() >= FREE { Ok(fd) } else { duplicate_from(fd.as_raw_fd(), FREE) }
+}
+
 /// A second descriptor for what `fd` refers to, close-on-exec and above 2.
 pub fn duplicate(fd: RawFd) -> Result<OwnedFd, Errno> {
+    duplicate_from(fd, 3)
+}
+
+fn duplicate_from(fd: RawFd, lowest: RawFd) -> Result<OwnedFd, Errno> {
     // SAFETY: F_DUPFD_CLOEXEC takes any number and touches no memory.
-    let copy = Errno::result(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) })?;
+    let copy = Errno::result(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, lowest) })?;
     // SAFETY: the kernel just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
@@ -96,9 +108,18 @@ pub fn write(fd: RawFd, bytes: &[u8]) -> Result<usize, Errno> {
 
 /// What kind of file a descriptor refers to: the S_IFMT bits of its mode.
 pub fn kind(fd: RawFd) -> Result<u32, Errno> {
+    stat(fd).map(|stat| stat.st_mode & libc::S_IFMT)
+}
+
+/// How many bytes it has.
+pub fn size(fd: RawFd) -> Result<usize, Errno> {
+    stat(fd).map(|stat| stat.st_size as usize)
+}
+
+fn stat(fd: RawFd) -> Result<libc::stat, Errno> {
     let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
     // SAFETY: the buffer has the size of a stat.
     Errno::result(unsafe { libc::fstat(fd, stat.as_mut_ptr()) })?;
     // SAFETY: fstat succeeded and filled it.
-    Ok(unsafe { stat.assume_init() }.st_mode & libc::S_IFMT)
+    Ok(unsafe { stat.assume_init() })
 }

@@ -35,6 +35,11 @@ impl Mapping {
         Mapping::new(length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
     }
 
+    /// A file whose size and contents are sealed. Private, as a kernel before 6.7 lets nobody share it.
+    fn of_sealed(fd: RawFd, length: usize) -> Result<Mapping, Errno> {
+        Mapping::new(length, libc::PROT_READ, libc::MAP_PRIVATE, fd, 0)
+    }
+
     pub fn of_file(fd: RawFd, offset: usize, length: usize, writable: bool) -> Result<Mapping, Errno> {
         let protection = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
         Mapping::new(length, protection, libc::MAP_SHARED, fd, offset)
@@ -67,6 +72,40 @@ impl Mapping {
         let this = std::mem::ManuallyDrop::new(self);
         // SAFETY: writable by the constructor's caller, never unmapped as the drop is skipped.
         unsafe { std::slice::from_raw_parts_mut(this.as_ptr(), this.length) }
+    }
+
+    /// The bytes of a mapping that nobody writes to any more, for the life of the process.
+    pub fn leak_readable(self) -> &'static [u8] {
+        let this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: `length` readable bytes, never unmapped as the drop is skipped.
+        unsafe { std::slice::from_raw_parts(this.as_ptr(), this.length) }
+    }
+
+    /// Writes bytes that the other side reads once it is told that they are there.
+    pub fn write(&self, offset: usize, bytes: &[u8]) {
+        assert!(offset + bytes.len() <= self.length, "the bytes are within the mapping");
+        // SAFETY: within the mapping. Through a pointer: no reference to memory that others change is made.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.as_ptr().add(offset), bytes.len()) };
+    }
+
+    /// What the other side wrote before it told, and does not change any more. The mapping is never to be
+    /// unmapped.
+    pub fn told(&self, offset: usize, length: usize) -> &'static [u8] {
+        assert!(offset + length <= self.length, "the bytes are within the mapping");
+        // SAFETY: within the mapping, which the caller keeps for the life of the process.
+        unsafe { std::slice::from_raw_parts(self.as_ptr().add(offset), length) }
+    }
+
+    /// A copy of what the other side wrote.
+    pub fn read(&self, offset: usize, length: usize) -> Vec<u8> {
+        assert!(offset + length <= self.length, "the bytes are within the mapping");
+        let mut bytes = Vec::with_capacity(length);
+        // SAFETY: within the mapping, and as many as there is room for; no reference is made.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.as_ptr().add(offset), bytes.as_mut_ptr(), length);
+            bytes.set_len(length);
+        }
+        bytes
     }
 
     /// A word of the mapping that processes exchange.
@@ -125,6 +164,33 @@ pub fn write_at(fd: RawFd, bytes: &[u8], offset: usize) -> Result<(), Errno> {
     Ok(())
 }
 
+/// `length` bytes from `offset` on.
+pub fn read_at(fd: RawFd, length: usize, offset: usize) -> Result<Vec<u8>, Errno> {
+    let mut bytes = Vec::with_capacity(length);
+    while bytes.len() < length {
+        let (done, room) = (bytes.len(), bytes.spare_capacity_mut());
+        // SAFETY: the spare capacity is writable, and at least as long as what is asked for.
+        let read =
+            unsafe { libc::pread(fd, room.as_mut_ptr().cast(), length - done, (offset + done) as i64) };
+        match Errno::result(read) {
+            Ok(0) => return Err(Errno::ENODATA),
+            // SAFETY: pread wrote that many.
+            Ok(read) => unsafe { bytes.set_len(done + read as usize) },
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(bytes)
+}
+
+/// The eight bytes that a file begins with.
+pub fn first_word(fd: RawFd) -> Result<u64, Errno> {
+    let mut word = 0u64;
+    // SAFETY: eight writable bytes.
+    let read = unsafe { libc::pread(fd, (&raw mut word).cast(), 8, 0) };
+    if Errno::result(read)? == 8 { Ok(word) } else { Err(Errno::ENODATA) }
+}
+
 /// Does something with a memfd for which the limit of file sizes (RLIMIT_FSIZE, which counts memfds in)
 /// is not meant: the soft limit is lifted meanwhile, and beyond the hard one there is EFBIG, not SIGXFSZ.
 pub fn beyond_file_limit(act: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
@@ -158,4 +224,30 @@ pub fn seal_size(fd: &OwnedFd) -> Result<(), Errno> {
         libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_SHRINK | libc::F_SEAL_GROW)
     })
     .map(drop)
+}
+
+/// Bytes in memory that processes read and nobody changes: made once, passed on as a descriptor.
+#[derive(Debug)]
+pub struct Blob(OwnedFd);
+
+impl Blob {
+    pub fn copy(bytes: &[u8]) -> Result<Blob, Errno> {
+        let fd = super::fd::above_protocol(memfd(c"ice-argument")?)?;
+        beyond_file_limit(|| write_at(fd.as_raw_fd(), bytes, 0))?;
+        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL;
+        // SAFETY: plain numbers.
+        Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
+        Ok(Blob(fd))
+    }
+
+    /// Maps the blob that a descriptor stands for.
+    pub fn map(fd: RawFd) -> Result<Mapping, Errno> {
+        Mapping::of_sealed(fd, super::fd::size(fd)?)
+    }
+}
+
+impl AsRawFd for Blob {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
 }

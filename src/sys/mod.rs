@@ -1,9 +1,14 @@
 //! What nix lacks, one family of system calls per file: with `ffi` the only room where `unsafe` stands.
 
+pub mod call;
 pub mod child;
+pub mod crash;
 pub mod dispositions;
 pub mod fd;
+pub mod inherited;
+pub mod library;
 pub mod memory;
+pub mod packets;
 pub mod process;
 mod raw;
 pub mod signals;

@@ -163,6 +163,17 @@ pub fn keep_living_groups(groups: &mut Vec<i32>) {
     groups.retain(|group| living.contains(group));
 }
 
+/// Whether a process, child or not, has ended: a zombie has.
+pub fn has_ended(pidfd: &OwnedFd) -> bool {
+    is_readable(pidfd)
+}
+
+/// The name of this process, as ps(1) shows it: 15 bytes of it.
+pub fn set_title(title: &std::ffi::CStr) {
+    // SAFETY: a NUL-terminated string.
+    unsafe { libc::prctl(libc::PR_SET_NAME, title.as_ptr()) };
+}
+
 pub fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
     use std::os::fd::FromRawFd;
     // SAFETY: plain numbers in, a descriptor out.

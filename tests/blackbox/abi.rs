@@ -8,7 +8,7 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 
 use crate::harness::{
-    CAUSE_STOPPED_BY_AGENT, Case, END_INTERRUPTED, END_SUCCEEDED, END_WORKER_FAILURE, Run, built, gone,
+    CAUSE_STOPPED_BY_AGENT, Case, END_INTERRUPTED, END_SUCCEEDED, END_WORKER_FAILURE, Run, Way, built, gone,
     library, link, program, root,
 };
 use crate::tests;
@@ -44,6 +44,7 @@ pub fn tests() -> Vec<Trial> {
         abi_20_threads_of_50_agents,
         abi_null_pointers,
         abi_getters,
+        abi_functions_and_start_methods,
         abi_names_of_statuses_and_version,
         abi_sigchld_ignored_in_the_host,
         abi_sigchld_with_nocldwait,
@@ -75,10 +76,10 @@ fn farm(count: &str, kind: &str) {
 }
 
 fn abi_01_agents_at_once_do_not_mix() {
-    farm("2", "callback");
-    farm("2", "program");
-    farm("12", "callback");
-    farm("12", "program");
+    for kind in Way::ALL.map(Way::name).iter().chain(&["program"]) {
+        farm("2", kind);
+        farm("12", kind);
+    }
 }
 
 fn abi_01_stopping_one_agent_leaves_the_others() {
@@ -87,7 +88,7 @@ fn abi_01_stopping_one_agent_leaves_the_others() {
 
 fn abi_20_threads_of_50_agents() {
     farm("50", "program");
-    farm("50", "callback");
+    farm("50", "fork");
 }
 
 fn abi_02_agents_one_after_the_other() {
@@ -140,6 +141,10 @@ fn abi_null_pointers() {
 
 fn abi_getters() {
     contract("getters");
+}
+
+fn abi_functions_and_start_methods() {
+    contract("functions");
 }
 
 fn abi_names_of_statuses_and_version() {
@@ -506,8 +511,18 @@ fn abi_14_soname_and_needed_libraries() {
 
 /// A program made from `tests/c/NAME.cc`.
 pub fn cxx_program(t: &Case, name: &str) -> PathBuf {
-    let out = t.dir.join(name);
+    cxx(t, name, name, &[])
+}
+
+/// The same file as a shared object.
+pub fn cxx_library(t: &Case, name: &str) -> PathBuf {
+    cxx(t, name, &format!("lib{name}.so"), &["-shared", "-fPIC"])
+}
+
+fn cxx(t: &Case, name: &str, out: &str, more: &[&str]) -> PathBuf {
+    let out = t.dir.join(out);
     let mut cxx = Command::new("g++");
+    cxx.args(more);
     cxx.args(["-std=c++11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-I"]).arg(root().join("include"));
     cxx.arg(root().join(format!("tests/c/{name}.cc"))).arg("-o").arg(&out);
     link(&mut cxx, &built().dir);

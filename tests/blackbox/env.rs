@@ -4,7 +4,7 @@ use std::net::{TcpListener, TcpStream};
 
 use libtest_mimic::Trial;
 
-use crate::harness::{Case, END_START_ERROR, END_WORKER_FAILURE, wait_for};
+use crate::harness::{Case, END_START_ERROR, END_WORKER_FAILURE, Kind, wait_for};
 use crate::sp::environment;
 use crate::tests;
 
@@ -52,11 +52,11 @@ pub const VARIABLES: &[&str] = &[
 ];
 
 fn env_01_all_variables_are_there() {
-    for callback in [false, true] {
+    for kind in Kind::ALL {
         let t = Case::new();
         let host = t.bare_host().set("role", "trainer").set("max_restarts", 12).set("run_id", "job 7");
         let host = host.set("local_world_size", 11).set("log_dir", t.path("logs"));
-        host.worker(callback, &["dump", &t.path("%r")]).run().succeeded();
+        host.worker(kind, &["dump", &t.path("%r")]).run().succeeded();
         for rank in 0..11 {
             let env = environment(&t.json(&rank.to_string()));
             for name in VARIABLES {
@@ -126,12 +126,12 @@ fn env_04_async_error_handling() {
 }
 
 fn env_05_restart_count() {
-    for callback in [false, true] {
+    for kind in Kind::ALL {
         let t = Case::new();
         let host = t.host().set("max_restarts", 2).set("local_world_size", 2).set("log_dir", t.path("logs"));
         let verbs =
             ["dump", &t.path("%r.%a"), "await", &t.path("0.%a"), "await", &t.path("1.%a"), "exit", "1"];
-        host.worker(callback, &verbs).run().failed_as(END_WORKER_FAILURE);
+        host.worker(kind, &verbs).run().failed_as(END_WORKER_FAILURE);
         for attempt in 0..3 {
             for rank in 0..2 {
                 let env = environment(&t.json(&format!("{rank}.{attempt}")));

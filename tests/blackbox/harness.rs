@@ -7,7 +7,7 @@
 //!     let run = t
 //!         .host()                                        // local_world_size 1, max_restarts 0, time-out 5 s
 //!         .set("local_world_size", 4)                    // FIELD=VALUE of the spec
-//!         .probe(&["dump", &t.path("%r.json"), "--", "a b"]) // the worker; `.callback(&[..])` for a callback
+//!         .probe(&["dump", &t.path("%r.json"), "--", "a b"]) // the worker; `.function(way, &[..])` for a function
 //!         .run();                                        // until the host is gone; never longer than 2 minutes
 //!     run.succeeded();                                   // the run's end, and nothing was left behind
 //!     assert_eq!(t.json("0.json")["argv"][4], "a b");
@@ -18,6 +18,8 @@
 //! }
 //! ```
 //!
+//! - `Way` names how a function starts and where it is; `tests_by_way![Way::ALL; name]` makes a test of `fn name(way: Way)`
+//!   for each. `.worker(kind, &[..])` with a `Kind` is for what holds for programs too.
 //! - `Host::step("start")` adds any step of host.c; without one for the agent the host does `run`. Every step that
 //!   writes a line is found with `run.event("wait")`, `run.events("wait")`.
 //! - `Host::spawn()` instead of `run()` for tests that act meanwhile: `running.signal(libc::SIGTERM)`,
@@ -68,7 +70,7 @@ macro_rules! tests {
 
 /// A test that is ignored, aloud, if something it needs is not there.
 pub fn needing(
-    name: &'static str,
+    name: &str,
     needs: &[&str],
     run: impl FnOnce() -> Result<(), libtest_mimic::Failed> + Send + 'static,
 ) -> libtest_mimic::Trial {
@@ -117,11 +119,19 @@ fn lacks(need: &str) -> Option<String> {
             missing("needs the memory controller of cgroup version 1")
         }
         "memory_group" => None,
+        "loader" if loader().is_none() => missing("needs the dynamic loader of glibc where it usually is"),
+        "loader" => None,
         "dev_full" if !Path::new("/dev/full").exists() => missing("needs /dev/full"),
         "dev_full" => None,
         program if in_path(program) => None,
         program => Some(format!("needs {program} in PATH")),
     }
+}
+
+/// The program that runs dynamic programs.
+pub fn loader() -> Option<String> {
+    let places = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
+    places.into_iter().find(|path| Path::new(path).exists()).map(str::to_string)
 }
 
 /// The version of the running kernel.
@@ -189,7 +199,7 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A program made from `tests/c/NAME.c`.
+/// A program made from `tests/c/NAME.c`; `libNAME.so` from `tests/c/libNAME.c`.
 pub fn program(name: &str) -> PathBuf {
     built().dir.join(name)
 }
@@ -247,7 +257,12 @@ impl Built {
         }
         let mut jobs: Vec<(String, Vec<PathBuf>)> = Vec::new();
         for source in sources(&root().join("tests/c")) {
-            let name = source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let stem = source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let name = match stem.as_str() {
+                "libcuda" => "libcuda.so.1".into(),
+                library if library.starts_with("lib") => format!("{library}.so"),
+                _ => stem,
+            };
             jobs.push((name, vec![source]));
         }
         let tool: Vec<PathBuf> = sources(&root().join("c_examples"))
@@ -301,9 +316,12 @@ fn compile(dir: &Path, name: &str, files: &[PathBuf]) -> Result<(), String> {
         // Its files say themselves what they need.
         cc.arg("-U_GNU_SOURCE");
     }
-    if name == "faults" {
-        // The one that hosts preload.
+    // The one that hosts preload, and the shared objects.
+    if name == "faults" || name.starts_with("lib") {
         cc.args(["-shared", "-fPIC"]);
+    }
+    if name == "libcuda.so.1" {
+        cc.arg("-Wl,-soname,libcuda.so.1");
     }
     cc.args(files).arg("-o").arg(&temporary);
     link(&mut cc, dir);
@@ -390,6 +408,7 @@ impl Case {
             env: Vec::new(),
             removed: Vec::new(),
             wrapper: Vec::new(),
+            path: program("host"),
             stdin: Vec::new(),
             stdout: None,
             limit: HOST_LIMIT,
@@ -533,6 +552,102 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+// --- workers ---
+
+/// How a function gets its process, and where it is: in the host or in `libverbs.so`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// A callback.
+    Fork,
+    Spawn,
+    SpawnOfLibrary,
+    Forkserver,
+    ForkserverOfLibrary,
+}
+
+impl Way {
+    pub const ALL: [Way; 5] =
+        [Way::Fork, Way::Spawn, Way::SpawnOfLibrary, Way::Forkserver, Way::ForkserverOfLibrary];
+    /// Those that execute something for it.
+    pub const NEW: [Way; 4] = [Way::Spawn, Way::SpawnOfLibrary, Way::Forkserver, Way::ForkserverOfLibrary];
+    pub const SPAWN: [Way; 2] = [Way::Spawn, Way::SpawnOfLibrary];
+    pub const SERVER: [Way; 2] = [Way::Forkserver, Way::ForkserverOfLibrary];
+
+    /// For the name of a test.
+    pub fn name(self) -> &'static str {
+        match self {
+            Way::Fork => "fork",
+            Way::Spawn => "spawn",
+            Way::SpawnOfLibrary => "spawn_of_a_library",
+            Way::Forkserver => "forkserver",
+            Way::ForkserverOfLibrary => "forkserver_of_a_library",
+        }
+    }
+
+    /// The `ice_start_method`.
+    pub fn method(self) -> i32 {
+        match self {
+            Way::Fork => 0,
+            Way::Spawn | Way::SpawnOfLibrary => 1,
+            Way::Forkserver | Way::ForkserverOfLibrary => 2,
+        }
+    }
+
+    pub fn has_server(self) -> bool {
+        self.method() == 2
+    }
+
+    pub fn is_of_library(self) -> bool {
+        matches!(self, Way::SpawnOfLibrary | Way::ForkserverOfLibrary)
+    }
+}
+
+/// What a worker is: for what must hold whatever it is. `false` is the probe, `true` a callback.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Program,
+    Function(Way),
+}
+
+impl Kind {
+    pub const ALL: [Kind; 6] = [
+        Kind::Program,
+        Kind::Function(Way::Fork),
+        Kind::Function(Way::Spawn),
+        Kind::Function(Way::SpawnOfLibrary),
+        Kind::Function(Way::Forkserver),
+        Kind::Function(Way::ForkserverOfLibrary),
+    ];
+}
+
+impl From<Way> for Kind {
+    fn from(way: Way) -> Kind {
+        Kind::Function(way)
+    }
+}
+
+impl From<bool> for Kind {
+    fn from(callback: bool) -> Kind {
+        if callback { Kind::Function(Way::Fork) } else { Kind::Program }
+    }
+}
+
+/// The same tests for each of these ways, with `_by_` and its name behind theirs; `name needs(a)` as above.
+#[macro_export]
+macro_rules! tests_by_way {
+    ($ways:expr; $($name:ident $(needs($($need:ident),+))?),* $(,)?) => {{
+        let mut trials = Vec::new();
+        for way in $ways {
+            $(trials.push($crate::harness::needing(
+                &format!("{}_by_{}", stringify!($name), way.name()),
+                &[$($(stringify!($need)),+)?],
+                move || { $name(way); Ok(()) },
+            ));)*
+        }
+        trials
+    }};
+}
+
 // --- a host ---
 
 pub struct Host<'a> {
@@ -541,6 +656,7 @@ pub struct Host<'a> {
     env: Vec<(String, String)>,
     removed: Vec<String>,
     wrapper: Vec<String>,
+    path: PathBuf,
     stdin: Vec<u8>,
     stdout: Option<Stdio>,
     limit: Duration,
@@ -574,9 +690,23 @@ impl<'a> Host<'a> {
         verbs.iter().fold(host, |host, verb| host.set("verb", verb))
     }
 
-    /// The probe or a callback: for what must hold for both.
-    pub fn worker(self, callback: bool, verbs: &[&str]) -> Self {
-        if callback { self.callback(verbs) } else { self.probe(verbs) }
+    /// A function as the worker that does these verbs, and those behind a `--` as its warm-up.
+    pub fn function(self, way: Way, verbs: &[&str]) -> Self {
+        let host = match way {
+            Way::Fork => return self.callback(verbs),
+            _ if way.is_of_library() => self.set("library", program("libverbs.so").display()),
+            _ => self,
+        };
+        let host = host.set("function", "verbs").set("start_method", way.method());
+        verbs.iter().fold(host, |host, verb| host.set("verb", verb))
+    }
+
+    /// The probe or a function: for what must hold for both.
+    pub fn worker(self, kind: impl Into<Kind>, verbs: &[&str]) -> Self {
+        match kind.into() {
+            Kind::Program => self.probe(verbs),
+            Kind::Function(way) => self.function(way, verbs),
+        }
     }
 
     /// A variable in the host's environment.
@@ -587,6 +717,12 @@ impl<'a> Host<'a> {
 
     pub fn env_remove(mut self, key: &str) -> Self {
         self.removed.push(key.into());
+        self
+    }
+
+    /// Another file as the host: a copy, say, or a relative path.
+    pub fn at(mut self, path: impl Into<PathBuf>) -> Self {
+        self.path = path.into();
         self
     }
 
@@ -622,7 +758,7 @@ impl<'a> Host<'a> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let file = |name: &str| self.case.dir.join(format!("host{number}.{name}"));
         let mut words: Vec<OsString> = self.wrapper.iter().map(OsString::from).collect();
-        words.push(program("host").into());
+        words.push(self.path.into());
         words.push(file("lines").into());
         words.extend(self.steps);
         let mut command = self.case.command(&words[0]);

@@ -18,7 +18,7 @@ fn stop_took(run: &Run) -> f64 {
 }
 
 fn kill_01_stop_is_one_sigterm_and_parallel() {
-    for callback in [false, true] {
+    for kind in Kind::ALL {
         let t = Case::new();
         let verbs = [
             "count",
@@ -35,7 +35,7 @@ fn kill_01_stop_is_one_sigterm_and_parallel() {
             "exit",
             "0",
         ];
-        let host = t.host().set("local_world_size", 20).worker(callback, &verbs);
+        let host = t.host().set("local_world_size", 20).worker(kind, &verbs);
         let ready = format!("await_lines={}:20", t.path("ready"));
         let run = host.steps(&["start", &ready, "stop=TERM", "wait=60"]).run();
         run.failed_as(END_INTERRUPTED);
@@ -144,7 +144,7 @@ fn kill_04_timeout_0_kills_at_once() {
 }
 
 fn kill_05_descendants_get_the_stop_signal_and_the_kill() {
-    for callback in [false, true] {
+    for kind in Kind::ALL {
         let t = Case::new();
         let verbs = [
             "child",
@@ -163,7 +163,7 @@ fn kill_05_descendants_get_the_stop_signal_and_the_kill() {
             "%p",
             "pause",
         ];
-        let host = t.host().set("shutdown_timeout", 0.4).worker(callback, &verbs);
+        let host = t.host().set("shutdown_timeout", 0.4).worker(kind, &verbs);
         let ready = format!("await_lines={}:2", t.path("pids"));
         let run = host.steps(&["start", &ready, "stop=TERM", "wait=60"]).run();
         let lines = t.lines("child");
@@ -178,7 +178,7 @@ fn kill_05_descendants_get_the_stop_signal_and_the_kill() {
 }
 
 fn kill_06_children_of_a_dead_leader_are_killed() {
-    for callback in [false, true] {
+    for kind in Kind::ALL {
         let t = Case::new();
         // All ways of a leader's end: a failure, the stop of a peer, a success; children ignore what they can.
         let verbs = [
@@ -204,7 +204,7 @@ fn kill_06_children_of_a_dead_leader_are_killed() {
             .host()
             .set("local_world_size", 2)
             .set("shutdown_timeout", 0.3)
-            .worker(callback, &verbs)
+            .worker(kind, &verbs)
             .step("run")
             .run();
         for pid in pids_in(&t, "pids", 2) {

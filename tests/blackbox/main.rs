@@ -9,16 +9,21 @@ mod harness;
 mod abi;
 mod cfg;
 mod cli;
+mod crash;
 mod e2e;
 mod env;
 mod err;
+mod examples;
 mod fault;
 mod func;
+mod hosts;
 mod kill;
 mod log;
+mod method;
 mod mon;
 mod reap;
 mod rst;
+mod server;
 mod sig;
 mod sp;
 // Each area uses a part of it.
@@ -38,6 +43,9 @@ fn main() -> ExitCode {
         cfg::tests(),
         sp::tests(),
         func::tests(),
+        crash::tests(),
+        method::tests(),
+        server::tests(),
         env::tests(),
         mon::tests(),
         rst::tests(),
@@ -49,6 +57,8 @@ fn main() -> ExitCode {
         abi::tests(),
         cli::tests(),
         e2e::tests(),
+        examples::tests(),
+        hosts::tests(),
         fault::tests(),
     ];
     libtest_mimic::run(&arguments, areas.into_iter().flatten().collect()).exit_code()

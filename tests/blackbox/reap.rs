@@ -15,17 +15,17 @@ use crate::tool::*;
 fn reap_01_no_zombie_after_any_end() {
     let t = Case::new();
     // `clean` counts children, zombies too.
-    let host = || t.host().set("local_world_size", 4);
-    for callback in [false, true] {
-        host().worker(callback, &["code", "0"]).run().succeeded();
-        host().worker(callback, &["rank", "2", "code", "3", ";"]).run().failed_as(END_WORKER_FAILURE);
-        host().set("max_restarts", 3).worker(callback, &["kill", "SEGV"]).run().failed_as(END_WORKER_FAILURE);
+    let host = || t.host().set("local_world_size", 4).set("log_dir", t.path("logs"));
+    for kind in Kind::ALL {
+        host().worker(kind, &["code", "0"]).run().succeeded();
+        host().worker(kind, &["rank", "2", "code", "3", ";"]).run().failed_as(END_WORKER_FAILURE);
+        host().set("max_restarts", 3).worker(kind, &["kill", "SEGV"]).run().failed_as(END_WORKER_FAILURE);
         host()
-            .worker(callback, &["pause"])
+            .worker(kind, &["pause"])
             .steps(&["start", "stop=TERM", "wait=30"])
             .run()
             .failed_as(END_INTERRUPTED);
-        host().worker(callback, &["pause"]).steps(&["start", "free_agent"]).run().clean();
+        host().worker(kind, &["pause"]).steps(&["start", "free_agent"]).run().clean();
     }
     host().set("program", "/nowhere").run().failed_as(END_START_ERROR);
 }
@@ -41,18 +41,18 @@ fn stubborn(t: &Case) -> Vec<String> {
 }
 
 fn reap_02_workers_die_with_a_killed_agent() {
-    for kind in ["program", "callback", "icerun"] {
+    for kind in Kind::ALL.map(Some).into_iter().chain([None]) {
         let t = Case::new();
         let words = stubborn(&t);
         let verbs: Vec<&str> = words.iter().map(String::as_str).collect();
         let pids = |t: &Case| pids_in(t, "pids", 6);
-        let pids = if kind == "icerun" {
-            let running = tool(&t, &["--nproc-per-node", "3"]).probe(&verbs).spawn();
+        let pids = if let Some(kind) = kind {
+            let running = t.host().set("local_world_size", 3).worker(kind, &verbs).spawn();
             let pids = pids(&t);
             running.kill();
             pids
         } else {
-            let running = t.host().set("local_world_size", 3).worker(kind == "callback", &verbs).spawn();
+            let running = tool(&t, &["--nproc-per-node", "3"]).probe(&verbs).spawn();
             let pids = pids(&t);
             running.kill();
             pids
@@ -70,12 +70,12 @@ fn reap_02_900_kills_at_random_moments_leave_nothing() {
         let t = Case::new();
         let words = stubborn(&t);
         let verbs: Vec<&str> = words.iter().map(String::as_str).collect();
-        if i % 3 == 0 {
+        if i % 7 == 6 {
             let running = tool(&t, &["--nproc-per-node", "3"]).probe(&verbs).spawn();
             thread::sleep(wait);
             running.kill();
         } else {
-            let running = t.host().set("local_world_size", 3).worker(i % 3 == 1, &verbs).spawn();
+            let running = t.host().set("local_world_size", 3).worker(Kind::ALL[i % 7], &verbs).spawn();
             thread::sleep(wait);
             running.kill();
         }
@@ -116,14 +116,14 @@ fn reap_02_a_host_that_exits_in_mid_run_leaves_nothing() {
 }
 
 fn reap_05_the_thread_that_started_the_run_may_end() {
-    for callback in [false, true] {
+    for kind in Kind::ALL {
         let t = Case::new();
         let run = t
             .host()
             .set("local_world_size", 2)
             .set("max_restarts", 1)
             .worker(
-                callback,
+                kind,
                 &[
                     "append",
                     &t.path("ready.%a"),
@@ -163,10 +163,9 @@ fn no_growth(run: &Run) {
 }
 
 fn reap_08_1000_runs_leave_nothing() {
-    for callback in [false, true] {
+    for kind in Kind::ALL {
         let t = Case::new();
-        let host =
-            t.host().worker(callback, &["code", "0"]).set("redirects", 3).set("log_dir", t.path("logs"));
+        let host = t.host().worker(kind, &["code", "0"]).set("redirects", 3).set("log_dir", t.path("logs"));
         let run = host.step("repeat=500:new,run,free_agent").run();
         no_growth(&run);
         assert_eq!(run.event("repeated")["failed"], 0, "{run}");

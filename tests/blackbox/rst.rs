@@ -6,7 +6,7 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 
 use crate::harness::{
-    Case, END_AGENT_ERROR, END_INTERRUPTED, END_START_ERROR, END_WORKER_FAILURE, STATE_FAILED, probe,
+    Case, END_AGENT_ERROR, END_INTERRUPTED, END_START_ERROR, END_WORKER_FAILURE, Kind, STATE_FAILED, probe,
 };
 use crate::tests;
 
@@ -28,10 +28,10 @@ pub fn tests() -> Vec<Trial> {
 }
 
 fn rst_01_exactly_as_many_attempts_as_allowed() {
-    for callback in [false, true] {
+    for kind in Kind::ALL {
         let t = Case::new();
         let verbs = ["append", &t.path("attempts"), "%a", "exit", "7"];
-        let run = t.host().set("max_restarts", 3).worker(callback, &verbs).run();
+        let run = t.host().set("max_restarts", 3).worker(kind, &verbs).run();
         run.failed_as(END_WORKER_FAILURE);
         assert_eq!(t.lines("attempts"), ["0", "1", "2", "3"]);
         assert_eq!(run.result()["restarts"], 3);
@@ -55,7 +55,7 @@ fn rst_01_the_last_32_failures_are_kept() {
 }
 
 fn rst_02_all_are_stopped_then_all_are_started() {
-    for callback in [false, true] {
+    for kind in Kind::ALL {
         let t = Case::new();
         let host = t.host().set("max_restarts", 3).set("local_world_size", 4).set("shutdown_timeout", 0.3);
         // Who starts looks whether any process of the attempt before is still there. Rank 3 needs SIGKILL each time,
@@ -103,7 +103,7 @@ fn rst_02_all_are_stopped_then_all_are_started() {
             verbs.push(verb.to_string());
         }
         let verbs: Vec<&str> = verbs.iter().map(String::as_str).collect();
-        let run = host.worker(callback, &verbs).run();
+        let run = host.worker(kind, &verbs).run();
         run.succeeded();
         assert_eq!(t.lines("found"), Vec::<String>::new(), "of the attempt before");
         let mut all = BTreeSet::new();
@@ -213,12 +213,12 @@ fn rst_10_min_uptime_ends_a_crash_loop() {
 }
 
 fn rst_12_exit_codes_that_end_the_run() {
-    for callback in [false, true] {
+    for kind in Kind::ALL {
         let t = Case::new();
         let host =
             t.host().set("max_restarts", 5).set("no_restart_exit_code", 77).set("no_restart_exit_code", 78);
         let verbs = ["append", &t.path("starts"), "%t", "attempt", "2", "exit", "78", ";", "exit", "1"];
-        let run = host.worker(callback, &verbs).run();
+        let run = host.worker(kind, &verbs).run();
         run.failed_as(END_WORKER_FAILURE);
         assert_eq!(starts(&t).len(), 3);
         assert_eq!(run.worker(0)["exit_code"], 78);
@@ -235,7 +235,7 @@ fn vitals(pid: i32) -> (usize, usize, usize) {
 }
 
 fn rst_13_restarts_leave_nothing() {
-    for callback in [false, true] {
+    for kind in Kind::ALL {
         let t = Case::new();
         let host =
             t.host().set("max_restarts", 200).set("local_world_size", 2).set("log_dir", t.path("logs"));
@@ -267,7 +267,7 @@ fn rst_13_restarts_leave_nothing() {
             "pause",
             ";",
         ];
-        let running = host.worker(callback, &verbs).spawn();
+        let running = host.worker(kind, &verbs).spawn();
         let settled = |name: &str| {
             t.wait_file(name);
             std::thread::sleep(Duration::from_millis(200)); // both workers are up, their output is read

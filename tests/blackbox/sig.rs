@@ -27,13 +27,13 @@ fn noting<'a>(seen: &'a str, ready: &'a str) -> Vec<&'a str> {
 
 fn sig_01_workers_get_the_agents_signal() {
     for (number, name) in STOPPERS {
-        for callback in [false, true] {
+        for kind in Kind::ALL {
             let t = Case::new();
             let running = t
                 .host()
                 .set("local_world_size", 2)
                 .set("signals", LIST)
-                .worker(callback, &noting(&t.path("seen.%r"), &t.path("ready")))
+                .worker(kind, &noting(&t.path("seen.%r"), &t.path("ready")))
                 .spawn();
             t.wait_lines("ready", 2);
             running.signal(number);
@@ -51,14 +51,14 @@ fn sig_01_workers_get_the_agents_signal() {
 }
 
 fn sig_01_nohup_is_respected() {
-    for callback in [false, true] {
+    for kind in Kind::ALL {
         let t = Case::new();
         let running = t
             .host()
             .under(&["nohup"])
             .set("signals", LIST)
             .worker(
-                callback,
+                kind,
                 &[
                     "dump",
                     &t.path("state"),
@@ -387,7 +387,7 @@ fn sig_08_what_no_handler_can_have_is_refused() {
 }
 
 fn sig_09_passed_signals_do_not_stop_the_run() {
-    for callback in [false, true] {
+    for kind in Kind::ALL {
         let t = Case::new();
         let file = t.path("seen.%r");
         let running = t
@@ -396,7 +396,7 @@ fn sig_09_passed_signals_do_not_stop_the_run() {
             .set("signals", LIST)
             .set("pass_signals", "SIGUSR1,SIGUSR2,SIGWINCH")
             .worker(
-                callback,
+                kind,
                 &[
                     "count",
                     "USR1",
@@ -536,14 +536,14 @@ fn sig_14_suspend_and_continue_where_asked() {
 }
 
 fn sig_16_the_hosts_own_children_stay_its_own() {
-    for callback in [false, true] {
+    for kind in Kind::ALL {
         let t = Case::new();
         // The child ends after 0.2 s, while the workers run.
         let run = t
             .host()
             .set("signals", LIST)
             .set("local_world_size", 2)
-            .worker(callback, &["sleep", "0.4", "code", "0"])
+            .worker(kind, &["sleep", "0.4", "code", "0"])
             .steps(&["handler=CHLD", "child=7", "run", "reap_child"])
             .run();
         assert_eq!(run.event("reap_child")["same"], 1);

@@ -1,5 +1,5 @@
 /* What the header promises of single calls, checked line by line:
- *   contract null | record FILE | errors | states | getters | strings
+ *   contract null | record FILE | errors | states | getters | functions | strings
  * Exits 0, or 1 with the lines that are not so. */
 #include <ice.h>
 #include <locale.h>
@@ -51,6 +51,12 @@ static void null_spec(void) {
   ARGUMENT(ice_spec_add_arg_bytes(NULL, "a", 1));
   ARGUMENT(ice_spec_add_args(NULL, list, 1));
   ARGUMENT(ice_spec_set_callback(NULL, do_nothing, NULL));
+  ARGUMENT(ice_spec_set_function(NULL, NULL, "a"));
+  ARGUMENT(ice_spec_set_start_method(NULL, ICE_START_SPAWN));
+  ARGUMENT(ice_spec_set_argument(NULL, "a", 1));
+  ARGUMENT(ice_spec_set_warm_up(NULL, "a"));
+  ARGUMENT(ice_spec_set_runner(NULL, "a"));
+  ARGUMENT(ice_spec_set_crash_records(NULL, 1));
   ARGUMENT(ice_spec_set_env(NULL, "a", "b"));
   ARGUMENT(ice_spec_set_env_bytes(NULL, "a", 1, "b", 1));
   ARGUMENT(ice_spec_unset_env(NULL, "a"));
@@ -99,6 +105,11 @@ static void null_texts(ice_spec *spec) {
   ARGUMENT(ice_spec_add_args(spec, NULL, 2));
   ARGUMENT(ice_spec_add_args(spec, list, 2)); /* all or none: "a" is not added */
   ARGUMENT(ice_spec_set_callback(spec, NULL, NULL));
+  ARGUMENT(ice_spec_set_function(spec, NULL, NULL));
+  ARGUMENT(ice_spec_set_function(spec, "a", NULL));
+  ARGUMENT(ice_spec_set_argument(spec, NULL, 1));
+  ARGUMENT(ice_spec_set_warm_up(spec, NULL));
+  ARGUMENT(ice_spec_set_runner(spec, NULL));
   ARGUMENT(ice_spec_set_env(spec, NULL, "b"));
   ARGUMENT(ice_spec_set_env(spec, "a", NULL));
   ARGUMENT(ice_spec_set_env_bytes(spec, NULL, 1, "b", 1));
@@ -142,6 +153,7 @@ static void null(void) {
   ARGUMENT(ice_agent_run(NULL, &result));
   ARGUMENT(ice_agent_run(agent, NULL));
   ARGUMENT(ice_agent_start(NULL));
+  ARGUMENT(ice_agent_prepare(NULL));
   ARGUMENT(ice_agent_wait(NULL, 0, &result));
   ARGUMENT(ice_agent_wait(agent, 0, NULL));
   ARGUMENT(ice_agent_poll_fd(NULL, &fd));
@@ -158,6 +170,12 @@ static void null(void) {
   void *out = &WRONG;
   ARGUMENT(ice_worker_return_buffer(NULL, 1, &out));
   ARGUMENT(ice_worker_record_error(NULL, "a"));
+  const void *data = &WRONG;
+  size_t length = 77;
+  ARGUMENT(ice_worker_argument(NULL, &data, &length));
+  CHECK(data == &WRONG && length == 77);
+  ARGUMENT(ice_worker_register(NULL, do_nothing, NULL));
+  ARGUMENT(ice_worker_register("a", NULL, NULL));
   /* Outputs were not touched. */
   CHECK(result == (ice_result *)&WRONG && snapshot == (ice_snapshot *)&WRONG && fd == 77 && out == &WRONG);
   CHECK(ice_worker_rank(NULL) == -1);
@@ -355,6 +373,104 @@ static void getters(void) {
   ice_result_free(r);
 }
 
+static int32_t do_other(ice_worker *worker, void *user_data) { return worker == user_data; }
+
+/* Whether an agent of this spec is refused with these words; the spec is freed. */
+static int refused(ice_spec *spec, const char *one, const char *other) {
+  ice_agent *agent = NULL;
+  ice_status status = ice_agent_new(spec, &agent);
+  ice_spec_free(spec);
+  ice_agent_free(agent);
+  return status == ICE_ERROR_CONFIG && strstr(ice_last_error_message(), one) && strstr(ice_last_error_message(), other);
+}
+
+static ice_spec *spec_of(int32_t method, const char *library, const char *name) {
+  ice_spec *spec = NULL;
+  CHECK(ice_spec_new(&spec) == ICE_OK);
+  if (name)
+    CHECK(ice_spec_set_function(spec, library, name) == ICE_OK);
+  else
+    CHECK(ice_spec_set_callback(spec, do_nothing, NULL) == ICE_OK);
+  if (method >= 0) CHECK(ice_spec_set_start_method(spec, method) == ICE_OK);
+  return spec;
+}
+
+static void functions(void) {
+  ice_spec *spec;
+  CHECK(ice_worker_register("", do_nothing, NULL) == ICE_ERROR_CONFIG);
+  CHECK(ice_worker_register("one", do_nothing, NULL) == ICE_OK);
+  CHECK(ice_worker_register("one", do_nothing, NULL) == ICE_OK);
+  CHECK(ice_worker_register("two", do_nothing, NULL) == ICE_OK);
+  CHECK(ice_worker_register("one", do_other, NULL) == ICE_ERROR_CONFIG);
+  CHECK(strstr(ice_last_error_message(), "one") != NULL);
+  CHECK(ice_worker_register("one", do_nothing, &WRONG) == ICE_ERROR_CONFIG);
+  /* The call in main is missing so far. */
+  CHECK(refused(spec_of(-1, NULL, "one"), "spawn", "ice_worker_main()"));
+  CHECK(refused(spec_of(ICE_START_FORKSERVER, NULL, "one"), "forkserver", "ice_worker_main()"));
+  CHECK(ice_worker_main() == ICE_OK);
+  CHECK(ice_worker_main() == ICE_OK);
+  /* Values that are none. */
+  for (int32_t method = -2; method < 6; method++) {
+    if (method >= 0 && method <= 2) continue;
+    spec = spec_of(-1, NULL, "one");
+    CHECK(ice_spec_set_start_method(spec, method) == ICE_ERROR_CONFIG);
+    CHECK(strstr(ice_last_error_message(), "start_method") != NULL);
+    CHECK(refused(spec, "start_method", "ice_start_method"));
+  }
+  spec = spec_of(-1, NULL, "one");
+  CHECK(ice_spec_set_function(spec, NULL, "") == ICE_ERROR_CONFIG);
+  CHECK(refused(spec, "function", "empty"));
+  spec = spec_of(-1, NULL, "one");
+  CHECK(ice_spec_set_function(spec, "", "one") == ICE_ERROR_CONFIG);
+  CHECK(refused(spec, "", "empty"));
+  spec = spec_of(-1, NULL, "one");
+  CHECK(ice_spec_set_warm_up(spec, "") == ICE_ERROR_CONFIG);
+  CHECK(refused(spec, "warm_up", "empty"));
+  spec = spec_of(-1, "lib.so", "one");
+  CHECK(ice_spec_set_runner(spec, "") == ICE_ERROR_CONFIG);
+  CHECK(refused(spec, "runner", "empty"));
+  /* What does not go together. */
+  CHECK(refused(spec_of(ICE_START_SPAWN, NULL, NULL), "start_method", "callback"));
+  CHECK(refused(spec_of(ICE_START_FORKSERVER, NULL, NULL), "start_method", "callback"));
+  CHECK(refused(spec_of(ICE_START_FORK, "lib.so", "one"), "start_method", "fork"));
+  CHECK(refused(spec_of(ICE_START_FORK, NULL, "three"), "three", "\"two\""));
+  spec = spec_of(-1, NULL, "one");
+  CHECK(ice_spec_set_warm_up(spec, "two") == ICE_OK);
+  CHECK(refused(spec, "warm_up", "forkserver"));
+  spec = spec_of(-1, NULL, "one");
+  CHECK(ice_spec_set_runner(spec, "/bin/true") == ICE_OK);
+  CHECK(refused(spec, "runner", "shared object"));
+  spec = spec_of(-1, NULL, "one");
+  CHECK(ice_spec_add_arg(spec, "a") == ICE_OK);
+  CHECK(refused(spec, "args", "ice_spec_set_argument()"));
+  spec = spec_of(-1, NULL, "one");
+  CHECK(ice_spec_set_program(spec, "/bin/true") == ICE_OK);
+  CHECK(refused(spec, "program", "function"));
+  spec = spec_of(-1, NULL, "one");
+  CHECK(ice_spec_set_callback(spec, do_nothing, NULL) == ICE_OK);
+  CHECK(refused(spec, "callback", "function"));
+  /* An argument of nothing is one; a program takes none of this to heart. */
+  spec = spec_of(-1, NULL, "one");
+  CHECK(ice_spec_set_argument(spec, NULL, 0) == ICE_OK);
+  CHECK(ice_spec_set_argument(spec, "abc", 3) == ICE_OK);
+  ice_spec_free(spec);
+  CHECK(ice_spec_new(&spec) == ICE_OK);
+  CHECK(ice_spec_set_program(spec, "/bin/true") == ICE_OK);
+  CHECK(ice_spec_set_start_method(spec, ICE_START_FORKSERVER) == ICE_OK);
+  ice_agent *agent = NULL;
+  ice_result *result = NULL;
+  CHECK(ice_agent_new(spec, &agent) == ICE_OK);
+  CHECK(ice_agent_prepare(agent) == ICE_OK);
+  CHECK(ice_agent_wait(agent, 0, &result) == ICE_ERROR_STATE);
+  CHECK(ice_agent_prepare(agent) == ICE_ERROR_STATE);
+  CHECK(ice_agent_run(agent, &result) == ICE_OK);
+  CHECK(ice_result_end(result) == ICE_END_SUCCEEDED);
+  CHECK(ice_agent_prepare(agent) == ICE_ERROR_STATE);
+  ice_result_free(result);
+  ice_agent_free(agent);
+  ice_spec_free(spec);
+}
+
 static void strings(void) {
   static const struct {
     int32_t status;
@@ -366,11 +482,12 @@ static void strings(void) {
                {ICE_ERROR_TIMEOUT, "ICE_ERROR_TIMEOUT"},
                {ICE_ERROR_FORKED, "ICE_ERROR_FORKED"},
                {ICE_ERROR_SYSTEM, "ICE_ERROR_SYSTEM"},
-               {ICE_ERROR_INTERNAL, "ICE_ERROR_INTERNAL"}};
+               {ICE_ERROR_INTERNAL, "ICE_ERROR_INTERNAL"},
+               {ICE_ERROR_START, "ICE_ERROR_START"}};
   for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
     CHECK(strcmp(ice_status_string(NAMES[i].status), NAMES[i].name) == 0);
   CHECK(strcmp(ice_status_string(1), "unknown status") == 0);
-  CHECK(strcmp(ice_status_string(-8), "unknown status") == 0);
+  CHECK(strcmp(ice_status_string(-9), "unknown status") == 0);
   CHECK(strcmp(ice_status_string(INT32_MIN), "unknown status") == 0);
   puts(ice_version());
 }
@@ -388,6 +505,8 @@ int main(int argc, char **argv) {
     states();
   else if (strcmp(mode, "getters") == 0)
     getters();
+  else if (strcmp(mode, "functions") == 0)
+    functions();
   else if (strcmp(mode, "strings") == 0)
     strings();
   else

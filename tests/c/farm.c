@@ -1,10 +1,9 @@
 /* Many agents at once in one process:
- *   farm N callback|program|stop DIR     each agent has two workers and a run id and log directory of its own
+ *   farm N WAY|program|stop DIR     WAY is how functions start, as the tests call it
+ * Each agent has two workers and a run id, an argument and a log directory of its own.
  * Nothing of one may show in another, and no agent may have more than two threads. `stop` stops every second one.
  * Exits 0, or 1 with the lines that are not so. */
-#include <ice.h>
-
-#include "verbs.h"
+#include "functions.h"
 
 static int WRONG;
 
@@ -19,21 +18,7 @@ static int WRONG;
 
 enum { MOST = 100 };
 static ice_agent *AGENTS[MOST];
-static int NUMBERS[MOST];
-static char GO[4096], PROBE[4096];
-
-static void await(const char *file) {
-  for (int64_t end = now_ns() + 60000000000; access(file, F_OK) && now_ns() < end;) sleep_seconds(0.002);
-}
-
-static int32_t callback(ice_worker *worker, void *user_data) {
-  char text[128];
-  int n = snprintf(text, sizeof text, "agent %d rank %d id %s", *(int *)user_data, ice_worker_rank(worker),
-                   env_or("TORCHELASTIC_RUN_ID", ""));
-  printf("%s\n", text);
-  await(GO);
-  return ice_worker_return(worker, text, (size_t)n);
-}
+static char GO[4096], PROBE[4096], LIBRARY[4096];
 
 static int threads(void) {
   int count = 0;
@@ -54,7 +39,6 @@ static int descriptors(void) {
 static void make(int i, const char *kind, const char *dir) {
   ice_spec *spec = NULL;
   char text[8192];
-  NUMBERS[i] = i;
   CHECK(ice_spec_new(&spec) == ICE_OK);
   ice_spec_set_local_world_size(spec, 2);
   ice_spec_set_max_restarts(spec, 0);
@@ -63,16 +47,28 @@ static void make(int i, const char *kind, const char *dir) {
   snprintf(text, sizeof text, "%s/%d", dir, i);
   ice_spec_set_log_dir(spec, text);
   ice_spec_set_redirects(spec, "1");
-  snprintf(text, sizeof text, "%d", i);
-  ice_spec_set_env(spec, "AGENT", text);
-  if (strcmp(kind, "callback") == 0) {
-    ice_spec_set_callback(spec, callback, &NUMBERS[i]);
-  } else {
+  const char *of_library = strstr(kind, "_of_a_library");
+  int server = strncmp(kind, "forkserver", 10) == 0;
+  if (strcmp(kind, "program") == 0 || strcmp(kind, "stop") == 0) {
     const char *args[] = {"print", NULL, "await", GO};
     snprintf(text, sizeof text, "agent %d rank ${rank} id ${run_id}", i);
     args[1] = text;
     ice_spec_set_program(spec, PROBE);
     ice_spec_add_args(spec, args, 4);
+  } else {
+    char *words[] = {"print", text, "await", GO, "return", text}, *joined;
+    size_t size;
+    snprintf(text, sizeof text, "agent %d rank %%r id %%i", i);
+    joined = join(words, 6, &size);
+    CHECK(ice_spec_set_argument(spec, joined, size) == ICE_OK);
+    free(joined);
+    if (strcmp(kind, "fork") == 0)
+      ice_spec_set_callback(spec, verbs, NULL);
+    else
+      ice_spec_set_function(spec, of_library ? LIBRARY : NULL, "verbs");
+    ice_spec_set_start_method(spec, strcmp(kind, "fork") == 0 ? ICE_START_FORK
+                                    : server                  ? ICE_START_FORKSERVER
+                                                              : ICE_START_SPAWN);
   }
   CHECK(ice_agent_new(spec, &AGENTS[i]) == ICE_OK);
   ice_spec_free(spec);
@@ -89,7 +85,7 @@ static void check(int i, int stopped, const char *kind) {
   for (int rank = 0; rank < 2 && result; rank++) {
     const ice_worker_result *w = ice_result_worker(result, (size_t)rank);
     snprintf(text, sizeof text, "agent %d rank %d id id-%d", i, rank, i);
-    if (!stopped && strcmp(kind, "callback") == 0)
+    if (!stopped && strcmp(kind, "program") != 0 && strcmp(kind, "stop") != 0)
       CHECK(w->has_value && w->value_size == strlen(text) && memcmp(w->value, text, w->value_size) == 0);
     if (stopped) continue;
     strcat(text, "\n");
@@ -100,11 +96,14 @@ static void check(int i, int stopped, const char *kind) {
 }
 
 int main(int argc, char **argv) {
+  ice_worker_register("verbs", verbs, USER_DATA);
+  ice_worker_main();
   if (argc != 4) return 2;
   int count = atoi(argv[1]), stop = strcmp(argv[2], "stop") == 0, i = -1;
   if (count > MOST) return 2;
   mkdir(argv[3], 0777);
   snprintf(GO, sizeof GO, "%s/go", argv[3]);
+  snprintf(LIBRARY, sizeof LIBRARY, "%.*s/libverbs.so", (int)(strrchr(argv[0], '/') - argv[0]), argv[0]);
   snprintf(PROBE, sizeof PROBE, "%.*s/probe", (int)(strrchr(argv[0], '/') - argv[0]), argv[0]);
   int threads_before = threads(), descriptors_before = descriptors();
   for (i = 0; i < count; i++) make(i, argv[2], argv[3]);

@@ -7,6 +7,8 @@
  * unset_env, rank_env=R:K=V, unset_rank_env=R:K, restart_backoff=A,B, pre_stop_signal=S,SECONDS, log_modes=D,F
  * (octal), console=OUT,ERR, ... ; a refusal is a line, success is silent. `*_bytes` fields take \0 and \xHH.
  *   callback=                 a callback that runs the verbs of verbs.h; each verb=WORD adds one word
+ *   function=NAME             a function of functions.h, of this program, or of the one that library=PATH named before;
+ *                             the verbs are its argument, unless argument_size=N (a pattern) or no_argument follows
  *   log_callback=FILE         "LEVEL TEXT" lines; output_callback=FILE  "RANK STREAM LENGTH" lines and FILE.R.S bytes
  *   log_callback_do=WHAT      stop | sleep:SECONDS: done within the first log callback
  *
@@ -16,21 +18,29 @@
  *   child=CODE (a child of the host's own; reap_child waits for it) nowait (SIGCHLD with SA_NOCLDWAIT)
  *   reap_any (a thread that waits for any child) hammer=N (threads that use malloc, stdio and the library; unhammer)
  *
- * Steps: new start run wait=SECONDS stop=S signal=S snapshot free_agent free_spec free_result new_spec result
- *   poll=SECONDS (on the agent's descriptor) await=FILE await_lines=FILE:N sleep=SECONDS before after join
+ * Before main says that this program can be a worker, the variable HOST_BEFORE_HOOK may hold: skip (it never says so),
+ *   no functions (it registers none), exit:N, _exit:N, kill:S, ignore:S, child (that lives on), agent (makes one); and
+ *   HOST_STARTS a file to which each process appends its number,
+ *   HOST_CHILD one for that child. HOST_OUTPUT replaces OUTPUT.
+ *
+ * Steps: new prepare start run wait=SECONDS stop=S signal=S snapshot free_agent free_spec free_result new_spec result
+ *   poll=SECONDS (on the agent's descriptor) await=FILE await_lines=FILE:N sleep=SECONDS doze=AT_MOST before after join
  *   await_healthy (until all workers are started) watch_snapshots (a thread that checks them until the run ends)
  *   stop_thread=S:FILE (another thread stops the agent once FILE is there) raise=S
  *   stop_on=S (a handler for S calls ice_agent_stop) run_in_thread=STACKSIZE start_in_thread run_twice_at_once
+ *   dlopen=FILE call=FUNCTION (of that file) mapped=TEXT (whether it is in /proc/self/maps) unlink=FILE
+ *   replace=FILE,OTHER (by a copy of OTHER)
  *   fork (a copy of the host uses the handles) dump_self=FILE mark=TEXT exit=N _exit=N
  *   repeat=N:STEP,STEP.. (silent but for a failure; lines "early" and "late" with what must not grow)
  * A script without a step for the agent gets `run` at its end. `before` is taken by itself ahead of the first such
  * step, and `after` at the end when all handles are freed: descriptors, threads, children, signals, mappings.
  */
-#include <ice.h>
+#include <dlfcn.h>
 #include <poll.h>
-#include <pthread.h>
 
-#include "verbs.h"
+static char REGISTERED; /* the user data of registered functions */
+#define USER_DATA (&REGISTERED)
+#include "functions.h"
 
 static int OUTPUT = -1;
 static ice_spec *SPEC;
@@ -42,6 +52,8 @@ static int SILENT; /* within repeat= */
 static int FAILED_IN_SILENCE;
 static char *VERBS[4096];
 static int VERB_COUNT;
+static int VERBS_ARE_ARGUMENT; /* of a function */
+static char *LIBRARY, *PATTERN;
 
 /* --- lines --- */
 
@@ -69,13 +81,6 @@ static void status_line(const char *step, ice_status status) {
   json_text(&j, "status", ice_status_string(status));
   if (status != ICE_OK) json_text(&j, "message", ice_last_error_message());
   line_end(&j);
-}
-
-static uint64_t hash(const void *data, size_t size) {
-  const unsigned char *b = data;
-  uint64_t h = 1469598103934665603u;
-  for (size_t i = 0; i < size; i++) h = (h ^ b[i]) * 1099511628211u;
-  return h;
 }
 
 static void blob(json *j, const char *key, const void *data, size_t size) {
@@ -294,129 +299,25 @@ static void after(void) {
 
 /* --- callbacks --- */
 
-typedef struct own_data {
-  ice_worker *worker;
-} own_data;
-
-static volatile int DEPTH;
-
-static int deep(size_t bytes) {
-  volatile char frame[4096];
-  for (size_t i = 0; i < sizeof frame; i += 64) frame[i] = (char)i;
-  DEPTH++;
-  if (bytes > sizeof frame) return deep(bytes - sizeof frame) + frame[64];
-  return frame[0];
-}
-
-static double ATEXIT_SECONDS;
-static int ATEXIT_CODE;
-static char ATEXIT_FILE[4096];
-static void atexit_sleep(void) { sleep_seconds(ATEXIT_SECONDS); }
-static void atexit_exit(void) { _exit(ATEXIT_CODE); }
-static void atexit_append(void) { append_line(ATEXIT_FILE, "atexit"); }
-
-static void *sleep_forever(void *unused) {
-  (void)unused;
-  sleep_seconds(LONGEST);
-  return NULL;
-}
-
-/* Verbs that only a callback knows. */
-static int callback_verb(verbs *v, char **argv, int argc, int *used) {
-  ice_worker *worker = ((own_data *)v->data)->worker;
-  const char *verb = argv[0], *value = argc > 1 ? argv[1] : "";
-  ice_status status = ICE_OK;
+/* A verb that only a callback knows. */
+static int callback_verb(verbs_state *v, char **argv, int argc, int *used) {
+  if (strcmp(argv[0], "agent") != 0) return function_verb(v, argv, argc, used);
+  /* The host's handles in a forked copy. */
+  ice_result *result = NULL;
+  json j = {0};
+  json_open(&j, "{");
+  json_text(&j, "stop", ice_status_string(ice_agent_stop(AGENT, 0)));
+  json_text(&j, "wait", ice_status_string(ice_agent_wait(AGENT, 0, &result)));
+  json_close(&j, "}");
+  append_line(fill(argc > 1 ? argv[1] : ""), j.at);
+  json_free(&j);
   *used = 1;
-  if (strcmp(verb, "return") == 0) {
-    const char *text = fill(value);
-    status = ice_worker_return(worker, text, strlen(text));
-  } else if (strcmp(verb, "return_empty") == 0) {
-    status = ice_worker_return(worker, NULL, 0);
-    *used = 0;
-  } else if (strcmp(verb, "return_escaped") == 0) {
-    static char bytes[65536];
-    status = ice_worker_return(worker, bytes, unescape(value, bytes));
-  } else if (strcmp(verb, "return_bytes") == 0 || strcmp(verb, "return_buffer") == 0) {
-    size_t size = strtoull(value, NULL, 10);
-    unsigned char *at = NULL;
-    int copied = strcmp(verb, "return_bytes") == 0;
-    if (copied)
-      at = malloc(size ? size : 1);
-    else
-      status = ice_worker_return_buffer(worker, size, (void **)&at);
-    if (!at && status == ICE_OK) _exit(92);
-    if (status != ICE_OK) size = 0; /* told below */
-    if (!copied && size && (at[0] || at[size - 1] || at[size / 2])) _exit(91);
-    for (size_t i = 0; i < size; i++) at[i] = (unsigned char)(i * 31 + i / 256);
-    if (copied && status == ICE_OK) {
-      status = ice_worker_return(worker, at, size);
-      free(at);
-    }
-  } else if (strcmp(verb, "return_half") == 0) {
-    /* The buffer of that size, its first half written, then a file says so. */
-    size_t size = strtoull(value, NULL, 10);
-    unsigned char *at = NULL;
-    status = ice_worker_return_buffer(worker, size, (void **)&at);
-    if (status == ICE_OK) memset(at, 7, size / 2);
-  } else if (strcmp(verb, "record") == 0) {
-    status = ice_worker_record_error(value, argc > 2 ? argv[2] : NULL);
-    *used = 2;
-  } else if (strcmp(verb, "ranks") == 0) {
-    char text[256];
-    snprintf(text, sizeof text, "%d %d %d %d %d %d", ice_worker_rank(worker), ice_worker_local_rank(worker),
-             ice_worker_role_rank(worker), ice_worker_world_size(worker), ice_worker_local_world_size(worker),
-             ice_worker_restart_count(worker));
-    append_line(fill(value), text);
-  } else if (strcmp(verb, "deep") == 0) {
-    deep(strtoull(value, NULL, 10));
-  } else if (strcmp(verb, "atexit_sleep") == 0) {
-    ATEXIT_SECONDS = atof(value);
-    atexit(atexit_sleep);
-  } else if (strcmp(verb, "atexit_exit") == 0) {
-    ATEXIT_CODE = atoi(value);
-    atexit(atexit_exit);
-  } else if (strcmp(verb, "atexit_append") == 0) {
-    snprintf(ATEXIT_FILE, sizeof ATEXIT_FILE, "%s", fill(value));
-    atexit(atexit_append);
-  } else if (strcmp(verb, "threads") == 0) {
-    for (int i = 0; i < atoi(value); i++) {
-      pthread_t thread;
-      pthread_create(&thread, NULL, sleep_forever, NULL);
-      pthread_detach(thread);
-    }
-  } else if (strcmp(verb, "malloc_and_stdio") == 0) {
-    for (int i = 0; i < 100; i++) {
-      char *memory = malloc((size_t)(i * 1000 + 1));
-      memset(memory, i, (size_t)(i * 1000 + 1));
-      free(memory);
-    }
-    printf("%s", "");
-    fprintf(stderr, "%s", "");
-    fflush(NULL);
-    *used = 0;
-  } else if (strcmp(verb, "agent") == 0) {
-    /* The host's handles in a forked copy. */
-    ice_result *result = NULL;
-    json j = {0};
-    json_open(&j, "{");
-    json_text(&j, "stop", ice_status_string(ice_agent_stop(AGENT, 0)));
-    json_text(&j, "wait", ice_status_string(ice_agent_wait(AGENT, 0, &result)));
-    json_close(&j, "}");
-    append_line(fill(value), j.at);
-    json_free(&j);
-  } else {
-    return 0;
-  }
-  if (status != ICE_OK) {
-    fprintf(stderr, "%s: %s: %s\n", verb, ice_status_string(status), ice_last_error_message());
-    _exit(90);
-  }
   return 1;
 }
 
 static int32_t callback(ice_worker *worker, void *user_data) {
   own_data own = {worker};
-  verbs v = {.own = callback_verb, .data = &own, .argc = VERB_COUNT, .argv = VERBS};
+  verbs_state v = {.own = callback_verb, .data = &own, .argc = VERB_COUNT, .argv = VERBS};
   if (user_data != (void *)VERBS) _exit(89);
   run_verbs(&v, VERBS, VERB_COUNT);
   return v.returned;
@@ -502,6 +403,10 @@ static int set_field(const char *key, char *value, ice_status *status) {
   LONG(local_world_size)
   LONG(max_restarts)
   LONG(stderr_tail)
+  TEXT(warm_up)
+  TEXT(runner)
+  INTEGER(start_method)
+  INTEGER(crash_records)
   INTEGER(clean_env)
   INTEGER(stdin)
   INTEGER(stop_signal)
@@ -574,6 +479,15 @@ static int set_field(const char *key, char *value, ice_status *status) {
     *status = ice_spec_set_callback(SPEC, callback, VERBS);
   } else if (strcmp(key, "verb") == 0) {
     VERBS[VERB_COUNT++] = value;
+  } else if (strcmp(key, "library") == 0) {
+    LIBRARY = value;
+  } else if (strcmp(key, "function") == 0) {
+    *status = ice_spec_set_function(SPEC, LIBRARY, value);
+    VERBS_ARE_ARGUMENT = *status == ICE_OK;
+  } else if (strcmp(key, "argument_size") == 0) {
+    PATTERN = value;
+  } else if (strcmp(key, "no_argument") == 0) {
+    VERBS_ARE_ARGUMENT = 0;
   } else if (strcmp(key, "log_callback") == 0) {
     snprintf(LOG_FILE, sizeof LOG_FILE, "%s", value);
     *status = ice_spec_set_log_callback(SPEC, on_log, NULL);
@@ -629,6 +543,7 @@ static void *reap_any(void *unused) {
   return NULL;
 }
 
+static void *DRIVER;
 static pthread_t HAMMERS[64];
 static int HAMMER_COUNT;
 
@@ -805,10 +720,23 @@ static void *watch_snapshots(void *unused) {
   return NULL;
 }
 
+static ice_status new_agent(void) {
+  ice_status status = ICE_OK;
+  if (VERBS_ARE_ARGUMENT && SPEC) {
+    size_t size = PATTERN ? strtoull(PATTERN, NULL, 10) : 0;
+    char *bytes = PATTERN ? malloc(size + 1) : join(VERBS, VERB_COUNT, &size);
+    if (PATTERN) fill_pattern((unsigned char *)bytes, size);
+    status = ice_spec_set_argument(SPEC, bytes, size);
+    free(bytes);
+    VERBS_ARE_ARGUMENT = 0; /* once is enough */
+  }
+  return status == ICE_OK ? ice_agent_new(SPEC, &AGENT) : status;
+}
+
 static void need_agent(void) {
   before();
   if (!AGENT) {
-    ice_status status = ice_agent_new(SPEC, &AGENT);
+    ice_status status = new_agent();
     if (status != ICE_OK) status_line("new", status);
   }
 }
@@ -894,7 +822,7 @@ static int agent_step(const char *key, char *value) {
     before();
     ice_agent_free(AGENT);
     AGENT = NULL;
-    status_line("new", ice_agent_new(SPEC, &AGENT));
+    status_line("new", new_agent());
   } else if (IS("before")) {
     before();
   } else if (IS("after")) {
@@ -902,6 +830,9 @@ static int agent_step(const char *key, char *value) {
   } else if (IS("start")) {
     need_agent();
     if (AGENT) status_line("start", ice_agent_start(AGENT));
+  } else if (IS("prepare")) {
+    need_agent();
+    if (AGENT) status_line("prepare", ice_agent_prepare(AGENT));
   } else if (IS("start_in_thread")) {
     need_agent();
     if (!AGENT) return 1;
@@ -994,10 +925,12 @@ static int agent_step(const char *key, char *value) {
     *count = ':';
   } else if (IS("sleep")) {
     sleep_seconds(atof(value));
+  } else if (IS("doze")) {
+    sleep_seconds((double)random() / RAND_MAX * atof(value));
   } else if (IS("join")) {
     join_threads();
   } else if (IS("dump_self")) {
-    verbs v = {0};
+    verbs_state v = {0};
     dump_state(&v, value);
   } else if (IS("mark")) {
     status_line(value, ICE_OK);
@@ -1039,6 +972,33 @@ static int agent_step(const char *key, char *value) {
     exit(atoi(value));
   } else if (IS("_exit")) {
     _exit(atoi(value));
+  } else if (IS("dlopen")) {
+    DRIVER = dlopen(value, RTLD_NOW);
+    if (!DRIVER) exit(85);
+  } else if (IS("call")) {
+    /* A function of what was loaded. */
+    int (*function)(unsigned) = NULL;
+    *(void **)&function = dlsym(DRIVER, value);
+    if (!function || function(0)) exit(85);
+  } else if (IS("mapped")) {
+    static char maps[1 << 20];
+    read_file("/proc/self/maps", maps, sizeof maps);
+    json j;
+    line_begin(&j, "mapped");
+    json_number(&j, "found", strstr(maps, value) != NULL);
+    line_end(&j);
+  } else if (IS("unlink")) {
+    if (unlink(value)) exit(84);
+  } else if (IS("replace")) {
+    /* By a copy of another file, which is renamed into its place. */
+    char *source = after_char(value, ','), temporary[4200];
+    static char bytes[1 << 24];
+    snprintf(temporary, sizeof temporary, "%s.new", value);
+    int in = open(source, O_RDONLY | O_CLOEXEC), out = open(temporary, O_WRONLY | O_CREAT | O_CLOEXEC, 0755);
+    for (ssize_t n; (n = read(in, bytes, sizeof bytes)) > 0;) write_all(out, bytes, (size_t)n);
+    close(in);
+    close(out);
+    if (rename(temporary, value)) exit(84);
   } else if (IS("exec_sleep")) {
     execlp("sleep", "sleep", value, (char *)NULL);
     _exit(86);
@@ -1069,18 +1029,53 @@ static void do_step(char *step) {
 static int starts(const char *step) {
   static const char *STARTERS[] = {"new",           "start",           "run",
                                    "repeat",        "run_in_thread",   "exit",
-                                   "_exit",         "start_in_thread", "run_twice_at_once"};
+                                   "_exit",         "start_in_thread", "run_twice_at_once",
+                                   "prepare"};
   size_t length = strcspn(step, "=");
   for (size_t i = 0; i < sizeof STARTERS / sizeof *STARTERS; i++)
     if (strlen(STARTERS[i]) == length && strncmp(STARTERS[i], step, length) == 0) return 1;
   return 0;
 }
 
+/* What a program does wrong, or what happens to it, before it says that it can be a worker. */
+static void before_hook(const char *what) {
+  append_line(env_or("HOST_STARTS", "/dev/null"), fill("%p"));
+  if (strncmp(what, "exit:", 5) == 0) exit(atoi(what + 5));
+  if (strncmp(what, "_exit:", 6) == 0) _exit(atoi(what + 6));
+  if (strncmp(what, "kill:", 5) == 0) kill(getpid(), signal_number(what + 5));
+  if (strncmp(what, "ignore:", 7) == 0) signal(signal_number(what + 7), SIG_IGN);
+  if (strcmp(what, "child") == 0 && fork() == 0) {
+    /* No worker, though its parent is one: it has its own life. */
+    append_line(env_or("HOST_CHILD", "/dev/null"), ice_worker_main() == ICE_OK ? fill("%p") : "refused");
+    sleep_seconds(LONGEST);
+    _exit(0);
+  }
+  if (strcmp(what, "agent") == 0) {
+    ice_spec *spec = NULL;
+    ice_agent *agent = NULL;
+    ice_spec_new(&spec);
+    ice_spec_set_program(spec, "/bin/true");
+    ice_agent_new(spec, &agent);
+    append_line(env_or("HOST_STARTS", "/dev/null"), "made an agent");
+  }
+}
+
 int main(int argc, char **argv) {
+  const char *what = env_or("HOST_BEFORE_HOOK", "");
+  before_hook(what);
+  if (strcmp(what, "skip") != 0) {
+    if (strcmp(what, "no functions") != 0) {
+      ice_worker_register("verbs", verbs, USER_DATA);
+      ice_worker_register("warm_up", warm_up, USER_DATA);
+      ice_worker_register("hash_argument", hash_argument, USER_DATA);
+    }
+    if (ice_worker_main() != ICE_OK) return 4;
+  }
   if (argc < 2) {
     fprintf(stderr, "usage: host OUTPUT STEP...\n");
     return 2;
   }
+  argv[1] = (char *)(uintptr_t)env_or("HOST_OUTPUT", argv[1]);
   /* High, so that tests may close and open low descriptors as they like. */
   int fd = open(argv[1], O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666), ran = 0;
   OUTPUT = fcntl(fd, F_DUPFD_CLOEXEC, 15);

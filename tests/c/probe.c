@@ -2,7 +2,7 @@
 #include "verbs.h"
 
 int main(int argc, char **argv) {
-  verbs v = {.own = NULL, .argc = argc, .argv = argv};
+  verbs_state v = {.own = NULL, .argc = argc, .argv = argv};
   run_verbs(&v, argv + 1, argc - 1);
   return v.returned;
 }

@@ -19,7 +19,7 @@ static void save(const char *file, long step, long sum) {
 int main(int argc, char **argv) {
   char file[4096], text[64], pids[4096], pid[16], finish[4096];
   long rank = atol(env_or("RANK", "-1")), step = 0, sum = 0;
-  verbs unused = {.own = NULL, .argc = argc, .argv = argv, .returned = -1};
+  verbs_state unused = {.own = NULL, .argc = argc, .argv = argv, .returned = -1};
   run_verbs(&unused, argv, 0);
   if (argc < 3 || rank < 0) return 2;
   snprintf(file, sizeof file, "%s/checkpoint.%ld", argv[1], rank);

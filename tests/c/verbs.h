@@ -1,7 +1,7 @@
 /* The verbs of a test worker. probe.c runs them as a program, host.c inside a callback, so that every
  * scenario can be played by both kinds of worker.
  *
- * In file names and texts: %r local rank, %a attempt, %p pid, %t CLOCK_MONOTONIC in nanoseconds, %% a percent.
+ * In file names and texts: %r local rank, %a attempt, %i run id, %p pid, %q parent, %t CLOCK_MONOTONIC in nanoseconds, %% a percent.
  * A block of verbs ends with its own `;`. No verb sleeps longer than LONGEST seconds: nothing that a failing
  * test leaves behind lives for ever.
  *
@@ -21,12 +21,20 @@
  *   close_stdio          fds 0, 1, 2 to /dev/null   wait_children
  *   rank R VERBS ;       only for local rank R      attempt A VERBS ;  only in attempt A
  *   until_attempt A VERBS ;   only in attempts below A
+ *   once FILE VERBS ;    only where FILE is not there yet; it is then
  *   write FD TEXT        with \n \r \t \0 \\ \xHH   print TEXT   to stdout with a newline (stdio)
  *   out FD BYTES CHUNK   BYTES bytes of pattern     lines FD COUNT TEXT   "TEXT r<rank> <i>\n", one write each
  *   error_file TEXT      raw text (escapes as write) into TORCHELASTIC_ERROR_FILE
  *   error_long MESSAGE STACK TIMESTAMP              the same in torch's form
  *   stdin FILE           number of bytes read from stdin until its end
  *   exec PROGRAM ARGS.. | memory MIB | core (allow core dumps) | segv | abort
+ *   crash HOW            in crash_leaf, called by crash_middle, called by crash_outer; HOW is one of
+ *                        segv readonly noncanonical jump bus fpe ill abort assert recursion heap smash, or mixed:
+ *                        segv, abort, bus, ill in turn
+ *   crash_in_thread HOW | crash_threads N HOW      the same in another thread, in N threads at once
+ *   block_record         makes the library hang when it writes a record
+ *   hand_on S FILE       own handler that appends "S" to FILE and calls the one before
+ *   limit fsize|nofile N
  *   stuck SECONDS        uninterruptible: the parent of a vfork whose child sleeps
  *   listen FILE          bind MASTER_PORT with SO_REUSEADDR, listen; FILE gets "ok" or the errno
  *   truncate_out FD      ftruncate to 0             umask OCTAL | setenv K V | chdir DIR
@@ -37,10 +45,13 @@
 #define TEST_VERBS_H
 
 #include <arpa/inet.h>
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -54,17 +65,17 @@
 
 extern char **environ;
 
-typedef struct verbs verbs;
-struct verbs {
+typedef struct verbs_state verbs_state;
+struct verbs_state {
   /* Does a verb that only one kind of worker knows; 0 if it is not known. */
-  int (*own)(verbs *v, char **argv, int argc, int *used);
+  int (*own)(verbs_state *v, char **argv, int argc, int *used);
   void *data;
   int argc; /* for dump */
   char **argv;
   int returned, done; /* the number of `code`, once it is done */
 };
 
-static void run_verbs(verbs *v, char **argv, int argc);
+static void run_verbs(verbs_state *v, char **argv, int argc);
 
 static int64_t now_ns(void) {
   struct timespec t;
@@ -115,7 +126,7 @@ static const char *env_or(const char *key, const char *otherwise) {
 static const char *fill(const char *template) {
   static char buffers[4][65536];
   static unsigned next;
-  char *out = buffers[next++ % 4], *at = out, *end = out + 65000;
+  char *out = buffers[next++ % 4], *at = out, *end = out + 64000;
   for (const char *p = template; *p && at < end; p++) {
     if (*p != '%' || !p[1]) {
       *at++ = *p;
@@ -124,6 +135,8 @@ static const char *fill(const char *template) {
     switch (*++p) {
       case 'r': at += snprintf(at, 32, "%s", env_or("LOCAL_RANK", "x")); break;
       case 'a': at += snprintf(at, 32, "%s", env_or("TORCHELASTIC_RESTART_COUNT", "x")); break;
+      case 'i': at += snprintf(at, 1024, "%s", env_or("TORCHELASTIC_RUN_ID", "x")); break;
+      case 'q': at += snprintf(at, 32, "%d", (int)getppid()); break;
       case 'p': at += snprintf(at, 32, "%d", (int)getpid()); break;
       case 't': at += snprintf(at, 32, "%lld", (long long)now_ns()); break;
       case '%': *at++ = '%'; break;
@@ -291,7 +304,24 @@ static void dump_environ(json *j) {
   json_close(j, "]");
 }
 
-static void dump_state(verbs *v, const char *file) {
+/* What ps(1) shows, which for a function is not its verbs. */
+static void dump_command_line(json *j) {
+  static char text[1 << 20];
+  int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
+  ssize_t n, length = 0;
+  while (fd >= 0 && (n = read(fd, text + length, sizeof text - 1 - (size_t)length)) > 0) length += n;
+  if (fd >= 0) close(fd);
+  text[length] = 0;
+  json_key(j, "cmdline");
+  json_open(j, "[");
+  for (char *at = text; at < text + length; at += strlen(at) + 1) {
+    json_comma(j);
+    json_bytes(j, at, strlen(at));
+  }
+  json_close(j, "]");
+}
+
+static void dump_state(verbs_state *v, const char *file) {
   json j = {0};
   char status[16384], temporary[8192], cwd[4096];
   int deathsig = -1;
@@ -309,6 +339,10 @@ static void dump_state(verbs *v, const char *file) {
   json_close(&j, "]");
   dump_environ(&j);
   dump_fds(&j);
+  read_file("/proc/self/comm", cwd, sizeof cwd);
+  cwd[strcspn(cwd, "\n")] = 0;
+  json_text(&j, "comm", cwd);
+  dump_command_line(&j);
   status_field(&j, status, "blocked", "SigBlk:");
   status_field(&j, status, "ignored", "SigIgn:");
   status_field(&j, status, "caught", "SigCgt:");
@@ -335,7 +369,8 @@ static void dump_state(verbs *v, const char *file) {
 }
 
 static int block_end(char **argv, int argc, int from) {
-  static const char *OPENERS[] = {"child", "group", "session", "daemon", "rank", "attempt", "until_attempt"};
+  static const char *OPENERS[] = {"child", "group",   "session",       "daemon",
+                                  "rank",  "attempt", "until_attempt", "once",   "nest"};
   int depth = 1;
   for (int i = from; i < argc; i++) {
     for (size_t k = 0; k < sizeof OPENERS / sizeof *OPENERS; k++)
@@ -346,7 +381,7 @@ static int block_end(char **argv, int argc, int from) {
   _exit(98);
 }
 
-static void in_child(verbs *v, const char *kind, char **argv, int argc) {
+static void in_child(verbs_state *v, const char *kind, char **argv, int argc) {
   fflush(NULL);
   pid_t pid = fork();
   if (pid != 0) {
@@ -414,8 +449,111 @@ static void stuck(double seconds) {
 }
 #pragma GCC diagnostic pop
 
+/* --- crashes --- */
+
+static volatile int CRASH_NUMBER;
+
+static void *nothing(void *argument) { return argument; }
+
+/* Ends in malloc's own abort(), which holds the lock of the arena: a program with threads takes it. */
+static void crash_in_malloc(void) {
+  pthread_t thread;
+  pthread_create(&thread, NULL, nothing, NULL);
+  pthread_join(thread, NULL);
+  volatile size_t *last = malloc(100000);
+  memset((void *)last, 0, 100000);
+  last[100008 / sizeof *last] = ~(size_t)0 - 7; /* the size of what is left of the heap */
+  for (int i = 0; i < 100; i++) CRASH_NUMBER += malloc(100000) != NULL;
+}
+
+static __attribute__((noinline)) int crash_recursion(volatile char *above) {
+  volatile char frame[512];
+  frame[0] = above ? above[0] : 1;
+  int deeper = CRASH_NUMBER < 0 ? 0 : crash_recursion(frame);
+  return deeper + frame[0];
+}
+
+/* With nothing above that could be followed: neither the caller's frame nor the address to return to. */
+static __attribute__((noinline)) void crash_smashed(void) {
+  volatile uintptr_t *frame = __builtin_frame_address(0), zero = 0;
+  frame[0] = frame[1] = 0x1000;
+  *(volatile char *)(zero + 16) = 1;
+}
+
+static __attribute__((noinline)) int crash_leaf(const char *how) {
+#define IS(name) (strcmp(how, name) == 0)
+  static const char *MIXED[] = {"segv", "abort", "bus", "ill"};
+  static atomic_uint next;
+  volatile uintptr_t zero = 0;
+  if (IS("mixed")) how = MIXED[atomic_fetch_add(&next, 1) % 4];
+  if (IS("segv")) {
+    *(volatile char *)(zero + 16) = 1;
+  } else if (IS("readonly")) {
+    *(volatile char *)(uintptr_t)"a constant" = 1;
+  } else if (IS("noncanonical")) {
+    *(volatile char *)(zero + ((uintptr_t)1 << 62)) = 1;
+  } else if (IS("jump")) {
+    ((void (*)(void))(zero + 16))();
+  } else if (IS("bus")) {
+    int fd = memfd_create("empty", MFD_CLOEXEC);
+    CRASH_NUMBER = *(volatile char *)mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+  } else if (IS("fpe")) {
+#ifdef __x86_64__
+    CRASH_NUMBER = CRASH_NUMBER / (int)zero;
+#else
+    raise(SIGFPE);
+#endif
+  } else if (IS("ill")) {
+#ifdef __x86_64__
+    __asm__ volatile("ud2");
+#else
+    __asm__ volatile("udf #0");
+#endif
+  } else if (IS("abort")) {
+    abort();
+  } else if (IS("assert")) {
+    assert(zero == 1);
+  } else if (IS("recursion")) {
+    CRASH_NUMBER = crash_recursion(NULL);
+  } else if (IS("heap")) {
+    crash_in_malloc();
+  } else if (IS("smash")) {
+    crash_smashed();
+  }
+  return ++CRASH_NUMBER;
+#undef IS
+}
+
+int crash_middle(const char *how);
+__attribute__((noinline)) int crash_middle(const char *how) { return crash_leaf(how) + CRASH_NUMBER; }
+
+static __attribute__((noinline)) int crash_outer(const char *how) { return crash_middle(how) - CRASH_NUMBER; }
+
+static pthread_barrier_t CRASH_BARRIER;
+
+static void *crash_thread(void *how) {
+  pthread_barrier_wait(&CRASH_BARRIER);
+  CRASH_NUMBER = crash_outer(how);
+  return NULL;
+}
+
+static void crash_threads(int count, const char *how) {
+  pthread_t threads[64];
+  pthread_barrier_init(&CRASH_BARRIER, NULL, (unsigned)count);
+  for (int i = 0; i < count && i < 64; i++) pthread_create(&threads[i], NULL, crash_thread, (void *)(uintptr_t)how);
+  for (int i = 0; i < count && i < 64; i++) pthread_join(threads[i], NULL);
+}
+
+static struct sigaction BEFORE_HAND_ON;
+
+static void on_hand_on(int number, siginfo_t *info, void *context) {
+  char name[16];
+  append_line(ON_SIGNAL[number].file, signal_name(number, name, sizeof name));
+  BEFORE_HAND_ON.sa_sigaction(number, info, context);
+}
+
 /* Runs `argc` verbs at `argv`; stops early after `code`. */
-static void run_verbs(verbs *v, char **argv, int argc) {
+static void run_verbs(verbs_state *v, char **argv, int argc) {
 #define IS(name) (strcmp(argv[i], name) == 0)
 #define NEED(n)                                                   \
   do {                                                            \
@@ -515,6 +653,15 @@ static void run_verbs(verbs *v, char **argv, int argc) {
       int have = atoi(env_or(IS("rank") ? "LOCAL_RANK" : "TORCHELASTIC_RESTART_COUNT", "-1"));
       if (IS("until_attempt") ? have < wanted : have == wanted) run_verbs(v, argv + i + 2, end - i - 2);
       i = end;
+    } else if (IS("once")) {
+      NEED(1);
+      int end = block_end(argv, argc, i + 2);
+      int fd = open(fill(argv[i + 1]), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+      if (fd >= 0) {
+        close(fd);
+        run_verbs(v, argv + i + 2, end - i - 2);
+      }
+      i = end;
     } else if (IS("close_stdio")) {
       open_stdio_null();
     } else if (IS("wait_children")) {
@@ -583,6 +730,32 @@ static void run_verbs(verbs *v, char **argv, int argc) {
       *nowhere = 1;
     } else if (IS("abort")) {
       abort();
+    } else if (IS("crash") || IS("crash_in_thread")) {
+      NEED(1);
+      if (IS("crash"))
+        CRASH_NUMBER = crash_outer(argv[i + 1]);
+      else
+        crash_threads(1, argv[i + 1]);
+      i++;
+    } else if (IS("crash_threads")) {
+      NEED(2);
+      crash_threads(atoi(argv[i + 1]), argv[i + 2]);
+      i += 2;
+    } else if (IS("limit")) {
+      NEED(2);
+      int which = strcmp(argv[++i], "fsize") == 0 ? RLIMIT_FSIZE : RLIMIT_NOFILE;
+      rlim_t number = strtoull(argv[++i], NULL, 10);
+      struct rlimit limit = {number, number};
+      if (setrlimit((__rlimit_resource_t)which, &limit)) _exit(94);
+    } else if (IS("block_record")) {
+      snprintf(bytes, sizeof bytes, "%s.crash", env_or("TORCHELASTIC_ERROR_FILE", ""));
+      if (mkfifo(bytes, 0600)) _exit(94);
+    } else if (IS("hand_on")) {
+      NEED(2);
+      int number = signal_number(argv[++i]);
+      struct sigaction action = {.sa_sigaction = on_hand_on, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+      snprintf(ON_SIGNAL[number].file, sizeof ON_SIGNAL[number].file, "%s", fill(argv[++i]));
+      sigaction(number, &action, &BEFORE_HAND_ON);
     } else if (IS("stuck")) {
       NEED(1);
       stuck(atof(argv[++i]));

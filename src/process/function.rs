@@ -1,0 +1,118 @@
+//! A function as a worker: what a new process is told, and the call itself, in whatever process it is made.
+
+use std::ffi::{CStr, CString};
+
+use super::channel::{Strings, WorkerEnd};
+use crate::ranks::Rank;
+use crate::spec::Callback;
+use crate::sys::{child, crash, library};
+
+/// The exit code of a process that could not begin, and says why in its channel.
+pub const NOT_STARTED: i32 = 127;
+
+/// What a process that was executed for it is told to run.
+#[derive(Debug, PartialEq, Clone)]
+pub struct Order {
+    /// A shared object; none for functions that the program registered.
+    pub library: Option<CString>,
+    pub name: CString,
+    pub warm_up: Option<CString>,
+    pub has_argument: bool,
+    pub crash_records: bool,
+    /// The name that the process shows.
+    pub title: CString,
+}
+
+impl Order {
+    pub fn to_strings(&self) -> [&CStr; 6] {
+        let flag = |on| if on { c"1" } else { c"" };
+        [
+            self.library.as_deref().unwrap_or_default(),
+            &self.name,
+            self.warm_up.as_deref().unwrap_or_default(),
+            flag(self.has_argument),
+            flag(self.crash_records),
+            &self.title,
+        ]
+    }
+
+    pub fn from_strings(strings: &Strings) -> Option<Order> {
+        let strings: Vec<&CStr> = strings.iter().collect();
+        let [library, name, warm_up, argument, crash, title] = <[&CStr; 6]>::try_from(strings).ok()?;
+        let optional = |string: &CStr| (!string.is_empty()).then(|| string.to_owned());
+        Some(Order {
+            library: optional(library),
+            name: name.to_owned(),
+            warm_up: optional(warm_up),
+            has_argument: !argument.is_empty(),
+            crash_records: !crash.is_empty(),
+            title: title.to_owned(),
+        })
+    }
+
+    /// The functions it names: the worker's and that of the warm-up.
+    pub fn resolve(&self) -> Result<(Callback, Option<Callback>), String> {
+        let names: Vec<&CStr> = [Some(&self.name), self.warm_up.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|name| name.as_c_str())
+            .collect();
+        let found = match &self.library {
+            None => names.into_iter().map(super::registry::find).collect::<Result<Vec<_>, _>>()?,
+            Some(library) => library::functions(library, &names)
+                .map_err(|error| format!("cannot load a function of a shared object: {error}"))?,
+        };
+        Ok((found[0], found.get(1).copied()))
+    }
+}
+
+/// What an `ice_worker` handle points to.
+pub struct WorkerSide {
+    /// None in the server that forks workers, during its warm-up.
+    pub rank: Option<Rank>,
+    pub attempt: u32,
+    pub argument: Option<&'static [u8]>,
+    pub end: WorkerEnd,
+}
+
+impl WorkerSide {
+    /// Calls a function with this as its handle.
+    pub fn call(&self, callback: Callback) -> i32 {
+        let worker = std::ptr::from_ref(self).cast_mut().cast();
+        crate::sys::call::outermost(callback.function, worker, callback.user_data.0 as *mut std::ffi::c_void)
+    }
+}
+
+/// Runs the function in its worker; the result is the exit code.
+pub fn run(callback: Callback, end: WorkerEnd, argument: Option<&'static [u8]>, crash_records: bool) -> i32 {
+    const OUT_OF_RANGE: i32 = 255;
+    if crash_records {
+        watch_for_crashes();
+    }
+    let side = WorkerSide { rank: Some(end.rank()), attempt: end.attempt(), argument, end };
+    side.end.enter();
+    let code = side.call(callback);
+    side.end.leave();
+    if (0..=255).contains(&code) { code } else { OUT_OF_RANGE }
+}
+
+/// What a handler could not do: once, where workers are forked in the process that forks them.
+pub fn prepare_crash_records(crash_records: bool) {
+    if crash_records {
+        crash::prepare();
+    }
+}
+
+/// The same in a process that does nothing but fork workers.
+pub fn prepare_crash_records_of_children(crash_records: bool) {
+    if crash_records {
+        crash::prepare();
+        crash::install_for_children();
+    }
+}
+
+fn watch_for_crashes() {
+    if let Some(path) = child::variable(c"TORCHELASTIC_ERROR_FILE").filter(|path| !path.is_empty()) {
+        crash::install(path);
+    }
+}

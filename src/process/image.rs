@@ -1,0 +1,115 @@
+//! Which program a function of a new process runs in: the host's own, executed again, or the library's
+//! file, or one that the spec names.
+
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use super::entry;
+use super::function::Order;
+use crate::error::Error;
+use crate::spec::{Spec, StartMethod};
+use crate::sys::library::{OwnProgram, can_load, own_program};
+
+#[derive(Debug, PartialEq)]
+pub struct Image {
+    pub path: CString,
+    pub argv: Vec<CString>,
+    pub order: Order,
+}
+
+impl Image {
+    /// None where no new process is made for functions. `working_dir` is the host's.
+    pub fn of(spec: &Spec, working_dir: Option<&Path>) -> Result<Option<Image>, Error> {
+        let (Some(function), Some(StartMethod::Spawn | StartMethod::Forkserver)) =
+            (&spec.function, spec.method())
+        else {
+            return Ok(None);
+        };
+        let library = function.library.as_ref().map(|library| absolute(library, working_dir));
+        let (path, argv, title) = match &library {
+            None => this_program_again(spec)?,
+            Some(library) => clean_process(spec, library, &function.name)?,
+        };
+        let order = Order {
+            library,
+            name: function.name.clone(),
+            warm_up: spec.warm_up.clone(),
+            has_argument: spec.argument.is_some(),
+            crash_records: spec.crash_records,
+            title,
+        };
+        Ok(Some(Image { path, argv, order }))
+    }
+}
+
+/// A relative name of a shared object with a slash is meant from the host's directory.
+fn absolute(library: &CString, working_dir: Option<&Path>) -> CString {
+    let path = Path::new(OsStr::from_bytes(library.to_bytes()));
+    match working_dir {
+        Some(directory) if library.to_bytes().contains(&b'/') && path.is_relative() => {
+            let path: OsString = directory.join(path).into_os_string();
+            CString::new(path.into_vec()).unwrap_or_else(|_| library.clone())
+        }
+        _ => library.clone(),
+    }
+}
+
+/// The very program that this process runs, though its file may have been removed or replaced.
+fn this_program_again(spec: &Spec) -> Result<(CString, Vec<CString>, CString), Error> {
+    let Some(argv) = entry::arguments() else {
+        let method = if spec.method() == Some(StartMethod::Forkserver) { "forkserver" } else { "spawn" };
+        return Err(Error::config(
+            "start_method",
+            method,
+            "this program would be started again, but its main does not call ice_worker_main(): call that first \
+             in main, or name a shared object that has the function",
+        ));
+    };
+    let title = std::fs::read("/proc/self/comm").unwrap_or_default();
+    let title = title.strip_suffix(b"\n").unwrap_or(&title);
+    Ok((c"/proc/self/exe".into(), argv.to_vec(), crate::error::c_string_lossy(title)))
+}
+
+/// A process with nothing in it but the library and the shared object.
+fn clean_process(
+    spec: &Spec,
+    library: &CString,
+    name: &CString,
+) -> Result<(CString, Vec<CString>, CString), Error> {
+    // What ps(1) shows.
+    let shown =
+        CString::new([library.to_bytes(), b":", name.to_bytes()].concat()).unwrap_or_else(|_| name.clone());
+    let title = name.clone();
+    if let Some(runner) = &spec.runner {
+        return Ok((runner.clone(), vec![shown], title));
+    }
+    let refuse = |why: String| Error::config("function", name.to_string_lossy(), why);
+    match own_program() {
+        OwnProgram::File { library, loader: None } => Ok((library, vec![shown], title)),
+        OwnProgram::File { library, loader: Some(loader) } => Ok((loader, vec![shown, library], title)),
+        OwnProgram::PartOfAnother if !can_load() => Err(refuse(
+            "this program is static and cannot load a shared object: name one that can, and that calls \
+             ice_worker_main(), with ice_spec_set_runner()"
+                .into(),
+        )),
+        OwnProgram::PartOfAnother if entry::arguments().is_some() => {
+            Ok((c"/proc/self/exe".into(), vec![shown], title))
+        }
+        OwnProgram::PartOfAnother => Err(refuse(
+            "libice is linked statically here, so it has no file that could run a shared object: name a program \
+             that calls ice_worker_main() with ice_spec_set_runner(), or call it first in this program's main"
+                .into(),
+        )),
+        OwnProgram::Deleted(path) => {
+            Err(refuse(format!("{} was removed or replaced since it was loaded", path.display())))
+        }
+        OwnProgram::Unknown => Err(refuse("the file of libice cannot be found in /proc/self/maps".into())),
+    }
+}
+
+impl Image {
+    pub fn paths(&self) -> [&CStr; 1] {
+        [&self.path]
+    }
+}
