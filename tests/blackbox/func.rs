@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::harness::{
     CAUSE_OWN_FAILURE, CAUSE_STOPPED_BY_AGENT, CAUSE_SUCCESS, Case, END_SUCCEEDED, END_WORKER_FAILURE,
-    OUTCOME_EXITED, OUTCOME_SIGNALED, Run, Way, alive, gone, probe, program, send, wait_for,
+    OUTCOME_EXITED, OUTCOME_SIGNALED, PATIENCE, Run, Way, alive, gone, probe, program, send, wait_for,
 };
 use crate::{tests, tests_by_way};
 
@@ -271,6 +271,11 @@ fn fn_12_killed_in_the_middle_of_a_value(way: Way) {
         .host()
         .function(way, &["return_half", "1500000000", "append", &pid, "%p", "stop", "code", "0"])
         .spawn();
+    // 750 MB take their time on a busy machine.
+    let end = Instant::now() + 3 * PATIENCE;
+    while t.lines("pid").is_empty() && alive(running.pid()) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let pid: i32 = t.wait_lines("pid", 1)[0].parse().unwrap();
     wait_for("the worker to stop", || crate::harness::state(pid) == Some('T'));
     send(pid, libc::SIGKILL);
