@@ -57,7 +57,8 @@ enum ice_status
   ICE_ERROR_CONFIG = -2,
   /* The call does not fit the state of the handle: a second run of one agent, a wait before start. */
   ICE_ERROR_STATE = -3,
-  /* The time-out of a wait passed and the run still goes on. Nothing was changed. */
+  /* The time-out of a wait passed and the run still goes on: nothing was changed. Or GPUs were not listed
+   * in time. */
   ICE_ERROR_TIMEOUT = -4,
   /* The handle belongs to a process of which this one is a forked copy. Nothing was touched. */
   ICE_ERROR_FORKED = -5,
@@ -68,6 +69,9 @@ enum ice_status
   /* A process could not be started, or not come to its work; the message says why. Where workers are
    * started in the background, it is in the result instead: ICE_END_START_ERROR. */
   ICE_ERROR_START = -8,
+  /* The GPUs could not be listed: the CUDA driver crashed, failed, or is not one that can be asked. The
+   * message says which of its calls and how. */
+  ICE_ERROR_DEVICE = -9,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -287,6 +291,11 @@ typedef int32_t ice_log_level;
  * process groups. */
 typedef struct ice_agent ice_agent;
 
+/* The GPUs that a process with the environment of this one can use, in CUDA's order: with
+ * CUDA_VISIBLE_DEVICES in the environment those that it lets through, renumbered from 0, in the order of
+ * CUDA_DEVICE_ORDER. It never changes; any thread may read it. */
+typedef struct ice_device_list ice_device_list;
+
 /* How a run ended. It never changes; any thread may read it. It does not need the agent, which may be
  * freed first. */
 typedef struct ice_result ice_result;
@@ -435,6 +444,31 @@ typedef struct ice_worker_info {
   ice_outcome outcome;
 } ice_worker_info;
 
+/* One GPU, or a part of one (MIG). Later versions may add fields at the end: take it by pointer. Texts
+ * are UTF-8, never NULL, valid until the list is freed. */
+typedef struct ice_device {
+  /* Its number for CUDA, from 0, in a process that has this one's environment. */
+  int32_t index;
+  /* 1 if it is a MIG device: part of a GPU. */
+  int32_t is_mig;
+  /* `GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`, or `MIG-` and the same, as CUDA_VISIBLE_DEVICES takes
+   * it. Empty where the driver is older than CUDA 9.2; one older than 11.4 gives a MIG device the UUID
+   * of its GPU, and is_mig is then 0. */
+  const char *uuid;
+  /* For instance `NVIDIA H100 80GB HBM3`. */
+  const char *name;
+  /* All of its memory, in bytes. */
+  uint64_t memory_bytes;
+  /* The compute capability, 9 of 9.0. */
+  int32_t compute_major;
+  /* And the 0 of 9.0. */
+  int32_t compute_minor;
+  /* `domain:bus:device.function` in lower case, `0000:3b:00.0`, as in /sys/bus/pci/devices. */
+  const char *pci_bus_id;
+  /* The NUMA node it is attached to; 0 where the kernel does not say. */
+  int32_t numa_node;
+} ice_device;
+
 #ifdef __cplusplus
 extern "C" {
 #endif /* __cplusplus */
@@ -464,10 +498,10 @@ ice_status ice_worker_register(const char *name,
 
 /* Makes this program one that can be started again as a worker: to be called first in main, after the
  * calls of `ice_worker_register()` and before anything that a worker should not do or see. In a process
- * that an agent started to be a worker (or a fork server) it runs the registered function, and the
- * process ends with it: the call does not return. In any other process it notes the program's
- * arguments (from /proc/self/cmdline) and returns ICE_OK; that takes some microseconds. No thread, no
- * process, no descriptor is made.
+ * that an agent started to be a worker (a fork server, or the probe of `ice_device_list_new()`) it runs the
+ * registered function, and the process ends with it: the call does not return. In any other process it
+ * notes the program's arguments (from /proc/self/cmdline) and returns ICE_OK; that takes some microseconds.
+ * No thread, no process, no descriptor is made.
  *
  * A program that does not call it cannot use the start methods spawn and forkserver for functions of
  * its own: `ice_agent_new()` says so. If it makes an agent first, in a process that is meant to be a worker,
@@ -1022,6 +1056,47 @@ ice_status ice_agent_snapshot(const struct ice_agent *agent,
  * for. NULL is fine. Results and snapshots stay valid. In a forked copy of the host only memory is
  * freed. Not from a callback of the same agent, and not while another thread uses it. */
 void ice_agent_free(struct ice_agent *agent);
+
+/* Asks the CUDA driver which GPUs there are and writes a list to `*out`, which the caller frees with
+ * `ice_device_list_free()`. No GPU, and no driver, is an empty list, not an error:
+ * `ice_device_list_message()` says why it is empty.
+ *
+ * The driver is never loaded or initialised in this process. A process of its own, `ice-probe`, that ends
+ * before this call returns, asks it: with the environment of this one, its output to /dev/null, in a
+ * process group of its own, killed with the calling thread. The program of that process is the shared
+ * library's own file. Where libice is linked statically it is `runner`, any program that calls
+ * `ice_worker_main()` first in main and is not itself static; NULL is this program itself if it has done
+ * that. A path without a slash is not looked for in PATH.
+ *
+ * `seconds` is how long this may take, more than 0; 0 is the default of 30: a driver that is not kept
+ * loaded (persistence mode) may take some seconds for each GPU. Then the process is killed. The calling
+ * thread is blocked meanwhile; signals are handled as ever. Any thread, also at once. Children of the host
+ * are never waited for; SIGCHLD may be handled as the host likes, and comes once for each call.
+ *
+ * ICE_ERROR_TIMEOUT if it took longer, with the call that did not return; if SIGKILL does not end the
+ * process within a second, as it is stuck in the kernel, the message says so and nobody waits for it.
+ * ICE_ERROR_DEVICE if the driver crashed, if it lacks a function, or if one of its calls failed, with the
+ * call and the driver's number and text. ICE_ERROR_CONFIG where a runner is needed; ICE_ERROR_START or
+ * ICE_ERROR_SYSTEM if the process could not start. ICE_ERROR_ARGUMENT for other `seconds`. */
+ice_status ice_device_list_new(double seconds,
+                               const char *runner,
+                               struct ice_device_list **out);
+
+/* How many GPUs the list has. 0 for NULL. */
+size_t ice_device_list_count(const struct ice_device_list *list);
+
+/* One GPU, by its place in the list. Borrowed from the list. NULL if `index` is out of range. */
+const struct ice_device *ice_device_list_device(const struct ice_device_list *list, size_t index);
+
+/* The newest version of CUDA that the driver supports, as CUDA counts: 13040 for 13.4. 0 where there is no
+ * driver, and for NULL. */
+int32_t ice_device_list_driver_version(const struct ice_device_list *list);
+
+/* Why the list is empty, one line; empty if it is not. Borrowed from the list; never NULL. */
+const char *ice_device_list_message(const struct ice_device_list *list);
+
+/* Frees a list and with it everything borrowed from it. NULL is fine. */
+void ice_device_list_free(struct ice_device_list *list);
 
 #ifdef __cplusplus
 }  // extern "C"

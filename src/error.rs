@@ -14,12 +14,14 @@ pub enum Error {
     State { what: &'static str },
     /// A worker, or what workers are made by, could not start.
     Start { what: String },
-    /// A wait that ended before the run did.
-    Timeout,
+    /// A wait that ended before what it waited for.
+    Timeout { what: String },
     /// A handle used in a forked copy of its process.
     Forked { handle: &'static str },
     /// A failed system call.
     System { what: String, errno: i32 },
+    /// The GPUs could not be listed.
+    Device { what: String },
     /// A defect of this library.
     Internal { what: String },
 }
@@ -50,7 +52,8 @@ impl fmt::Display for Error {
             }
             Error::State { what } => write!(out, "{what}"),
             Error::Start { what } => write!(out, "{what}"),
-            Error::Timeout => write!(out, "the time-out passed, the run still goes on"),
+            Error::Timeout { what } => write!(out, "{what}"),
+            Error::Device { what } => write!(out, "{what}"),
             Error::Forked { handle } => {
                 write!(out, "this {handle} belongs to the process this one was forked from")
             }

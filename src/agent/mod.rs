@@ -241,7 +241,9 @@ impl Agent {
                         if self.shared.changed.wait_until(&mut phase, deadline).timed_out()
                             && !matches!(*phase, Phase::Over(_))
                         {
-                            return Err(Error::Timeout);
+                            return Err(Error::Timeout {
+                                what: "the time-out passed, the run still goes on".into(),
+                            });
                         }
                     }
                 },

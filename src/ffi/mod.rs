@@ -4,6 +4,7 @@
 #![allow(non_camel_case_types)] // the names are C's
 
 mod agent;
+mod device;
 mod log;
 mod result;
 mod snapshot;

@@ -21,7 +21,8 @@ pub enum ice_status {
     ICE_ERROR_CONFIG = -2,
     /// The call does not fit the state of the handle: a second run of one agent, a wait before start.
     ICE_ERROR_STATE = -3,
-    /// The time-out of a wait passed and the run still goes on. Nothing was changed.
+    /// The time-out of a wait passed and the run still goes on: nothing was changed. Or GPUs were not listed
+    /// in time.
     ICE_ERROR_TIMEOUT = -4,
     /// The handle belongs to a process of which this one is a forked copy. Nothing was touched.
     ICE_ERROR_FORKED = -5,
@@ -32,6 +33,9 @@ pub enum ice_status {
     /// A process could not be started, or not come to its work; the message says why. Where workers are
     /// started in the background, it is in the result instead: ICE_END_START_ERROR.
     ICE_ERROR_START = -8,
+    /// The GPUs could not be listed: the CUDA driver crashed, failed, or is not one that can be asked. The
+    /// message says which of its calls and how.
+    ICE_ERROR_DEVICE = -9,
 }
 
 thread_local! {
@@ -72,9 +76,10 @@ fn status_of(error: &Error) -> ice_status {
         Error::Config { .. } => ice_status::ICE_ERROR_CONFIG,
         Error::State { .. } => ice_status::ICE_ERROR_STATE,
         Error::Start { .. } => ice_status::ICE_ERROR_START,
-        Error::Timeout => ice_status::ICE_ERROR_TIMEOUT,
+        Error::Timeout { .. } => ice_status::ICE_ERROR_TIMEOUT,
         Error::Forked { .. } => ice_status::ICE_ERROR_FORKED,
         Error::System { .. } => ice_status::ICE_ERROR_SYSTEM,
+        Error::Device { .. } => ice_status::ICE_ERROR_DEVICE,
         Error::Internal { .. } => ice_status::ICE_ERROR_INTERNAL,
     }
 }
@@ -93,6 +98,7 @@ pub extern "C" fn ice_status_string(status: i32) -> *const c_char {
         -6 => c"ICE_ERROR_SYSTEM",
         -7 => c"ICE_ERROR_INTERNAL",
         -8 => c"ICE_ERROR_START",
+        -9 => c"ICE_ERROR_DEVICE",
         _ => c"unknown status",
     };
     name.as_ptr()

@@ -65,10 +65,10 @@ pub extern "C" fn ice_worker_register(
 
 /// Makes this program one that can be started again as a worker: to be called first in main, after the
 /// calls of `ice_worker_register()` and before anything that a worker should not do or see. In a process
-/// that an agent started to be a worker (or a fork server) it runs the registered function, and the
-/// process ends with it: the call does not return. In any other process it notes the program's
-/// arguments (from /proc/self/cmdline) and returns ICE_OK; that takes some microseconds. No thread, no
-/// process, no descriptor is made.
+/// that an agent started to be a worker (a fork server, or the probe of `ice_device_list_new()`) it runs the
+/// registered function, and the process ends with it: the call does not return. In any other process it
+/// notes the program's arguments (from /proc/self/cmdline) and returns ICE_OK; that takes some microseconds.
+/// No thread, no process, no descriptor is made.
 ///
 /// A program that does not call it cannot use the start methods spawn and forkserver for functions of
 /// its own: `ice_agent_new()` says so. If it makes an agent first, in a process that is meant to be a worker,

@@ -35,7 +35,8 @@ const ATTEMPT: usize = 9;
 const RANKS: usize = 10; // and seven more
 const ORDER: usize = 18;
 const REFUSAL: usize = 19;
-/// Where the text of a refusal stands, up to what the worker is told.
+const DOING: usize = 20;
+/// Where the text of a refusal stands, or of what is being done, up to what the worker is told.
 const TEXT: usize = 512;
 /// Where what the worker is told stands, if it fits.
 const TOLD: usize = 2048;
@@ -45,6 +46,7 @@ const TOLD: usize = 2048;
 pub enum Kind {
     Worker = 1,
     Server = 2,
+    Probe = 3,
 }
 
 /// The agent's side.
@@ -110,7 +112,16 @@ impl Channel {
 
     /// What the process had to say instead of starting its work.
     pub fn refusal(&self) -> Option<String> {
-        match self.page.long(REFUSAL).load(Ordering::Acquire) as usize {
+        self.text(REFUSAL)
+    }
+
+    /// What the process said that it was about to do.
+    pub fn doing(&self) -> Option<String> {
+        self.text(DOING)
+    }
+
+    fn text(&self, length: usize) -> Option<String> {
+        match self.page.long(length).load(Ordering::Acquire) as usize {
             0 => None,
             length => {
                 let text = self.page.read(TEXT, length.min(TOLD - TEXT));
@@ -126,6 +137,18 @@ impl Channel {
         }
         let length = self.page.long(LENGTH).load(Ordering::Acquire) as usize;
         Value::map(&self.fd, PAGE, length).map(Some)
+    }
+
+    /// The value of a process that says it in strings. It may have lost its mind: nothing of it is mapped.
+    pub fn strings(&self) -> Result<Option<Strings>, Errno> {
+        if self.page.long(HAS_VALUE).load(Ordering::Acquire) == 0 {
+            return Ok(None);
+        }
+        let length = self.page.long(LENGTH).load(Ordering::Acquire) as usize;
+        if length > fd::size(self.fd.as_raw_fd())?.saturating_sub(PAGE) {
+            return Err(Errno::ENODATA);
+        }
+        memory::read_at(self.fd.as_raw_fd(), length, PAGE).map(|bytes| Some(Strings(bytes.into())))
     }
 }
 
@@ -189,6 +212,7 @@ impl WorkerEnd {
         match self.page.long(KIND).load(Ordering::Acquire) {
             1 => Some(Kind::Worker),
             2 => Some(Kind::Server),
+            3 => Some(Kind::Probe),
             _ => None,
         }
     }
@@ -226,9 +250,18 @@ impl WorkerEnd {
 
     /// Says why this process does not do its work.
     pub fn refuse(&self, why: &str) {
-        let text = &why.as_bytes()[..why.len().min(TOLD - TEXT)];
+        self.say(REFUSAL, why);
+    }
+
+    /// Says what comes next, in case that it is the last thing this process does.
+    pub fn doing(&self, what: &str) {
+        self.say(DOING, what);
+    }
+
+    fn say(&self, length: usize, text: &str) {
+        let text = &text.as_bytes()[..text.len().min(TOLD - TEXT)];
         self.page.write(TEXT, text);
-        self.page.long(REFUSAL).store(text.len() as u64, Ordering::Release);
+        self.page.long(length).store(text.len() as u64, Ordering::Release);
     }
 
     pub fn enter(&self) {

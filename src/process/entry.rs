@@ -1,4 +1,4 @@
-//! The way into a process that was executed as a worker, or as a server that forks workers: from
+//! The way into a process that was executed as a worker, a server that forks workers, or a probe: from
 //! `ice_worker_main()` in a program, or from the library's own entry.
 
 use std::ffi::CString;
@@ -9,6 +9,7 @@ use once_cell::sync::OnceCell;
 use super::channel::{Kind, WorkerEnd};
 use super::function::{self, NOT_STARTED, Order};
 use super::server;
+use crate::device;
 use crate::sys::memory::Blob;
 use crate::sys::packets::Packets;
 use crate::sys::{inherited, process};
@@ -50,7 +51,10 @@ pub fn refuse_to_be_a_host() {
     if inherited::is_waiting()
         && let Ok(end) = WorkerEnd::open(inherited::FIRST)
     {
-        end.refuse("this program made an agent before it called ice_worker_main(): call that first in main");
+        end.refuse(
+            "this program made an agent, or asked for GPUs, before it called ice_worker_main(): call that first in \
+             main",
+        );
         std::process::exit(NOT_STARTED);
     }
 }
@@ -64,6 +68,10 @@ fn become_worker(descriptors: [std::os::fd::OwnedFd; inherited::MOST]) -> ! {
         end.refuse(why);
         std::process::exit(NOT_STARTED)
     };
+    if end.kind() == Some(Kind::Probe) {
+        // Without exit functions: the driver's may hang as its other functions may.
+        process::exit_at_once(device::serve(&end));
+    }
     let order = end.order().ok().and_then(|strings| Order::from_strings(&strings));
     let Some(order) = order else { refuse("the agent is of another version of the library") };
     process::set_title(&order.title);
@@ -86,7 +94,7 @@ fn become_worker(descriptors: [std::os::fd::OwnedFd; inherited::MOST]) -> ! {
             function::run(functions.0, end, blob, order.crash_records)
         }
         Some(Kind::Server) => server::serve(functions, end, blob, &order, Packets::from(socket), groups),
-        None => refuse("the agent is of another version of the library"),
+        Some(Kind::Probe) | None => refuse("the agent is of another version of the library"),
     };
     std::process::exit(code)
 }

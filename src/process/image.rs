@@ -80,31 +80,39 @@ fn clean_process(
     // What ps(1) shows.
     let shown =
         CString::new([library.to_bytes(), b":", name.to_bytes()].concat()).unwrap_or_else(|_| name.clone());
-    let title = name.clone();
-    if let Some(runner) = &spec.runner {
-        return Ok((runner.clone(), vec![shown], title));
+    let (path, argv) = own_process(spec.runner.as_ref(), shown, "with ice_spec_set_runner()")
+        .map_err(|why| Error::config("function", name.to_string_lossy(), why))?;
+    Ok((path, argv, name.clone()))
+}
+
+/// A program whose process does what the library wants and loads what it needs, and its arguments, the
+/// first of which is what ps(1) shows; or why there is none. `how` a runner is named.
+pub fn own_process(
+    runner: Option<&CString>,
+    shown: CString,
+    how: &str,
+) -> Result<(CString, Vec<CString>), String> {
+    if let Some(runner) = runner {
+        return Ok((runner.clone(), vec![shown]));
     }
-    let refuse = |why: String| Error::config("function", name.to_string_lossy(), why);
     match own_program() {
-        OwnProgram::File { library, loader: None } => Ok((library, vec![shown], title)),
-        OwnProgram::File { library, loader: Some(loader) } => Ok((loader, vec![shown, library], title)),
-        OwnProgram::PartOfAnother if !can_load() => Err(refuse(
+        OwnProgram::File { library, loader: None } => Ok((library, vec![shown])),
+        OwnProgram::File { library, loader: Some(loader) } => Ok((loader, vec![shown, library])),
+        OwnProgram::PartOfAnother if !can_load() => Err(format!(
             "this program is static and cannot load a shared object: name one that can, and that calls \
-             ice_worker_main(), with ice_spec_set_runner()"
-                .into(),
+             ice_worker_main(), {how}"
         )),
         OwnProgram::PartOfAnother if entry::arguments().is_some() => {
-            Ok((c"/proc/self/exe".into(), vec![shown], title))
+            Ok((c"/proc/self/exe".into(), vec![shown]))
         }
-        OwnProgram::PartOfAnother => Err(refuse(
-            "libice is linked statically here, so it has no file that could run a shared object: name a program \
-             that calls ice_worker_main() with ice_spec_set_runner(), or call it first in this program's main"
-                .into(),
+        OwnProgram::PartOfAnother => Err(format!(
+            "libice is linked statically here, so it has no file that could be a program of its own: name one \
+             that calls ice_worker_main() {how}, or call it first in this program's main"
         )),
         OwnProgram::Deleted(path) => {
-            Err(refuse(format!("{} was removed or replaced since it was loaded", path.display())))
+            Err(format!("{} was removed or replaced since it was loaded", path.display()))
         }
-        OwnProgram::Unknown => Err(refuse("the file of libice cannot be found in /proc/self/maps".into())),
+        OwnProgram::Unknown => Err("the file of libice cannot be found in /proc/self/maps".into()),
     }
 }
 

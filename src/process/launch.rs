@@ -302,7 +302,8 @@ fn fork(
         .map_err(|errno| Error::system("cannot fork a worker", errno as i32))
 }
 
-enum Failure {
+/// Why a process did not start.
+pub enum Failure {
     Clone(Errno),
     Child(Step, Errno),
 }
@@ -316,7 +317,8 @@ impl Failure {
     }
 }
 
-fn spawn(nursery: &mut Nursery, setup: &Setup, program: &Program) -> Result<Child, Failure> {
+/// Starts a program, with all signals blocked in this thread.
+pub fn spawn(nursery: &mut Nursery, setup: &Setup, program: &Program) -> Result<Child, Failure> {
     for left in (0..BUSY_TRIES).rev() {
         let child = nursery.spawn(setup, program).map_err(Failure::Clone)?;
         let Some((step, errno)) = setup.report.as_ref().and_then(Report::read) else { return Ok(child) };

@@ -95,7 +95,26 @@ pub fn block_all() {
     set_mask(full());
 }
 
-/// The same for a thread that has children. SIGCHLD stays unblocked while its disposition is the default:
+/// The signal mask that this thread had, and has again when this is dropped.
+pub struct OldMask(libc::sigset_t);
+
+/// All signals blocked in this thread for the moment.
+pub fn block_all_meanwhile() -> OldMask {
+    let (all, mut old) = (full(), std::mem::MaybeUninit::<libc::sigset_t>::uninit());
+    // SAFETY: the set is initialised; the call, which cannot fail, fills the old one.
+    OldMask(unsafe {
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, old.as_mut_ptr());
+        old.assume_init()
+    })
+}
+
+impl Drop for OldMask {
+    fn drop(&mut self) {
+        set_mask(self.0);
+    }
+}
+
+/// For good, in a thread that has children. SIGCHLD stays unblocked while its disposition is the default:
 /// a blocked one is kept for some other thread, and every child's end would wake that up for nothing.
 pub fn block_all_in_parent() {
     let mut set = full();

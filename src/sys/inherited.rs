@@ -12,6 +12,9 @@ pub const FIRST: RawFd = 3;
 /// How many there may be.
 pub const MOST: usize = 4;
 
+/// Where the header has the number of the process: after MAGIC and the kind.
+const PROCESS_AT: libc::off_t = 16;
+
 const UNKNOWN: i32 = 0;
 const NOTHING: i32 = 1;
 const WAITING: i32 = 2;
@@ -58,6 +61,12 @@ pub fn is_waiting() -> bool {
 pub fn take() -> Option<[OwnedFd; MOST]> {
     let taken =
         is_waiting() && STATE.compare_exchange(WAITING, TAKEN, Ordering::AcqRel, Ordering::Acquire).is_ok();
+    if taken {
+        // A second copy of this library, that of a shared object, is not to take it for its own.
+        let nobody = 0u64;
+        // SAFETY: eight readable bytes, and the agent's own memory.
+        unsafe { libc::pwrite(FIRST, (&raw const nobody).cast(), size_of_val(&nobody), PROCESS_AT) };
+    }
     // SAFETY: the agent put them there for us, and nobody took them before.
     taken.then(|| std::array::from_fn(|index| unsafe { OwnedFd::from_raw_fd(FIRST + index as RawFd) }))
 }

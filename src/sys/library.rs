@@ -9,10 +9,10 @@ use std::path::PathBuf;
 
 use crate::spec::{Callback, HostPointer, WorkerFn};
 
-type Dlopen = unsafe extern "C" fn(*const c_char, c_int) -> *mut c_void;
+pub type Dlopen = unsafe extern "C" fn(*const c_char, c_int) -> *mut c_void;
 
 /// dlopen(3), asked for by name: a static program has none, and linking it would give a warning there.
-fn dlopen() -> Option<Dlopen> {
+pub fn dlopen() -> Option<Dlopen> {
     // SAFETY: a NUL-terminated name.
     let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"dlopen".as_ptr()) };
     // SAFETY: not null, and this name of the C library has this type.
@@ -34,6 +34,16 @@ fn loader_error() -> String {
     }
     // SAFETY: not null, NUL-terminated.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+/// The loader's words for why a shared object cannot be loaded here.
+pub fn why_not_loaded(name: &CStr) -> String {
+    match dlopen() {
+        None => "a static program cannot load a shared object".into(),
+        // SAFETY: a NUL-terminated name. If it can be loaded after all, its constructors are the user's.
+        Some(dlopen) if unsafe { dlopen(name.as_ptr(), libc::RTLD_LAZY) }.is_null() => loader_error(),
+        Some(_) => format!("{} was not there a moment ago", name.to_string_lossy()),
+    }
 }
 
 /// A symbol of a shared object as the function that the user says it is.

@@ -3,6 +3,7 @@
 pub mod call;
 pub mod child;
 pub mod crash;
+pub mod cuda;
 pub mod dispositions;
 pub mod fd;
 pub mod inherited;

@@ -1,9 +1,10 @@
 //! Processes by pidfd: their end, their signals. Never "any child".
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,6 +175,19 @@ pub fn set_title(title: &std::ffi::CStr) {
     unsafe { libc::prctl(libc::PR_SET_NAME, title.as_ptr()) };
 }
 
+/// This process leaves no core behind: not its own crash is of interest, but who is to blame.
+pub fn dump_no_core() {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the buffer has the size of an rlimit.
+    unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
+}
+
+/// Ends this process without the exit functions of whatever it has loaded.
+pub fn exit_at_once(code: i32) -> ! {
+    // SAFETY: plain numbers.
+    unsafe { libc::_exit(code) }
+}
+
 pub fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
     use std::os::fd::FromRawFd;
     // SAFETY: plain numbers in, a descriptor out.
@@ -212,6 +226,23 @@ pub fn kill(pid: i32, pidfd: &OwnedFd) {
         // A filter of system calls may not know the new one.
         if sent != 0 && Errno::last() != Errno::ESRCH {
             libc::kill(pid, libc::SIGKILL);
+        }
+    }
+}
+
+/// Waits up to `limit` for the end of a process, and leaves it a zombie; whether it ended.
+pub fn ends_within(pidfd: &OwnedFd, limit: Duration) -> bool {
+    let deadline = monotonic().saturating_add(limit);
+    loop {
+        let left = deadline.saturating_sub(monotonic());
+        let mut items = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(milliseconds(left)).unwrap_or(PollTimeout::MAX);
+        // Interrupted by a signal, or early: it looks again.
+        if matches!(poll(&mut items, timeout), Ok(1..)) {
+            return true;
+        }
+        if left.is_zero() {
+            return false;
         }
     }
 }

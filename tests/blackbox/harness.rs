@@ -123,6 +123,10 @@ fn lacks(need: &str) -> Option<String> {
         "loader" => None,
         "dev_full" if !Path::new("/dev/full").exists() => missing("needs /dev/full"),
         "dev_full" => None,
+        "pci" if fs::read_dir("/sys/bus/pci/devices").is_ok_and(|mut list| list.next().is_some()) => None,
+        "pci" => missing("needs a PCI device in sysfs"),
+        "libc_a" if !has_libc_a() => missing("needs the C library's libc.a"),
+        "libc_a" => None,
         program if in_path(program) => None,
         program => Some(format!("needs {program} in PATH")),
     }
@@ -132,6 +136,12 @@ fn lacks(need: &str) -> Option<String> {
 pub fn loader() -> Option<String> {
     let places = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
     places.into_iter().find(|path| Path::new(path).exists()).map(str::to_string)
+}
+
+/// The compiler names a file with its directory only if it is there.
+fn has_libc_a() -> bool {
+    let output = cc().arg("-print-file-name=libc.a").output();
+    output.is_ok_and(|output| output.stdout.starts_with(b"/"))
 }
 
 /// The version of the running kernel.

@@ -1,8 +1,6 @@
 //! Area KILL: how workers are stopped.
 
 use std::fs;
-use std::path::PathBuf;
-use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
@@ -386,41 +384,6 @@ fn kill_10_free_races_with_the_end_of_workers() {
         host = host.step(format!("repeat=100:new,start,sleep={wait},free_agent"));
     }
     host.run().clean();
-}
-
-/// A freezer group of the test's own, thawed and removed at its end.
-struct Freezer(PathBuf);
-
-impl Freezer {
-    fn new() -> Freezer {
-        let path = freezer().expect("a freezer").join(format!("libice-test-{}", std::process::id()));
-        fs::create_dir_all(&path).expect("a freezer group");
-        Freezer(path)
-    }
-
-    fn freeze(&self, pid: i32) {
-        fs::write(self.0.join("cgroup.procs"), pid.to_string()).expect("into the group");
-        fs::write(self.0.join("freezer.state"), "FROZEN").expect("freeze");
-        wait_for("the freeze", || {
-            fs::read_to_string(self.0.join("freezer.state")).is_ok_and(|state| state.trim() == "FROZEN")
-        });
-    }
-
-    fn thaw(&self) {
-        let _ = fs::write(self.0.join("freezer.state"), "THAWED");
-    }
-}
-
-impl Drop for Freezer {
-    fn drop(&mut self) {
-        self.thaw();
-        for _ in 0..100 {
-            if fs::remove_dir(&self.0).is_ok() {
-                break;
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
 }
 
 fn kill_12_a_worker_that_cannot_be_killed_is_given_up() {

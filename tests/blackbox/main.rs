@@ -10,6 +10,7 @@ mod abi;
 mod cfg;
 mod cli;
 mod crash;
+mod dev;
 mod e2e;
 mod env;
 mod err;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         err::tests(),
         abi::tests(),
         cli::tests(),
+        dev::tests(),
         e2e::tests(),
         examples::tests(),
         hosts::tests(),

@@ -303,3 +303,40 @@ pub fn pids_in(t: &Case, file: &str, count: usize) -> Vec<i32> {
 pub fn text(value: &serde_json::Value) -> String {
     value.as_str().expect("a text").to_string()
 }
+
+/// A freezer group of the test's own, thawed and removed at its end.
+pub struct Freezer(PathBuf);
+
+impl Freezer {
+    pub fn new() -> Freezer {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("libice-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = freezer().expect("a freezer").join(name);
+        fs::create_dir_all(&path).expect("a freezer group");
+        Freezer(path)
+    }
+
+    pub fn freeze(&self, pid: i32) {
+        fs::write(self.0.join("cgroup.procs"), pid.to_string()).expect("into the group");
+        fs::write(self.0.join("freezer.state"), "FROZEN").expect("freeze");
+        wait_for("the freeze", || {
+            fs::read_to_string(self.0.join("freezer.state")).is_ok_and(|state| state.trim() == "FROZEN")
+        });
+    }
+
+    pub fn thaw(&self) {
+        let _ = fs::write(self.0.join("freezer.state"), "THAWED");
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        self.thaw();
+        for _ in 0..100 {
+            if fs::remove_dir(&self.0).is_ok() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}

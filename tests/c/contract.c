@@ -166,6 +166,13 @@ static void null(void) {
   ARGUMENT(ice_agent_signal(agent, -3));
   ARGUMENT(ice_agent_snapshot(NULL, &snapshot));
   ARGUMENT(ice_agent_snapshot(agent, NULL));
+  ice_device_list *list = NULL;
+  ARGUMENT(ice_device_list_new(1, NULL, NULL));
+  ARGUMENT(ice_device_list_new(-1, NULL, &list));
+  ARGUMENT(ice_device_list_new(NAN, NULL, &list));
+  CHECK(ice_device_list_new(1, "", &list) == ICE_ERROR_CONFIG);
+  CHECK(list == NULL);
+  ice_device_list_free(NULL);
   ARGUMENT(ice_worker_return(NULL, "a", 1));
   void *out = &WRONG;
   ARGUMENT(ice_worker_return_buffer(NULL, 1, &out));
@@ -354,6 +361,10 @@ static void getters(void) {
   CHECK(ice_snapshot_attempt(NULL) == -1);
   CHECK(ice_snapshot_worker_count(NULL) == 0);
   CHECK(ice_snapshot_worker(NULL, 0) == NULL);
+  CHECK(ice_device_list_count(NULL) == 0);
+  CHECK(ice_device_list_device(NULL, 0) == NULL);
+  CHECK(ice_device_list_driver_version(NULL) == 0);
+  CHECK(ice_device_list_message(NULL) != NULL);
   ice_agent *agent = agent_of("/bin/false", NULL);
   ice_result *r = NULL;
   CHECK(ice_agent_run(agent, &r) == ICE_OK);
@@ -483,11 +494,12 @@ static void strings(void) {
                {ICE_ERROR_FORKED, "ICE_ERROR_FORKED"},
                {ICE_ERROR_SYSTEM, "ICE_ERROR_SYSTEM"},
                {ICE_ERROR_INTERNAL, "ICE_ERROR_INTERNAL"},
-               {ICE_ERROR_START, "ICE_ERROR_START"}};
+               {ICE_ERROR_START, "ICE_ERROR_START"},
+               {ICE_ERROR_DEVICE, "ICE_ERROR_DEVICE"}};
   for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
     CHECK(strcmp(ice_status_string(NAMES[i].status), NAMES[i].name) == 0);
   CHECK(strcmp(ice_status_string(1), "unknown status") == 0);
-  CHECK(strcmp(ice_status_string(-9), "unknown status") == 0);
+  CHECK(strcmp(ice_status_string(-10), "unknown status") == 0);
   CHECK(strcmp(ice_status_string(INT32_MIN), "unknown status") == 0);
   puts(ice_version());
 }

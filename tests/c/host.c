@@ -29,7 +29,7 @@
  *   stop_thread=S:FILE (another thread stops the agent once FILE is there) raise=S
  *   stop_on=S (a handler for S calls ice_agent_stop) run_in_thread=STACKSIZE start_in_thread run_twice_at_once
  *   dlopen=FILE call=FUNCTION (of that file) mapped=TEXT (whether it is in /proc/self/maps) unlink=FILE
- *   replace=FILE,OTHER (by a copy of OTHER)
+ *   replace=FILE,OTHER (by a copy of OTHER) devices=SECONDS or devices=SECONDS:RUNNER (the GPUs)
  *   fork (a copy of the host uses the handles) dump_self=FILE mark=TEXT exit=N _exit=N
  *   repeat=N:STEP,STEP.. (silent but for a failure; lines "early" and "late" with what must not grow)
  * A script without a step for the agent gets `run` at its end. `before` is taken by itself ahead of the first such
@@ -678,6 +678,47 @@ static void snapshot_line(void) {
   line_end(&j);
 }
 
+static void devices_line(char *value) {
+  char *runner = strchr(value, ':');
+  ice_device_list *list = NULL;
+  if (runner) *runner++ = 0;
+  int64_t start = now_ns();
+  ice_status status = ice_device_list_new(atof(value), runner, &list);
+  int64_t wall = now_ns() - start;
+  if (runner) runner[-1] = ':';
+  if (SILENT) {
+    FAILED_IN_SILENCE += status != ICE_OK || ice_device_list_count(list) == 0;
+    ice_device_list_free(list);
+    return;
+  }
+  json j;
+  line_begin(&j, "devices");
+  json_text(&j, "status", ice_status_string(status));
+  json_text(&j, "message", status == ICE_OK ? ice_device_list_message(list) : ice_last_error_message());
+  json_number(&j, "wall_ns", wall);
+  json_number(&j, "driver_version", ice_device_list_driver_version(list));
+  json_key(&j, "devices");
+  json_open(&j, "[");
+  for (size_t i = 0; i < ice_device_list_count(list); i++) {
+    const ice_device *d = ice_device_list_device(list, i);
+    json_comma(&j);
+    json_open(&j, "{");
+    json_number(&j, "index", d->index);
+    json_number(&j, "is_mig", d->is_mig);
+    json_text(&j, "uuid", d->uuid);
+    json_text(&j, "name", d->name);
+    json_number(&j, "memory_bytes", (long long)d->memory_bytes);
+    json_number(&j, "compute_major", d->compute_major);
+    json_number(&j, "compute_minor", d->compute_minor);
+    json_text(&j, "pci_bus_id", d->pci_bus_id);
+    json_number(&j, "numa_node", d->numa_node);
+    json_close(&j, "}");
+  }
+  json_close(&j, "]");
+  line_end(&j);
+  ice_device_list_free(list);
+}
+
 /* One line for each state that was seen, in order, and one for each snapshot that contradicts itself. */
 static void *watch_snapshots(void *unused) {
   int last_state = -1, last_attempt = -1, wrong = 0;
@@ -987,6 +1028,9 @@ static int agent_step(const char *key, char *value) {
     line_begin(&j, "mapped");
     json_number(&j, "found", strstr(maps, value) != NULL);
     line_end(&j);
+  } else if (IS("devices")) {
+    before();
+    devices_line(value);
   } else if (IS("unlink")) {
     if (unlink(value)) exit(84);
   } else if (IS("replace")) {
@@ -1030,7 +1074,7 @@ static int starts(const char *step) {
   static const char *STARTERS[] = {"new",           "start",           "run",
                                    "repeat",        "run_in_thread",   "exit",
                                    "_exit",         "start_in_thread", "run_twice_at_once",
-                                   "prepare"};
+                                   "prepare",       "devices"};
   size_t length = strcspn(step, "=");
   for (size_t i = 0; i < sizeof STARTERS / sizeof *STARTERS; i++)
     if (strlen(STARTERS[i]) == length && strncmp(STARTERS[i], step, length) == 0) return 1;

@@ -1,0 +1,7 @@
+//! The GPUs of this machine.
+
+mod inspect;
+pub mod probe;
+mod report;
+
+pub use inspect::serve;

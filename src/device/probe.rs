@@ -1,0 +1,253 @@
+//! The probe as its host sees it: a short-lived process that asks the CUDA driver, which is never
+//! initialised in the host: `cuInit` there would break every worker that is forked later, may hang for
+//! good, and may crash.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use parking_lot::Mutex;
+
+use super::report::Report;
+use crate::error::Error;
+use crate::plan::as_c_strs;
+use crate::process::channel::{Channel, Kind};
+use crate::process::launch::{self, Failure};
+use crate::process::{entry, image};
+use crate::spec::names::Signal;
+use crate::sys::child::{self, Child, Nursery, Pointers, Program, Setup, Step};
+use crate::sys::dispositions::{self, Reset};
+use crate::sys::fd;
+use crate::sys::memory::Mapping;
+use crate::sys::process::{self, Status, Waited};
+
+/// How long cuInit may take: seconds for each GPU, where the driver is not kept loaded.
+pub const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
+/// How long a killed process may take to end before it counts as stuck in the kernel.
+const KILLED_WITHIN: Duration = Duration::from_secs(1);
+
+/// A GPU, or a part of one (MIG), that a process with the probe's environment can use.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Device {
+    /// CUDA's ordinal in such a process: which of the visible devices.
+    pub index: usize,
+    /// `GPU-xxxxxxxx-xxxx-..`, or `MIG-..`; empty from a driver too old to know.
+    pub uuid: String,
+    pub name: String,
+    pub memory_bytes: u64,
+    /// The compute capability, major and minor.
+    pub compute: (i32, i32),
+    /// As in sysfs: `0000:3b:00.0`.
+    pub pci_bus_id: String,
+    /// Node 0 where the kernel does not know.
+    pub numa_node: usize,
+    pub is_mig: bool,
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Devices {
+    /// As CUDA counts, 13040 for 13.4; 0 without a driver.
+    pub driver_version: i32,
+    pub list: Vec<Device>,
+    /// Why there is none.
+    pub message: String,
+}
+
+pub struct Request<'a> {
+    /// The workers': CUDA_VISIBLE_DEVICES, CUDA_DEVICE_ORDER and the loader's variables count.
+    pub env: &'a [CString],
+    /// The program of the probe where the library has no file of its own.
+    pub runner: Option<&'a CString>,
+    /// How a runner is named, for a message: "with ice_spec_set_runner()".
+    pub how: &'a str,
+    pub limit: Duration,
+}
+
+/// Asks the driver, in a process that dies with this thread.
+pub fn probe(request: &Request) -> Result<Devices, Error> {
+    entry::refuse_to_be_a_host();
+    reap_stuck();
+    let (path, argv) = image::own_process(request.runner, c"ice-probe".into(), request.how)
+        .map_err(|why| Error::config("runner", "NULL", why))?;
+    let channel =
+        Channel::new(Kind::Probe).map_err(|errno| Error::system("cannot prepare a probe", errno as i32))?;
+    let child = start(&channel, &path, &argv, &without_stubs(request.env))?;
+    let ended = process::ends_within(&child.pidfd, request.limit);
+    let end = end(child, ended);
+    let report = channel.strings().ok().flatten().map(|strings| Report::from_strings(&strings));
+    match report {
+        Some(Some(report)) => conclude(report),
+        Some(None) => Err(Error::Device { what: "the report of the probe is cut short".into() }),
+        None => Err(explain(&channel, &path, end, request.limit)),
+    }
+}
+
+fn conclude(report: Report) -> Result<Devices, Error> {
+    let what = match report {
+        Report::Devices { driver_version, devices, message } => {
+            return Ok(Devices { driver_version, list: devices, message });
+        }
+        Report::Failed { call, code, text } if text.is_empty() => {
+            format!("the CUDA driver failed: {call} returned {code}")
+        }
+        Report::Failed { call, code, text } => {
+            format!("the CUDA driver failed: {call} returned {code}: {text}")
+        }
+        Report::Missing { symbol } => {
+            format!("the CUDA driver is not one that can be asked: it lacks {symbol}")
+        }
+    };
+    Err(Error::Device { what })
+}
+
+fn start(channel: &Channel, path: &CString, argv: &[CString], env: &[CString]) -> Result<Child, Error> {
+    let failed = |errno: Errno| Error::system("cannot prepare a probe", errno as i32);
+    let null = fd::null().and_then(fd::above_protocol).map_err(failed)?;
+    let null = null.as_raw_fd();
+    let words = Mapping::anonymous_shared(8).map_err(failed)?;
+    let mut nursery = Nursery::new().map_err(failed)?;
+    let setup = Setup {
+        stdio: [null; 3],
+        protocol: &[channel.fd(), null, null, null],
+        working_dir: None,
+        reset: Reset::for_children(),
+        report: Some(child::Report { step: words.word(0), errno: words.word(1) }),
+        slices: None,
+        group: None,
+        process: Some(channel.process()),
+    };
+    let (argv, env) = (Pointers::new(as_c_strs(argv)), Pointers::new(as_c_strs(env)));
+    let program = Program { paths: &[path], argv: &argv, env: &env };
+    // While it is born only: whoever interrupts the host meanwhile need not wait for the driver.
+    let _mask = dispositions::block_all_meanwhile();
+    launch::spawn(&mut nursery, &setup, &program).map_err(|failure| match failure {
+        Failure::Child(Step::Exec, errno) => {
+            Error::system(format!("cannot start {}", path.to_string_lossy()), errno as i32)
+        }
+        Failure::Clone(errno) | Failure::Child(_, errno) => {
+            Error::system("cannot start a probe", errno as i32)
+        }
+    })
+}
+
+/// How the process ended.
+enum End {
+    /// By itself, as far as is known.
+    Ended(Option<Status>),
+    /// It was killed when the time was over.
+    Killed,
+    /// It was killed, and has not ended.
+    Stuck(i32),
+}
+
+/// Nothing of it is left, unless it is stuck in the kernel: then nobody waits for it.
+fn end(child: Child, ended: bool) -> End {
+    if !ended {
+        let _ = process::signal_group(child.pid, libc::SIGKILL);
+        process::kill(child.pid, &child.pidfd);
+        if !process::ends_within(&child.pidfd, KILLED_WITHIN) {
+            STUCK.lock().push(child.pidfd);
+            return End::Stuck(child.pid);
+        }
+    }
+    let status = match process::wait(&child.pidfd, false) {
+        Waited::Ended { status, kept, .. } => {
+            if kept {
+                // What the driver has started, nvidia-modprobe say. The number is the zombie's until it is reaped.
+                let _ = process::signal_group(child.pid, libc::SIGKILL);
+                process::wait(&child.pidfd, true);
+            }
+            Some(status)
+        }
+        Waited::Running | Waited::Lost => None,
+    };
+    if ended { End::Ended(status) } else { End::Killed }
+}
+
+/// Probes that SIGKILL had not ended when they were last seen.
+static STUCK: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
+
+/// A later probe reaps them.
+fn reap_stuck() {
+    STUCK.lock().retain(|pidfd| matches!(process::wait(pidfd, true), Waited::Running));
+}
+
+/// Why there is no report.
+fn explain(channel: &Channel, path: &CString, end: End, limit: Duration) -> Error {
+    let doing = channel.doing().map_or("its start".into(), |doing| doing);
+    let late = || {
+        format!(
+            "GPUs were not listed within {} s: the probe got no further than {doing}",
+            limit.as_secs_f64()
+        )
+    };
+    match end {
+        End::Killed => Error::Timeout { what: late() },
+        End::Stuck(pid) => Error::Timeout {
+            what: format!("{}; process {pid} is stuck in the kernel, SIGKILL has not ended it", late()),
+        },
+        End::Ended(status) => {
+            let ended = match status {
+                Some(Status::Exited(code)) => format!("exited with code {code}"),
+                Some(Status::Signaled { signal, .. }) => {
+                    format!("was killed by signal {signal} ({})", Signal(signal))
+                }
+                None => "ended, nobody knows how".into(),
+            };
+            match channel.refusal() {
+                Some(why) => Error::Start { what: why },
+                None if channel.entered() => Error::Device {
+                    what: format!("the process that asks the CUDA driver {ended} in {doing}"),
+                },
+                None => Error::Start {
+                    what: format!(
+                        "the probe, {}, {ended} before it began: the program has to call ice_worker_main() first \
+                         in main",
+                        path.to_string_lossy()
+                    ),
+                },
+            }
+        }
+    }
+}
+
+/// The environment without directories of stubs: what cudarc finds there first, where a CUDA toolkit is
+/// installed, is a library to link with, no driver.
+fn without_stubs(env: &[CString]) -> Vec<CString> {
+    const VARIABLE: &[u8] = b"LD_LIBRARY_PATH=";
+    let stubs = |directory: &&[u8]| directory.strip_suffix(b"/").unwrap_or(directory).ends_with(b"/stubs");
+    env.iter()
+        .filter_map(|entry| {
+            let Some(value) = entry.to_bytes().strip_prefix(VARIABLE) else { return Some(entry.clone()) };
+            let directories = || value.split(|byte| matches!(byte, b':' | b';'));
+            if !directories().any(|directory| stubs(&directory)) {
+                return Some(entry.clone());
+            }
+            let kept: Vec<&[u8]> = directories().filter(|directory| !stubs(directory)).collect();
+            // An empty value would mean the working directory.
+            (!kept.is_empty()).then(|| CString::new([VARIABLE, &kept.join(&b':')].concat()).ok())?
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_of_stubs_are_not_searched() {
+        let cases = [
+            ("LD_LIBRARY_PATH=/a:/cuda/lib64/stubs:/b", Some("LD_LIBRARY_PATH=/a:/b")),
+            ("LD_LIBRARY_PATH=/cuda/stubs/;/b;c", Some("LD_LIBRARY_PATH=/b:c")),
+            ("LD_LIBRARY_PATH=/cuda/stubs", None),
+            ("LD_LIBRARY_PATH=/a;:/stubsnot:", Some("LD_LIBRARY_PATH=/a;:/stubsnot:")),
+            ("LD_LIBRARY_PATH=", Some("LD_LIBRARY_PATH=")),
+            ("PATH=/cuda/stubs", Some("PATH=/cuda/stubs")),
+        ];
+        for (entry, kept) in cases {
+            let env = without_stubs(&[CString::new(entry).unwrap()]);
+            assert_eq!(env.first().map(|entry| entry.to_str().unwrap()), kept, "{entry}");
+        }
+    }
+}
