@@ -249,6 +249,35 @@ typedef int32_t ice_start_method;
 #endif /* __STDC_VERSION__ >= 202311L */
 #endif /* __cplusplus */
 
+/* Which devices a worker sees. */
+enum ice_device_visibility
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif /* defined(__cplusplus) || __STDC_VERSION__ >= 202311L */
+ {
+  /* What the host sees: CUDA_VISIBLE_DEVICES is not touched. The default where nothing was said of
+   * devices but how many workers there are; so a script that was written for torchrun, and takes
+   * device LOCAL_RANK, finds it. */
+  ICE_VISIBLE_INHERIT = 0,
+  /* Its own alone, so that it is `cuda:0` for it, whatever its rank: CUDA_VISIBLE_DEVICES is its entry
+   * of the host's list, or of `0,1,2..` where the host has none. The default where devices are named: a
+   * worker that cannot see the GPU of another cannot take it by mistake, as a program does that forgets
+   * to choose one, nor leave a context in its memory. LOCAL_RANK stays the real one, unless
+   * `ice_spec_set_virtual_local_rank()` says otherwise: a program that takes device LOCAL_RANK needs
+   * that, or ICE_VISIBLE_ALL. */
+  ICE_VISIBLE_OWN = 1,
+  /* The devices of all workers of this agent, in their order, each once; LOCAL_RANK picks (or
+   * ICE_DEVICES, which also knows of several workers on one device, and of several devices for one). */
+  ICE_VISIBLE_ALL = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ice_device_visibility ice_device_visibility;
+#else
+typedef int32_t ice_device_visibility;
+#endif /* __STDC_VERSION__ >= 202311L */
+#endif /* __cplusplus */
+
 /* How much a log message matters. */
 enum ice_log_level
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -295,6 +324,9 @@ typedef struct ice_agent ice_agent;
  * CUDA_VISIBLE_DEVICES in the environment those that it lets through, renumbered from 0, in the order of
  * CUDA_DEVICE_ORDER. It never changes; any thread may read it. */
 typedef struct ice_device_list ice_device_list;
+
+/* What an agent would start, made by `ice_agent_plan()`. It never changes; any thread may read it. */
+typedef struct ice_plan ice_plan;
 
 /* How a run ended. It never changes; any thread may read it. It does not need the agent, which may be
  * freed first. */
@@ -444,6 +476,34 @@ typedef struct ice_worker_info {
   ice_outcome outcome;
 } ice_worker_info;
 
+/* One worker of a plan, in its first attempt. Everything is borrowed from the plan; no pointer is NULL. */
+typedef struct ice_worker_plan {
+  /* RANK. */
+  int32_t global_rank;
+  /* The real local rank, also where LOCAL_RANK is 0 (`ice_spec_set_virtual_local_rank()`). */
+  int32_t local_rank;
+  /* ROLE_RANK. */
+  int32_t role_rank;
+  /* How many strings are in `argv`; 0 for a function. */
+  int32_t argc;
+  /* The program and its arguments, macros filled in; ends in NULL. */
+  const char *const *argv;
+  /* The whole environment, `NAME=VALUE` each; ends in NULL. MASTER_PORT is 0 where a free one will be
+   * chosen. */
+  const char *const *env;
+  /* Its devices as the host sees them, `cuda:1`; empty where none are assigned. */
+  const char *devices;
+  /* What it gets as CUDA_VISIBLE_DEVICES; empty where that is the host's. */
+  const char *visible_devices;
+  /* The file its stdout goes to; empty if it is the console's. What makes the run directory unique is
+   * XXXXXXXX here. */
+  const char *stdout_log;
+  /* The same for stderr. */
+  const char *stderr_log;
+  /* Its error file; empty where there are none. */
+  const char *error_file;
+} ice_worker_plan;
+
 /* One GPU, or a part of one (MIG). Later versions may add fields at the end: take it by pointer. Texts
  * are UTF-8, never NULL, valid until the list is freed. */
 typedef struct ice_device {
@@ -512,7 +572,8 @@ ice_status ice_worker_main(void);
  * after it. */
 int32_t ice_worker_rank(const struct ice_worker *worker);
 
-/* LOCAL_RANK of this worker. */
+/* LOCAL_RANK of this worker; the real one also where the variable is 0 for all
+ * (`ice_spec_set_virtual_local_rank()`). */
 int32_t ice_worker_local_rank(const struct ice_worker *worker);
 
 /* ROLE_RANK of this worker. */
@@ -572,10 +633,12 @@ void ice_spec_free(struct ice_spec *spec);
  * NUL. Default `"default"` (torchrun `--role`). */
 ice_status ice_spec_set_role(struct ice_spec *spec, const char *role);
 
-/* How many workers this agent starts: 1 to 16384, default 1 (torchrun `--nproc-per-node`). Each
- * worker costs the host one descriptor while it runs, two if it is a callback: see getrlimit(2),
- * RLIMIT_NOFILE. */
-ice_status ice_spec_set_local_world_size(struct ice_spec *spec, int64_t size);
+/* How many workers this agent starts: 1 to 16384, default 1 (torchrun `--nproc-per-node`; for its words see
+ * `ice_spec_set_nproc_per_node()`). Where `ice_spec_set_devices()` names devices their number is the default,
+ * and another one set here is ICE_ERROR_CONFIG from `ice_agent_new()`, with both. Each worker costs the
+ * host one descriptor while it runs, two if it is a callback: see getrlimit(2), RLIMIT_NOFILE. */
+ice_status ice_spec_set_local_world_size(struct ice_spec *spec,
+                                         int64_t size);
 
 /* The program each worker runs: a path, or a name without a slash that is looked for in the PATH of
  * *the worker's* environment (so a PATH set for one rank decides there), as execvp(3) does, but
@@ -682,9 +745,14 @@ ice_status ice_spec_set_crash_records(struct ice_spec *spec,
  * last what the agent sets itself: RANK, LOCAL_RANK, GROUP_RANK, ROLE_RANK, ROLE_NAME,
  * LOCAL_WORLD_SIZE, WORLD_SIZE, GROUP_WORLD_SIZE, ROLE_WORLD_SIZE, MASTER_ADDR, MASTER_PORT,
  * TORCHELASTIC_RESTART_COUNT, TORCHELASTIC_MAX_RESTARTS, TORCHELASTIC_RUN_ID,
- * TORCHELASTIC_USE_AGENT_STORE, TORCHELASTIC_ERROR_FILE. To set or unset one of these here is
- * ICE_ERROR_CONFIG, as is a name that is empty or has a `=`. TORCH_NCCL_ASYNC_ERROR_HANDLING becomes
- * `1` where neither the host nor the spec has it. */
+ * TORCHELASTIC_USE_AGENT_STORE, TORCHELASTIC_ERROR_FILE; and where devices are assigned ICE_DEVICES,
+ * ICE_DIST_BACKEND, ICE_LOCAL_RANK and the variables of `ice_spec_set_device_visibility()`. To set or unset
+ * one of these here is ICE_ERROR_CONFIG, as is a name that is empty or has a `=` (but
+ * CUDA_VISIBLE_DEVICES and HIP_VISIBLE_DEVICES, which are then shared out in place of the host's).
+ *
+ * Where neither the host nor the spec says anything of them, TORCH_NCCL_ASYNC_ERROR_HANDLING becomes `1`,
+ * and with more than one worker OMP_NUM_THREADS too, as under torchrun: each worker would else start as
+ * many threads as there are CPUs. `ice_spec_unset_env()` keeps them out. */
 ice_status ice_spec_set_env(struct ice_spec *spec,
                             const char *key,
                             const char *value);
@@ -908,6 +976,104 @@ ice_status ice_spec_set_log_callback(struct ice_spec *spec,
  * ICE_LOG_DEBUG: everything. The thread that calls it is started with the first such message. */
 ice_status ice_spec_set_log_level(struct ice_spec *spec, int32_t level);
 
+/* How many workers, in torchrun's words (`--nproc-per-node`): a number as for
+ * `ice_spec_set_local_world_size()`, or
+ *
+ * - `"gpu"`: one for each CUDA device that the host may use; none is ICE_ERROR_CONFIG from
+ *   `ice_agent_new()`;
+ * - `"cpu"`: one for each CPU that the host may use: those of its affinity mask, and no more than the
+ *   control groups around it grant (cpu.max);
+ * - `"auto"`: as gpu where there is a device, else as cpu.
+ *
+ * This counts and no more: as under torchrun every worker sees what the host sees, and takes the device
+ * of its LOCAL_RANK. Of this function and `ice_spec_set_local_world_size()` the last call counts. */
+ice_status ice_spec_set_nproc_per_node(struct ice_spec *spec,
+                                       const char *text);
+
+/* The devices that the workers run on, one worker for each, in this order, as ice-learn writes them:
+ *
+ * - `"cuda"`, `"cpu"`: one worker, on the first GPU, or on no GPU;
+ * - `"cuda:0-2,7"`: numbers and ranges, both ends included; `"cuda:*"`: all there are. A device may be named
+ *   again, `"cuda:0,0"`, for several workers on it;
+ * - `"GPU-8932f937,MIG-..."` or `"cuda:GPU-..."`: UUIDs, of which a beginning is enough that no other
+ *   device has;
+ * - `"cpu:0-3"`: four workers without a GPU; the numbers mean nothing else. `"cpu:*"`: as many as
+ *   `ice_spec_set_nproc_per_node()` counts for cpu;
+ * - `"auto"`, `"auto:*"`, `"auto:0-3"`: cuda where the host sees a device, else cpu.
+ *
+ * Numbers are those of the devices that the *host* sees, in its order: where its CUDA_VISIBLE_DEVICES is
+ * `2,5`, `"cuda:1"` is the device that the variable calls 5. That variable is taken from the host's
+ * environment when the agent is made, or from `ice_spec_set_env()`; HIP_VISIBLE_DEVICES, where it is
+ * set, wins, and is believed without a look at the devices. CUDA itself is asked in a helper process,
+ * never in the host: a host that has initialised CUDA could not fork workers that use it.
+ *
+ * By default each worker then sees its own device alone, see `ice_device_visibility`. Its environment has,
+ * beside RANK and so on,
+ *
+ * - ICE_DEVICES, its devices by the numbers that they have *for it*, in this same form: `cuda:0`;
+ * - ICE_DIST_BACKEND, see `ice_spec_dist_backend()`.
+ *
+ * The number of workers follows the list; a number that was set as well has to be the same. ICE_ERROR_CONFIG
+ * for a text of another form, and from `ice_agent_new()`, with both numbers, where the host sees fewer
+ * devices than are named, or the sizes differ. Default: nothing is said of devices. */
+ice_status ice_spec_set_devices(struct ice_spec *spec,
+                                const char *devices);
+
+/* Chooses what workers see, an `ice_device_visibility`. The host's list is sliced, never renumbered: entries
+ * are handed on as they are, numbers, `GPU-` and `MIG-` UUIDs. It is read as CUDA reads it: the first
+ * entry that names no device ends it, a device that is named twice hides all, and so does an empty
+ * variable. Where fewer remain than the workers need, and for a list with -1 in it, `ice_agent_new()` gives
+ * ICE_ERROR_CONFIG. If HIP_VISIBLE_DEVICES is set in the host it is the list, and both variables are set
+ * for the workers. The host's own environment is never written to. With OWN or ALL a
+ * `ice_spec_set_rank_env()` of these variables is ICE_ERROR_CONFIG.
+ *
+ * OWN or ALL without `ice_spec_set_devices()` share out the first devices of the list to as many workers as
+ * there are. Workers on the CPU are left alone by all three. */
+ice_status ice_spec_set_device_visibility(struct ice_spec *spec,
+                                          int32_t visibility);
+
+/* Non-zero: LOCAL_RANK is 0 for every worker, which sees its own device alone (ICE_VISIBLE_OWN), so that
+ * `cuda:LOCAL_RANK` is always `cuda:0` (torchrun `--virtual-local-rank`). The real local rank is in
+ * ICE_LOCAL_RANK, in `${local_rank}` and in `ice_worker_local_rank()`. Default 0. ICE_ERROR_CONFIG from
+ * `ice_agent_new()` with another visibility. */
+ice_status ice_spec_set_virtual_local_rank(struct ice_spec *spec,
+                                           int32_t on);
+
+/* How many devices each worker has: the list is split in contiguous parts, and there are as many workers
+ * as parts. 1 to 16384, default 1. A list that cannot be split evenly is ICE_ERROR_CONFIG from
+ * `ice_agent_new()`, as is a part with one device twice. */
+ice_status ice_spec_set_devices_per_rank(struct ice_spec *spec,
+                                         int64_t count);
+
+/* How many workers share each device: the list is taken as if it named each device so often, `"cuda:0,1"`
+ * as `"cuda:0,0,1,1"`. 1 to 16384, default 1: workers share a device only where that was asked for, here or
+ * in the list. Not together with `ice_spec_set_devices_per_rank()`: then ICE_ERROR_CONFIG from
+ * `ice_agent_new()`. */
+ice_status ice_spec_set_ranks_per_device(struct ice_spec *spec,
+                                         int64_t count);
+
+/* Non-zero: workers are given UUIDs in CUDA_VISIBLE_DEVICES in place of the host's entries: these mean the
+ * same device whatever CUDA_DEVICE_ORDER says, and after a reboot. Default 0. ICE_ERROR_CONFIG from
+ * `ice_agent_new()` where the UUID of a device is not known. */
+ice_status ice_spec_set_device_uuids(struct ice_spec *spec,
+                                     int32_t on);
+
+/* The library for collectives that fits the devices of this spec, as torch.distributed names it: `"nccl"`
+ * for CUDA; `"gloo"` for the CPU, and where workers share a device, which NCCL does not take (the rule is
+ * ice-learn's). A hint: workers find it in ICE_DIST_BACKEND, this library uses neither. `""` where no
+ * devices are set, or where it depends on what there is (`"auto"`, UUIDs): `ice_plan_dist_backend()`
+ * knows it then. Static text, never NULL. */
+const char *ice_spec_dist_backend(const struct ice_spec *spec);
+
+/* Seconds that the process may take that asks the CUDA driver what there is, see `ice_device_list_new()`:
+ * more than 0, to 1e9. Default 30. It is asked by `ice_agent_new()` where the devices decide anything (a
+ * number of workers in words, named devices, UUIDs), and again before each restart of workers that have
+ * devices. When the agent is made, what went wrong is its error, ICE_ERROR_TIMEOUT or ICE_ERROR_DEVICE.
+ * Before a restart, a device that is gone, or has another number than before, is a start error that names
+ * it and its rank; a driver that does not answer is a warning in the log, as the workers will see. */
+ice_status ice_spec_set_probe_timeout(struct ice_spec *spec,
+                                      double seconds);
+
 /* The class of the end. ICE_END_AGENT_ERROR for NULL. */
 ice_end ice_result_end(const struct ice_result *result);
 
@@ -990,10 +1156,34 @@ const struct ice_worker_info *ice_snapshot_worker(const struct ice_snapshot *sna
 /* Frees a snapshot. NULL is fine. */
 void ice_snapshot_free(struct ice_snapshot *snapshot);
 
+/* How many workers there are: the local world size. 0 for NULL. */
+size_t ice_plan_worker_count(const struct ice_plan *plan);
+
+/* One worker, by local rank. Borrowed: valid until the plan is freed. NULL if `local_rank` is out of
+ * range. */
+const struct ice_worker_plan *ice_plan_worker(const struct ice_plan *plan,
+                                              size_t local_rank);
+
+/* `ice_spec_dist_backend()` for the devices that were found: `"nccl"`, `"gloo"`, or `""` where no devices
+ * are set. Static text, never NULL. */
+const char *ice_plan_dist_backend(const struct ice_plan *plan);
+
+/* Frees a plan. NULL is fine. */
+void ice_plan_free(struct ice_plan *plan);
+
 /* Makes an agent for a copy of `spec` and writes it to `*out`. Checks the whole spec and starts
- * nothing: no process, no thread, no directory. ICE_ERROR_CONFIG names the field that is wrong.
+ * nothing: no worker, no thread, no directory. ICE_ERROR_CONFIG names the field that is wrong. Which
+ * devices each worker gets is decided here, once for all attempts, by the environment of the host and the
+ * devices that it sees now (`ice_spec_set_devices()`).
  * The caller owns the agent and frees it with `ice_agent_free()`; the spec may be freed before it. */
-ice_status ice_agent_new(const struct ice_spec *spec, struct ice_agent **out);
+ice_status ice_agent_new(const struct ice_spec *spec,
+                         struct ice_agent **out);
+
+/* Writes what a run would start to `*out`, as things are now, and starts nothing: the arguments, the
+ * environment, the devices and the files of each worker. The caller frees it with `ice_plan_free()`. May be
+ * called at any time; the agent can be run after it. */
+ice_status ice_agent_plan(const struct ice_agent *agent,
+                          struct ice_plan **out);
 
 /* Runs the spec to its end and writes how it ended to `*out`, which the caller frees with
  * `ice_result_free()`: `ice_agent_start()` and `ice_agent_wait()` in one. ICE_OK means that there is a

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::path::PathBuf;
 
+use crate::device::assign::Assignment;
 use crate::ranks::Rank;
 use crate::spec::text::expand;
-use crate::spec::{EnvEdit, RESERVED_ENV, Spec};
+use crate::spec::{EnvEdit, Spec, is_reserved};
 
 /// Where a name without slash is looked for in an environment without PATH, as execvp(3) does.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
@@ -26,6 +27,7 @@ pub type HostEnv = Vec<CString>;
 /// The plan of one attempt.
 pub struct Plan<'a> {
     spec: &'a Spec,
+    devices: &'a Assignment,
     job: Job,
     /// The environment but for what differs by rank.
     common: Vec<CString>,
@@ -37,10 +39,22 @@ pub fn server_env(spec: &Spec, host: &HostEnv) -> Vec<CString> {
     common(spec, host).into_strings()
 }
 
+/// The environment of a probe: which devices there are is the host's to say, whatever else workers get of
+/// its variables.
+pub fn probe_env(spec: &Spec, host: &HostEnv) -> Vec<CString> {
+    let mut env = Env::of_host(host);
+    env.edit(&spec.env);
+    env.into_strings()
+}
+
 /// What all processes of a run have.
 fn common(spec: &Spec, host: &HostEnv) -> Env {
     let mut env = Env::of_host(if spec.clean_env { &[] } else { host });
     env.default(b"TORCH_NCCL_ASYNC_ERROR_HANDLING", b"1");
+    if spec.local_world_size > 1 {
+        // Each worker would start as many threads as there are CPUs.
+        env.default(b"OMP_NUM_THREADS", b"1");
+    }
     env.edit(&spec.env);
     env
 }
@@ -57,8 +71,11 @@ pub struct WorkerPlan {
 }
 
 impl<'a> Plan<'a> {
-    pub fn new(spec: &'a Spec, job: Job, host: &HostEnv) -> Plan<'a> {
+    pub fn new(spec: &'a Spec, devices: &'a Assignment, job: Job, host: &HostEnv) -> Plan<'a> {
         let mut env = common(spec, host);
+        for name in devices.narrowed {
+            env.remove(name.as_bytes());
+        }
         let size = spec.local_world_size;
         for (key, value) in [
             ("ROLE_NAME", spec.role.as_slice()),
@@ -73,7 +90,7 @@ impl<'a> Plan<'a> {
             env.set(key.as_bytes(), value);
         }
         let expands = spec.args.iter().any(|arg| arg.to_bytes().contains(&b'$'));
-        Plan { spec, job, common: env.into_strings(), expands }
+        Plan { spec, devices, job, common: env.into_strings(), expands }
     }
 
     pub fn common_env(&self) -> &[CString] {
@@ -82,9 +99,10 @@ impl<'a> Plan<'a> {
 
     pub fn worker(&self, rank: &Rank, error_file: Option<&PathBuf>) -> WorkerPlan {
         use std::os::unix::ffi::OsStrExt;
+        let virtual_rank = self.spec.virtual_local_rank;
         let numbers = [
             ("RANK", rank.global),
-            ("LOCAL_RANK", rank.local),
+            ("LOCAL_RANK", if virtual_rank { 0 } else { rank.local }),
             ("GROUP_RANK", rank.group),
             ("ROLE_RANK", rank.role),
             ("WORLD_SIZE", rank.world_size),
@@ -93,6 +111,11 @@ impl<'a> Plan<'a> {
         ];
         let mut own: Vec<CString> =
             numbers.iter().map(|(key, n)| c_string(format!("{key}={n}").into_bytes())).collect();
+        if virtual_rank {
+            own.push(c_string(format!("ICE_LOCAL_RANK={}", rank.local).into_bytes()));
+        }
+        let devices = self.devices.env(rank.local).into_iter();
+        own.extend(devices.map(|(key, value)| c_string(format!("{key}={value}").into_bytes())));
         let error_file = error_file.map_or(&[][..], |path| path.as_os_str().as_bytes());
         own.push(c_string([&b"TORCHELASTIC_ERROR_FILE="[..], error_file].concat()));
         let common = self.spec.rank_env.get(&rank.local).map(|edits| {
@@ -195,11 +218,15 @@ impl Env {
         self.entries.entry(key.to_vec()).or_insert_with(|| value.to_vec());
     }
 
+    fn remove(&mut self, key: &[u8]) {
+        self.entries.remove(key);
+    }
+
     fn edit(&mut self, edits: &[EnvEdit]) {
         for edit in edits {
             match edit {
                 EnvEdit::Set(key, value) => self.set(key, value),
-                EnvEdit::Unset(key) => drop(self.entries.remove(key)),
+                EnvEdit::Unset(key) => self.remove(key),
             }
         }
     }
@@ -211,7 +238,7 @@ impl Env {
 
 /// What the agent writes for each rank must not stand in the common part.
 pub fn host_env(vars: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) -> HostEnv {
-    vars.filter(|(key, _)| !RESERVED_ENV.iter().any(|name| name.as_bytes() == key.as_slice()))
+    vars.filter(|(key, _)| !is_reserved(key))
         .map(|(key, value)| c_string([&key[..], b"=", &value].concat()))
         .collect()
 }
@@ -229,7 +256,10 @@ pub fn as_c_strs(strings: &[CString]) -> impl Iterator<Item = &CStr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::assign::{self, Host};
+    use crate::device::visibility::Source;
     use crate::ranks;
+    use crate::spec::RESERVED_ENV;
 
     fn job() -> Job {
         Job {
@@ -242,8 +272,16 @@ mod tests {
     }
 
     fn worker_env(spec: &Spec, host: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let value = |name: &str| host.iter().find(|(key, _)| *key == name);
+        let host_var = |name: &str| value(name).map(|(_, value)| value.as_bytes().to_vec());
+        let of_host = Host {
+            source: Source::of(|name| spec.var(name, host_var)),
+            cpus: &|| 8,
+            devices: &|| unreachable!("no devices are named"),
+        };
+        let devices = &assign::assign(spec, &of_host).unwrap();
         let host = host_env(host.iter().map(|(k, v)| (k.as_bytes().to_vec(), v.as_bytes().to_vec())));
-        let plan = Plan::new(spec, job(), &host);
+        let plan = Plan::new(spec, devices, job(), &host);
         let worker = plan.worker(&ranks::single(2)[1], Some(&PathBuf::from("/e.json")));
         let entries: Vec<String> = worker
             .common
@@ -289,6 +327,43 @@ mod tests {
     }
 
     #[test]
+    fn omp_threads_are_one_unless_somebody_said_otherwise() {
+        let name = "OMP_NUM_THREADS";
+        assert_eq!(worker_env(&spec(), &[])[name], "1");
+        assert_eq!(worker_env(&spec(), &[(name, "6")])[name], "6");
+        assert_eq!(worker_env(&spec(), &[(name, "")])[name], "");
+        let set = |edit| Spec { env: vec![edit], ..spec() };
+        let six = set(EnvEdit::Set(name.into(), b"6".to_vec()));
+        assert_eq!(worker_env(&six, &[])[name], "6");
+        assert!(!worker_env(&set(EnvEdit::Unset(name.into())), &[]).contains_key(name));
+        let alone = Spec { local_world_size: 1, ..spec() };
+        let plan =
+            Plan::new(&alone, &Assignment { local_world_size: 1, ..Assignment::default() }, job(), &vec![])
+                .common_env()
+                .to_vec();
+        assert!(!plan.iter().any(|entry| entry.to_string_lossy().starts_with(name)));
+    }
+
+    #[test]
+    fn dev_01_without_a_word_of_devices_nothing_changes() {
+        let env = worker_env(&spec(), &[("CUDA_VISIBLE_DEVICES", "2,5"), ("ICE_DEVICES", "outer")]);
+        assert_eq!((env["CUDA_VISIBLE_DEVICES"].as_str(), env["LOCAL_RANK"].as_str()), ("2,5", "1"));
+        assert!(!env.contains_key("ICE_DEVICES") && !env.contains_key("ICE_LOCAL_RANK"));
+    }
+
+    #[test]
+    fn dev_02_dev_06_a_virtual_local_rank_is_zero() {
+        let spec = Spec { virtual_local_rank: true, ..spec() };
+        let env = worker_env(&spec, &[]);
+        assert_eq!((env["CUDA_VISIBLE_DEVICES"].as_str(), env["LOCAL_RANK"].as_str()), ("1", "0"));
+        assert_eq!(env["ICE_LOCAL_RANK"], "1");
+        let env = worker_env(&spec, &[("CUDA_VISIBLE_DEVICES", "2,5")]);
+        assert_eq!(env["CUDA_VISIBLE_DEVICES"], "5");
+        let env = worker_env(&spec, &[("HIP_VISIBLE_DEVICES", "4,6")]);
+        assert_eq!((env["CUDA_VISIBLE_DEVICES"].as_str(), env["HIP_VISIBLE_DEVICES"].as_str()), ("6", "6"));
+    }
+
+    #[test]
     fn sp_13_unset_and_clean() {
         let mut spec = spec();
         spec.env = vec![EnvEdit::Unset(b"A".to_vec()), EnvEdit::Set(b"B".to_vec(), b"2".to_vec())];
@@ -304,7 +379,8 @@ mod tests {
     fn sp_02_the_path_of_the_workers_environment_decides() {
         let mut spec = spec();
         spec.rank_env.insert(1, vec![EnvEdit::Set(b"PATH".to_vec(), b"/x::/y".to_vec())]);
-        let plan = Plan::new(&spec, job(), &vec![c"PATH=/host".into()]);
+        let nothing = Assignment::default();
+        let plan = Plan::new(&spec, &nothing, job(), &vec![c"PATH=/host".into()]);
         let ranks = ranks::single(2);
         assert_eq!(plan.worker(&ranks[0], None).paths, [c"/host/prog".to_owned()]);
         assert_eq!(
@@ -317,7 +393,8 @@ mod tests {
     fn env_10_macros_have_the_values_of_the_attempt() {
         let mut spec = spec();
         spec.args = vec![c"${local_rank}/${rank}/${role_name}/${run_id}/${restart_count}/${x}".into()];
-        let plan = Plan::new(&spec, job(), &vec![]);
+        let nothing = Assignment::default();
+        let plan = Plan::new(&spec, &nothing, job(), &vec![]);
         assert_eq!(plan.worker(&ranks::single(2)[1], None).argv[1].as_c_str(), c"1/1/default/job/2/${x}");
     }
 }

@@ -1,10 +1,12 @@
 //! One run of a spec, as its host sees it: start, wait, stop, look.
 
 mod port;
+pub mod preview;
 mod reporter;
 mod run;
 
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -13,6 +15,10 @@ use std::time::{Duration, Instant};
 use once_cell::sync::OnceCell;
 use parking_lot::{Condvar, Mutex};
 
+use crate::device;
+use crate::device::assign::{Assignment, Host as DeviceHost, assign};
+use crate::device::probe::{self, Request};
+use crate::device::visibility::Source;
 use crate::error::Error;
 use crate::plan::{self, HostEnv};
 use crate::process::image::Image;
@@ -33,6 +39,7 @@ const UNLIMITED_STACK: usize = 64 << 20;
 pub struct Agent {
     spec: Arc<Spec>,
     checked: Checked,
+    devices: Arc<Assignment>,
     inbox: Arc<Inbox>,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -75,10 +82,12 @@ struct Host {
 
 impl Agent {
     pub fn new(spec: &Spec) -> Result<Agent, Error> {
-        use std::os::unix::ffi::OsStringExt;
         entry::refuse_to_be_a_host();
-        let checked = spec.check(|name| std::env::var_os(name).map(OsStringExt::into_vec))?;
         let mut spec = spec.clone();
+        spec.refused()?;
+        let devices = share_out(&spec)?;
+        spec.local_world_size = devices.local_world_size;
+        let checked = spec.check(var)?;
         if let (Some(StartMethod::Fork), Some(function)) = (spec.method(), &spec.function) {
             let name = function.name.to_string_lossy().into_owned();
             let found =
@@ -95,6 +104,7 @@ impl Agent {
         Ok(Agent {
             spec: Arc::new(spec),
             checked,
+            devices: Arc::new(devices),
             inbox: Arc::new(Inbox::new().map_err(failed)?),
             shared: Arc::new(Shared {
                 phase: Mutex::new(Phase::New),
@@ -183,7 +193,7 @@ impl Agent {
             Some(StartMethod::Fork) => process::stack_limit().unwrap_or(UNLIMITED_STACK).max(STACK),
             _ => STACK,
         };
-        let (spec, checked) = (self.spec.clone(), self.checked.clone());
+        let (spec, checked, devices) = (self.spec.clone(), self.checked.clone(), self.devices.clone());
         let (inbox, shared) = (self.inbox.clone(), self.shared.clone());
         let thread = std::thread::Builder::new()
             .name("ice-agent".into())
@@ -193,7 +203,8 @@ impl Agent {
                 let begin = |prepared| shared.begin(prepared);
                 let begin: Option<&dyn Fn(Result<(), Error>) -> Option<Host>> =
                     if prepare { Some(&begin) } else { None };
-                let Some(report) = run::to_its_end(&spec, &checked, &inbox, &shared, host, begin) else {
+                let Some(report) = run::to_its_end(&spec, &checked, &devices, &inbox, &shared, host, begin)
+                else {
                     return;
                 };
                 *shared.phase.lock() = Phase::Over(Arc::new(report));
@@ -207,8 +218,6 @@ impl Agent {
 
     /// `to_run`: with the handlers that stand for the time of a run.
     fn take_host(&self, to_run: bool) -> Result<Host, Error> {
-        use std::os::unix::ffi::OsStringExt;
-        let vars = std::env::vars_os().map(|(key, value)| (key.into_vec(), value.into_vec()));
         let wanted = to_run && !(self.spec.handled_signals.is_empty() && self.spec.pass_signals.is_empty());
         let handlers = wanted
             .then(|| Handlers::install(&self.inbox, &self.spec.handled_signals, &self.spec.pass_signals))
@@ -217,7 +226,7 @@ impl Agent {
         child::under_valgrind(); // looks at the environment, here
         let path = |name| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
         Ok(Host {
-            env: plan::host_env(vars),
+            env: host_env(),
             working_dir: std::env::current_dir().ok(),
             tmpdir: path("TMPDIR"),
             error_file: path("TORCHELASTIC_ERROR_FILE"),
@@ -287,6 +296,29 @@ impl Agent {
     pub fn snapshot(&self) -> Snapshot {
         self.shared.snapshot.lock().clone()
     }
+}
+
+/// A variable of this process.
+fn var(name: &str) -> Option<Vec<u8>> {
+    std::env::var_os(name).map(OsStringExt::into_vec)
+}
+
+/// The environment of this process.
+fn host_env() -> HostEnv {
+    plan::host_env(std::env::vars_os().map(|(key, value)| (key.into_vec(), value.into_vec())))
+}
+
+/// Who gets which devices, as the host's environment is now.
+fn share_out(spec: &Spec) -> Result<Assignment, Error> {
+    let host = DeviceHost {
+        source: Source::of(|name| spec.var(name, var)),
+        cpus: &device::usable_cpus,
+        devices: &|| {
+            let env = plan::probe_env(spec, &host_env());
+            probe::probe(&Request::of(spec, &env))
+        },
+    };
+    assign(spec, &host)
 }
 
 impl Shared {

@@ -16,6 +16,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use super::port::reserve_port;
 use super::reporter::{Reporter, path_bytes};
 use super::{Host, Shared};
+use crate::device::assign::Assignment;
 use crate::error::{Error, c_string_lossy, panic_text};
 use crate::logs::follow::Stream;
 use crate::logs::output::Output;
@@ -63,13 +64,14 @@ const LOOK_FOR_STOP: Duration = Duration::from_millis(10);
 pub fn to_its_end(
     spec: &Spec,
     checked: &Checked,
+    devices: &Assignment,
     inbox: &Inbox,
     shared: &Shared,
     host: Host,
     begin: Option<&dyn Fn(Result<(), Error>) -> Option<Host>>,
 ) -> Option<RunReport> {
     let run = || -> Result<Option<RunReport>, Error> {
-        let mut run = match Run::new(spec, checked, inbox, shared, host) {
+        let mut run = match Run::new(spec, checked, devices, inbox, shared, host) {
             Ok(run) => run,
             Err(error) => match begin {
                 None => return Err(error),
@@ -93,6 +95,17 @@ pub fn to_its_end(
         Ok(Err(error)) => Some(without_attempt(spec, error)),
         Err(panic) => Some(without_attempt(spec, Error::Internal { what: panic_text(&*panic) })),
     }
+}
+
+/// TORCHELASTIC_RUN_ID.
+pub fn run_id(spec: &Spec) -> Vec<u8> {
+    spec.run_id.clone().unwrap_or_else(|| b"none".to_vec())
+}
+
+/// What is the same for all workers of one attempt.
+pub fn job(spec: &Spec, run_id: Vec<u8>, master_port: u16, attempt: u32) -> Job {
+    let master_addr = spec.master_addr.clone().unwrap_or_else(|| b"127.0.0.1".to_vec());
+    Job { run_id, hostname: hostname(), master_addr, master_port, attempt }
 }
 
 /// The report of a run that ended before, or because, its machinery failed.
@@ -127,12 +140,12 @@ fn errno_of(error: &Error) -> i32 {
 struct Run<'a> {
     spec: &'a Spec,
     checked: &'a Checked,
+    devices: &'a Assignment,
     inbox: &'a Inbox,
     shared: &'a Shared,
     host: Host,
     ranks: Vec<Rank>,
     run_id: Vec<u8>,
-    hostname: Vec<u8>,
     epoll: Epoll,
     supervisor: Supervisor,
     actions: VecDeque<Action>,
@@ -161,6 +174,7 @@ impl<'a> Run<'a> {
     fn new(
         spec: &'a Spec,
         checked: &'a Checked,
+        devices: &'a Assignment,
         inbox: &'a Inbox,
         shared: &'a Shared,
         host: Host,
@@ -184,12 +198,12 @@ impl<'a> Run<'a> {
         Ok(Run {
             spec,
             checked,
+            devices,
             inbox,
             shared,
             host,
             ranks: ranks::single(spec.local_world_size),
-            run_id: spec.run_id.clone().unwrap_or_else(|| b"none".to_vec()),
-            hostname: hostname(),
+            run_id: run_id(spec),
             epoll,
             supervisor,
             actions: actions.into(),
@@ -397,14 +411,8 @@ impl<'a> Run<'a> {
         }
         let reserved = self.port.take().map_or_else(|| reserve_port(self.spec.master_port), Ok)?;
         let master_port = self.port.insert(reserved).1;
-        let job = Job {
-            run_id: self.run_id.clone(),
-            hostname: self.hostname.clone(),
-            master_addr: self.spec.master_addr.clone().unwrap_or_else(|| b"127.0.0.1".to_vec()),
-            master_port,
-            attempt: number,
-        };
-        let plan = Plan::new(self.spec, job, &self.host.env);
+        let job = job(self.spec, self.run_id.clone(), master_port, number);
+        let plan = Plan::new(self.spec, self.devices, job, &self.host.env);
         if let Some(server) = &mut self.server {
             self.launcher.prepare_server(server, &plan)?;
         }

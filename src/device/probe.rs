@@ -3,7 +3,7 @@
 //! good, and may crash.
 
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -15,6 +15,7 @@ use crate::plan::as_c_strs;
 use crate::process::channel::{Channel, Kind};
 use crate::process::launch::{self, Failure};
 use crate::process::{entry, image};
+use crate::spec::Spec;
 use crate::spec::names::Signal;
 use crate::sys::child::{self, Child, Nursery, Pointers, Program, Setup, Step};
 use crate::sys::dispositions::{self, Reset};
@@ -28,7 +29,7 @@ pub const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
 const KILLED_WITHIN: Duration = Duration::from_secs(1);
 
 /// A GPU, or a part of one (MIG), that a process with the probe's environment can use.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
     /// CUDA's ordinal in such a process: which of the visible devices.
     pub index: usize,
@@ -46,7 +47,7 @@ pub struct Device {
 }
 
 #[derive(Debug, PartialEq)]
-pub struct Devices {
+pub struct Found {
     /// As CUDA counts, 13040 for 13.4; 0 without a driver.
     pub driver_version: i32,
     pub list: Vec<Device>,
@@ -64,29 +65,66 @@ pub struct Request<'a> {
     pub limit: Duration,
 }
 
-/// Asks the driver, in a process that dies with this thread.
-pub fn probe(request: &Request) -> Result<Devices, Error> {
-    entry::refuse_to_be_a_host();
-    reap_stuck();
-    let (path, argv) = image::own_process(request.runner, c"ice-probe".into(), request.how)
-        .map_err(|why| Error::config("runner", "NULL", why))?;
-    let channel =
-        Channel::new(Kind::Probe).map_err(|errno| Error::system("cannot prepare a probe", errno as i32))?;
-    let child = start(&channel, &path, &argv, &without_stubs(request.env))?;
-    let ended = process::ends_within(&child.pidfd, request.limit);
-    let end = end(child, ended);
-    let report = channel.strings().ok().flatten().map(|strings| Report::from_strings(&strings));
-    match report {
-        Some(Some(report)) => conclude(report),
-        Some(None) => Err(Error::Device { what: "the report of the probe is cut short".into() }),
-        None => Err(explain(&channel, &path, end, request.limit)),
+impl<'a> Request<'a> {
+    /// For the workers of a spec.
+    pub fn of(spec: &'a Spec, env: &'a [CString]) -> Request<'a> {
+        let (runner, limit) = (spec.runner.as_ref(), spec.probe_timeout);
+        Request { env, runner, how: "with ice_spec_set_runner()", limit }
     }
 }
 
-fn conclude(report: Report) -> Result<Devices, Error> {
+/// Asks the driver, in a process that dies with this thread.
+pub fn probe(request: &Request) -> Result<Found, Error> {
+    let probe = Probe::start(request)?;
+    while !probe.is_over(None) {}
+    probe.finish()
+}
+
+/// A probe under way.
+pub struct Probe {
+    channel: Channel,
+    path: CString,
+    child: Child,
+    limit: Duration,
+    deadline: Duration,
+}
+
+impl Probe {
+    pub fn start(request: &Request) -> Result<Probe, Error> {
+        entry::refuse_to_be_a_host();
+        reap_stuck();
+        let (path, argv) = image::own_process(request.runner, c"ice-probe".into(), request.how)
+            .map_err(|why| Error::config("runner", "NULL", why))?;
+        let channel = Channel::new(Kind::Probe)
+            .map_err(|errno| Error::system("cannot prepare a probe", errno as i32))?;
+        let child = start(&channel, &path, &argv, &without_stubs(request.env))?;
+        let deadline = process::monotonic().saturating_add(request.limit);
+        Ok(Probe { channel, path, child, limit: request.limit, deadline })
+    }
+
+    /// Waits until it has ended, its time is over, or the bell rings; not in the last case.
+    pub fn is_over(&self, bell: Option<BorrowedFd>) -> bool {
+        let left = self.deadline.saturating_sub(process::monotonic());
+        process::ends_within(&self.child.pidfd, left, bell) || process::monotonic() >= self.deadline
+    }
+
+    /// What came of it. One that has not ended is killed.
+    pub fn finish(self) -> Result<Found, Error> {
+        let ended = process::has_ended(&self.child.pidfd);
+        let end = end(self.child, ended);
+        let report = self.channel.strings().ok().flatten().map(|strings| Report::from_strings(&strings));
+        match report {
+            Some(Some(report)) => conclude(report),
+            Some(None) => Err(Error::Device { what: "the report of the probe is cut short".into() }),
+            None => Err(explain(&self.channel, &self.path, end, self.limit)),
+        }
+    }
+}
+
+fn conclude(report: Report) -> Result<Found, Error> {
     let what = match report {
         Report::Devices { driver_version, devices, message } => {
-            return Ok(Devices { driver_version, list: devices, message });
+            return Ok(Found { driver_version, list: devices, message });
         }
         Report::Failed { call, code, text } if text.is_empty() => {
             format!("the CUDA driver failed: {call} returned {code}")
@@ -146,7 +184,7 @@ fn end(child: Child, ended: bool) -> End {
     if !ended {
         let _ = process::signal_group(child.pid, libc::SIGKILL);
         process::kill(child.pid, &child.pidfd);
-        if !process::ends_within(&child.pidfd, KILLED_WITHIN) {
+        if !process::ends_within(&child.pidfd, KILLED_WITHIN, None) {
             STUCK.lock().push(child.pidfd);
             return End::Stuck(child.pid);
         }

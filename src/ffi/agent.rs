@@ -3,6 +3,7 @@
 use std::ffi::{c_int, c_void};
 use std::time::Duration;
 
+use super::plan::ice_plan;
 use super::result::ice_result;
 use super::snapshot::ice_snapshot;
 use super::spec::ice_spec;
@@ -39,7 +40,9 @@ fn agent<'a>(agent: *const ice_agent) -> Result<&'a Agent, Error> {
 }
 
 /// Makes an agent for a copy of `spec` and writes it to `*out`. Checks the whole spec and starts
-/// nothing: no process, no thread, no directory. ICE_ERROR_CONFIG names the field that is wrong.
+/// nothing: no worker, no thread, no directory. ICE_ERROR_CONFIG names the field that is wrong. Which
+/// devices each worker gets is decided here, once for all attempts, by the environment of the host and the
+/// devices that it sees now (`ice_spec_set_devices()`).
 /// The caller owns the agent and frees it with `ice_agent_free()`; the spec may be freed before it.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_agent_new(spec: *const ice_spec, out: *mut *mut ice_agent) -> ice_status {
@@ -47,6 +50,19 @@ pub extern "C" fn ice_agent_new(spec: *const ice_spec, out: *mut *mut ice_agent)
         let spec = handle(spec, "spec")?.get();
         let out = output(out, "out")?;
         *out = Box::into_raw(Box::new(ice_agent { agent: Agent::new(spec)? }));
+        Ok(())
+    })
+}
+
+/// Writes what a run would start to `*out`, as things are now, and starts nothing: the arguments, the
+/// environment, the devices and the files of each worker. The caller frees it with `ice_plan_free()`. May be
+/// called at any time; the agent can be run after it.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_agent_plan(agent: *const ice_agent, out: *mut *mut ice_plan) -> ice_status {
+    guard(|| {
+        let agent = self::agent(agent)?;
+        let out = output(out, "out")?;
+        *out = ice_plan::into_raw(agent.preview()?);
         Ok(())
     })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::status::{guard, guard_value, ice_status};
 use super::{handle, output, text};
-use crate::device::probe::{self, Device, Devices, Request};
+use crate::device::probe::{self, Device, Found, Request};
 use crate::error::{Error, c_string_lossy};
 use crate::{plan, spec};
 
@@ -53,7 +53,7 @@ pub struct ice_device {
 }
 
 impl ice_device_list {
-    fn new(found: Devices) -> ice_device_list {
+    fn new(found: Found) -> ice_device_list {
         let mut texts = Vec::new();
         let mut keep = |text: &str| {
             let text = c_string_lossy(text.as_bytes());

@@ -4,8 +4,10 @@
 #![allow(non_camel_case_types)] // the names are C's
 
 mod agent;
+mod assignment;
 mod device;
 mod log;
+mod plan;
 mod result;
 mod snapshot;
 mod spec;

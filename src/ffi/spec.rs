@@ -7,6 +7,7 @@ use super::log::ice_log_fn;
 use super::status::{guard, ice_status};
 use super::worker::{callback, ice_worker_fn};
 use super::{bytes, output, text, utf8};
+use crate::device::strings::Nproc;
 use crate::error::Error;
 use crate::spec::streams::{LocalRanks, StreamMap};
 use crate::spec::{
@@ -32,7 +33,7 @@ impl ice_spec {
     }
 }
 
-fn edit(spec: *mut ice_spec, change: impl FnOnce(&mut Spec) -> Result<(), Error>) -> ice_status {
+pub(super) fn edit(spec: *mut ice_spec, change: impl FnOnce(&mut Spec) -> Result<(), Error>) -> ice_status {
     guard(|| output(spec, "spec")?.spec.edit(change))
 }
 
@@ -66,14 +67,16 @@ pub extern "C" fn ice_spec_set_role(spec: *mut ice_spec, role: *const c_char) ->
     })
 }
 
-/// How many workers this agent starts: 1 to 16384, default 1 (torchrun `--nproc-per-node`). Each
-/// worker costs the host one descriptor while it runs, two if it is a callback: see getrlimit(2),
-/// RLIMIT_NOFILE.
+/// How many workers this agent starts: 1 to 16384, default 1 (torchrun `--nproc-per-node`; for its words see
+/// `ice_spec_set_nproc_per_node()`). Where `ice_spec_set_devices()` names devices their number is the default,
+/// and another one set here is ICE_ERROR_CONFIG from `ice_agent_new()`, with both. Each worker costs the
+/// host one descriptor while it runs, two if it is a callback: see getrlimit(2), RLIMIT_NOFILE.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_local_world_size(spec: *mut ice_spec, size: i64) -> ice_status {
     edit(spec, |spec| {
         let size = spec::number("local_world_size", size, 1, spec::MAX_LOCAL_WORLD_SIZE)?;
         spec.local_world_size = size as usize;
+        spec.nproc = Some(Nproc::Number(spec.local_world_size));
         Ok(())
     })
 }
@@ -315,9 +318,14 @@ pub extern "C" fn ice_spec_set_crash_records(spec: *mut ice_spec, on: i32) -> ic
 /// last what the agent sets itself: RANK, LOCAL_RANK, GROUP_RANK, ROLE_RANK, ROLE_NAME,
 /// LOCAL_WORLD_SIZE, WORLD_SIZE, GROUP_WORLD_SIZE, ROLE_WORLD_SIZE, MASTER_ADDR, MASTER_PORT,
 /// TORCHELASTIC_RESTART_COUNT, TORCHELASTIC_MAX_RESTARTS, TORCHELASTIC_RUN_ID,
-/// TORCHELASTIC_USE_AGENT_STORE, TORCHELASTIC_ERROR_FILE. To set or unset one of these here is
-/// ICE_ERROR_CONFIG, as is a name that is empty or has a `=`. TORCH_NCCL_ASYNC_ERROR_HANDLING becomes
-/// `1` where neither the host nor the spec has it.
+/// TORCHELASTIC_USE_AGENT_STORE, TORCHELASTIC_ERROR_FILE; and where devices are assigned ICE_DEVICES,
+/// ICE_DIST_BACKEND, ICE_LOCAL_RANK and the variables of `ice_spec_set_device_visibility()`. To set or unset
+/// one of these here is ICE_ERROR_CONFIG, as is a name that is empty or has a `=` (but
+/// CUDA_VISIBLE_DEVICES and HIP_VISIBLE_DEVICES, which are then shared out in place of the host's).
+///
+/// Where neither the host nor the spec says anything of them, TORCH_NCCL_ASYNC_ERROR_HANDLING becomes `1`,
+/// and with more than one worker OMP_NUM_THREADS too, as under torchrun: each worker would else start as
+/// many threads as there are CPUs. `ice_spec_unset_env()` keeps them out.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_env(
     spec: *mut ice_spec,

@@ -96,7 +96,8 @@ pub extern "C" fn ice_worker_rank(worker: *const ice_worker) -> i32 {
     number(worker, |rank| rank.global)
 }
 
-/// LOCAL_RANK of this worker.
+/// LOCAL_RANK of this worker; the real one also where the variable is 0 for all
+/// (`ice_spec_set_virtual_local_rank()`).
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_worker_local_rank(worker: *const ice_worker) -> i32 {
     number(worker, |rank| rank.local)

@@ -48,28 +48,32 @@ impl RunDir {
         working_dir: &Path,
         tmpdir: Option<&Path>,
     ) -> Result<Option<RunDir>, Error> {
-        if checked.null_log_dir {
-            return Ok(None);
-        }
         let failed = |path: &Path, error: io::Error| {
             Error::system(
                 format!("cannot make the directory {}", path.display()),
                 error.raw_os_error().unwrap_or(0),
             )
         };
+        let Some((base, name)) = place(spec, checked, run_id, working_dir, tmpdir) else { return Ok(None) };
         let modes = spec.log_modes;
-        let name = path_component(run_id);
-        let (base, name) = match &spec.log_dir {
-            Some(dir) => {
-                let dir = working_dir.join(dir);
-                make_all(&dir, modes).map_err(|error| failed(&dir, error))?;
-                (dir, name)
-            }
-            None => (working_dir.join(temporary_base(spec, tmpdir)), format!("ice_{name}")),
-        };
+        if spec.log_dir.is_some() {
+            make_all(&base, modes).map_err(|error| failed(&base, error))?;
+        }
         let path = make_unique(&base, &name, modes).map_err(|error| failed(&base, error))?;
-        let flat = spec.log_dir.is_none() && !has_logs(spec);
-        Ok(Some(RunDir { path, flat, modes }))
+        Ok(Some(RunDir { path, flat: is_flat(spec), modes }))
+    }
+
+    /// Where `create` would make it; nothing is made.
+    pub fn planned(
+        spec: &Spec,
+        checked: &Checked,
+        run_id: &[u8],
+        working_dir: &Path,
+        tmpdir: Option<&Path>,
+    ) -> Option<RunDir> {
+        let (base, name) = place(spec, checked, run_id, working_dir, tmpdir)?;
+        let path = base.join(format!("{name}_XXXXXXXX"));
+        Some(RunDir { path, flat: is_flat(spec), modes: spec.log_modes })
     }
 
     pub fn path(&self) -> &Path {
@@ -96,18 +100,36 @@ impl RunDir {
         streams: Streams,
         merge: bool,
     ) -> Result<WorkerFiles, Error> {
+        if !self.flat {
+            let dir = self.worker_dir(attempt, local_rank);
+            make(&dir, self.modes).map_err(|error| not_made(&dir, error))?;
+        }
+        Ok(self.worker_files(attempt, local_rank, streams, merge))
+    }
+
+    /// The files of one worker by name.
+    pub fn worker_files(
+        &self,
+        attempt: u32,
+        local_rank: usize,
+        streams: Streams,
+        merge: bool,
+    ) -> WorkerFiles {
         if self.flat {
             let error = self.path.join(format!("attempt_{attempt}_{local_rank}_error.json"));
-            return Ok(WorkerFiles { error: Some(error), ..WorkerFiles::default() });
+            return WorkerFiles { error: Some(error), ..WorkerFiles::default() };
         }
-        let dir = self.attempt_dir(attempt).join(local_rank.to_string());
-        make(&dir, self.modes).map_err(|error| not_made(&dir, error))?;
+        let dir = self.worker_dir(attempt, local_rank);
         let file = |wanted: bool, name: &str| wanted.then(|| dir.join(name));
-        Ok(WorkerFiles {
+        WorkerFiles {
             stdout: file(streams.has(Streams::STDOUT), "stdout.log"),
             stderr: file(streams.has(Streams::STDERR) && !merge, "stderr.log"),
             error: file(true, "error.json"),
-        })
+        }
+    }
+
+    fn worker_dir(&self, attempt: u32, local_rank: usize) -> PathBuf {
+        self.attempt_dir(attempt).join(local_rank.to_string())
     }
 
     /// Opens a log for a worker to write to.
@@ -131,6 +153,29 @@ impl RunDir {
     pub fn tidy(&self) -> bool {
         std::fs::remove_dir(&self.path).is_err()
     }
+}
+
+/// The directory in which a run makes its own, and what the name of that begins with. None for /dev/null.
+fn place(
+    spec: &Spec,
+    checked: &Checked,
+    run_id: &[u8],
+    working_dir: &Path,
+    tmpdir: Option<&Path>,
+) -> Option<(PathBuf, String)> {
+    if checked.null_log_dir {
+        return None;
+    }
+    let name = path_component(run_id);
+    Some(match &spec.log_dir {
+        Some(dir) => (working_dir.join(dir), name),
+        None => (working_dir.join(temporary_base(spec, tmpdir)), format!("ice_{name}")),
+    })
+}
+
+/// Whether all of a run's files are in one directory.
+fn is_flat(spec: &Spec) -> bool {
+    spec.log_dir.is_none() && !has_logs(spec)
 }
 
 /// Where a run without a log dir puts its own: with nothing but error files to hold, in memory, where

@@ -11,6 +11,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::device::probe;
+use crate::device::strings::{Devices, Nproc};
+use crate::device::visibility::Visibility;
 use crate::error::Error;
 use crate::sys::memory::Blob;
 use names::Signal;
@@ -41,6 +44,14 @@ pub const RESERVED_ENV: &[&str] = &[
     "TORCHELASTIC_USE_AGENT_STORE",
     "TORCHELASTIC_ERROR_FILE",
 ];
+
+/// The same for those that only a worker with devices of its own gets.
+pub const RESERVED_DEVICE_ENV: &[&str] = &["ICE_LOCAL_RANK", "ICE_DEVICES", "ICE_DIST_BACKEND"];
+
+/// Whether only the agent may say what this variable is.
+pub fn is_reserved(key: &[u8]) -> bool {
+    RESERVED_ENV.iter().chain(RESERVED_DEVICE_ENV).any(|name| name.as_bytes() == key)
+}
 
 /// A C function as a worker: called with the worker handle and the host's own pointer.
 pub type WorkerFn = extern "C-unwind" fn(*mut std::ffi::c_void, *mut std::ffi::c_void) -> i32;
@@ -124,7 +135,15 @@ pub struct StopSignals {
 #[derive(Clone)]
 pub struct Spec {
     pub role: Vec<u8>,
+    /// Of an agent's copy: what came of the four fields below.
     pub local_world_size: usize,
+    pub nproc: Option<Nproc>,
+    pub devices: Option<Devices>,
+    pub devices_per_rank: usize,
+    pub ranks_per_device: usize,
+    pub visibility: Option<Visibility>,
+    pub virtual_local_rank: bool,
+    pub device_uuids: bool,
     pub program: Option<CString>,
     pub args: Vec<CString>,
     pub callback: Option<Callback>,
@@ -146,6 +165,7 @@ pub struct Spec {
     pub no_restart_exit_codes: BTreeSet<i32>,
     pub monitor_interval: Duration,
     pub shutdown_timeout: Option<Duration>,
+    pub probe_timeout: Duration,
     pub stop_signals: StopSignals,
     pub handled_signals: Vec<i32>,
     pub pass_signals: Vec<i32>,
@@ -174,7 +194,7 @@ pub struct Spec {
     pub log_level: Level,
 
     /// The first value that a setter refused: `check` repeats it, so that a host may look once.
-    refused: Option<Error>,
+    pub refused: Option<Error>,
 }
 
 impl Default for Spec {
@@ -182,6 +202,13 @@ impl Default for Spec {
         Spec {
             role: b"default".to_vec(),
             local_world_size: 1,
+            nproc: None,
+            devices: None,
+            devices_per_rank: 1,
+            ranks_per_device: 1,
+            visibility: None,
+            virtual_local_rank: false,
+            device_uuids: false,
             program: None,
             args: Vec::new(),
             callback: None,
@@ -202,6 +229,7 @@ impl Default for Spec {
             no_restart_exit_codes: BTreeSet::new(),
             monitor_interval: Duration::from_millis(100),
             shutdown_timeout: None,
+            probe_timeout: probe::DEFAULT_LIMIT,
             stop_signals: StopSignals { pre_stop: None, stop: libc::SIGTERM },
             handled_signals: Vec::new(),
             pass_signals: Vec::new(),
@@ -240,11 +268,35 @@ impl Spec {
         done
     }
 
+    /// What a setter refused.
+    pub fn refused(&self) -> Result<(), Error> {
+        self.refused.clone().map_or(Ok(()), Err)
+    }
+
+    /// A variable as workers have it before the agent adds its own, but for a clean environment: that has
+    /// no say in which devices the host was given.
+    pub fn var(&self, name: &str, host: impl Fn(&str) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+        let edited = self.env.iter().rev().find_map(|edit| match edit {
+            EnvEdit::Set(key, value) if key == name.as_bytes() => Some(Some(value.clone())),
+            EnvEdit::Unset(key) if key == name.as_bytes() => Some(None),
+            _ => None,
+        });
+        edited.unwrap_or_else(|| host(name))
+    }
+
+    /// Which devices a rank sees: its own, as soon as devices are named or anything else is said of them.
+    pub fn visibility(&self, named: bool) -> Visibility {
+        let said = named
+            || self.virtual_local_rank
+            || self.device_uuids
+            || self.devices_per_rank > 1
+            || self.ranks_per_device > 1;
+        self.visibility.unwrap_or(if said { Visibility::Own } else { Visibility::Inherit })
+    }
+
     /// The rules that need more than one field, for an agent that starts with the environment `var`.
     pub fn check(&self, var: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Checked, Error> {
-        if let Some(error) = &self.refused {
-            return Err(error.clone());
-        }
+        self.refused()?;
         self.check_work()?;
         let size = self.local_world_size;
         self.redirects.check("redirects", size)?;
@@ -464,7 +516,7 @@ pub fn env_key(bytes: &[u8]) -> Result<Vec<u8>, Error> {
     if bytes.contains(&b'=') {
         return Err(Error::config("env", shown, "the name of a variable must not have a '='"));
     }
-    if RESERVED_ENV.iter().any(|name| name.as_bytes() == bytes) {
+    if is_reserved(bytes) {
         return Err(Error::config(
             "env",
             shown,

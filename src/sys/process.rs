@@ -1,6 +1,6 @@
 //! Processes by pidfd: their end, their signals. Never "any child".
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -230,19 +230,18 @@ pub fn kill(pid: i32, pidfd: &OwnedFd) {
     }
 }
 
-/// Waits up to `limit` for the end of a process, and leaves it a zombie; whether it ended.
-pub fn ends_within(pidfd: &OwnedFd, limit: Duration) -> bool {
+/// Waits up to `limit`, or until the bell rings, for the end of a process, and leaves it a zombie; whether
+/// it ended.
+pub fn ends_within(pidfd: &OwnedFd, limit: Duration, bell: Option<BorrowedFd>) -> bool {
     let deadline = monotonic().saturating_add(limit);
+    let mut items = vec![PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    items.extend(bell.map(|bell| PollFd::new(bell, PollFlags::POLLIN)));
     loop {
         let left = deadline.saturating_sub(monotonic());
-        let mut items = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
         let timeout = PollTimeout::try_from(milliseconds(left)).unwrap_or(PollTimeout::MAX);
         // Interrupted by a signal, or early: it looks again.
-        if matches!(poll(&mut items, timeout), Ok(1..)) {
-            return true;
-        }
-        if left.is_zero() {
-            return false;
+        if matches!(poll(&mut items, timeout), Ok(1..)) || left.is_zero() {
+            return has_ended(pidfd);
         }
     }
 }

@@ -1,0 +1,67 @@
+//! What a run would start, worked out as the run does it, but with nothing made.
+
+use std::ffi::CString;
+use std::path::PathBuf;
+
+use super::{Agent, run};
+use crate::device::assign::Backend;
+use crate::error::{Error, c_string_lossy};
+use crate::logs::run_dir::RunDir;
+use crate::plan::Plan;
+use crate::ranks::{self, Rank};
+
+/// The first attempt of a run, as it would be started now.
+pub struct Preview {
+    pub backend: Option<Backend>,
+    pub workers: Vec<WorkerPreview>,
+}
+
+pub struct WorkerPreview {
+    pub rank: Rank,
+    pub argv: Vec<CString>,
+    pub env: Vec<CString>,
+    /// Empty where none are assigned; likewise what follows.
+    pub devices: CString,
+    pub visible_devices: CString,
+    pub stdout_log: CString,
+    pub stderr_log: CString,
+    pub error_file: CString,
+}
+
+impl Agent {
+    pub fn preview(&self) -> Result<Preview, Error> {
+        use std::os::unix::ffi::OsStrExt;
+        let (spec, devices) = (&*self.spec, &*self.devices);
+        let host = self.take_host(false)?;
+        let run_id = run::run_id(spec);
+        let working_dir = host.working_dir.unwrap_or_default();
+        let run_dir = RunDir::planned(spec, &self.checked, &run_id, &working_dir, host.tmpdir.as_deref());
+        let plan = Plan::new(spec, devices, run::job(spec, run_id, spec.master_port, 0), &host.env);
+        let path = |path: Option<PathBuf>| {
+            path.map(|path| c_string_lossy(path.as_os_str().as_bytes())).unwrap_or_default()
+        };
+        let worker = |rank: Rank| {
+            let (streams, merge) = (spec.file_streams(rank.local), spec.merge_stderr);
+            let files = run_dir.as_ref().map(|dir| dir.worker_files(0, rank.local, streams, merge));
+            let files = files.unwrap_or_default();
+            let worker = plan.worker(&rank, files.error.as_ref());
+            let common = worker.common.as_deref().unwrap_or(plan.common_env());
+            let mine = devices.ranks.get(rank.local);
+            WorkerPreview {
+                rank,
+                env: common.iter().chain(&worker.own).cloned().collect(),
+                argv: worker.argv,
+                devices: mine.map(|mine| c_string_lossy(mine.named().as_bytes())).unwrap_or_default(),
+                visible_devices: mine
+                    .and_then(|mine| mine.visible.as_deref())
+                    .map(|visible| c_string_lossy(visible.as_bytes()))
+                    .unwrap_or_default(),
+                stdout_log: path(files.stdout),
+                stderr_log: path(files.stderr),
+                error_file: path(files.error),
+            }
+        };
+        let workers = ranks::single(spec.local_world_size).into_iter().map(worker).collect();
+        Ok(Preview { backend: devices.backend, workers })
+    }
+}
