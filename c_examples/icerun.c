@@ -91,6 +91,26 @@ static void end_by(int signal) {
   raise(signal);
 }
 
+/* As torchrun says it: the library has set it for the workers. */
+static void note_threads(const struct options *options, const ice_agent *agent) {
+  ice_snapshot *group;
+  if (has_env(options, "OMP_NUM_THREADS") || ice_agent_snapshot(agent, &group) != ICE_OK) return;
+  if (ice_snapshot_worker_count(group) > 1) {
+    notice(options, "OMP_NUM_THREADS is not set, workers get 1: set it to what suits the program");
+  }
+  ice_snapshot_free(group);
+}
+
+/* What --dry-run shows, in place of a run. */
+static ice_status show_plan(const ice_agent *agent, int *code) {
+  ice_plan *plan;
+  ice_status status = ice_agent_plan(agent, &plan);
+  if (status != ICE_OK) return status;
+  *code = print_plan(plan);
+  ice_plan_free(plan);
+  return ICE_OK;
+}
+
 int main(int argc, char **argv) {
   (void)argc;
   /* A stderr without a reader must not end a run; workers get the default back. */
@@ -110,15 +130,23 @@ int main(int argc, char **argv) {
   ice_result *result;
   ice_status status = ice_agent_new(spec, &agent);
   if (status == ICE_ERROR_CONFIG) usage_error("%s", ice_last_error_message());
-  if (status == ICE_OK) status = ice_agent_run(agent, &result);
+  int code = 0, stopped_by = 0, dry = option_on(&options, OPT_DRY_RUN);
+  if (status == ICE_OK && dry) {
+    status = show_plan(agent, &code);
+  } else if (status == ICE_OK) {
+    note_threads(&options, agent);
+    status = ice_agent_run(agent, &result);
+  }
   if (status != ICE_OK) {
     fprintf(stderr, "icerun: %s\n", ice_last_error_message());
     return EXIT_AGENT;
   }
-  report(&options, result);
-  int code = exit_status(&options, result);
-  int stopped_by = ice_result_end(result) == ICE_END_INTERRUPTED ? ice_result_signal(result) : 0;
-  ice_result_free(result);
+  if (!dry) {
+    report(&options, result);
+    code = exit_status(&options, result);
+    if (ice_result_end(result) == ICE_END_INTERRUPTED) stopped_by = ice_result_signal(result);
+    ice_result_free(result);
+  }
   ice_agent_free(agent);
   ice_spec_free(spec);
   if (stopped_by > 0) end_by(stopped_by);

@@ -6,7 +6,7 @@
  *   icerun_help.c     --help
  *   icerun_spec.c     from options to an ice_spec
  *   icerun_rdzv.c     the rendezvous options, as far as one host needs them
- *   icerun_cpus.c     how many CPUs there are to use
+ *   icerun_plan.c     --dry-run
  *   icerun_init.c     what a pid 1 has to do
  *
  * SPDX-License-Identifier: MIT OR Apache-2.0
@@ -26,6 +26,7 @@ enum option_id {
   OPT_VERSION,
   OPT_QUIET,
   OPT_LOG_LEVEL,
+  OPT_DRY_RUN,
 
   OPT_NPROC_PER_NODE,
   OPT_ROLE,
@@ -36,6 +37,13 @@ enum option_id {
   OPT_WORKING_DIR,
   OPT_STDIN,
   OPT_START_METHOD,
+
+  OPT_DEVICES,
+  OPT_DEVICE_VISIBILITY,
+  OPT_VIRTUAL_LOCAL_RANK,
+  OPT_DEVICES_PER_RANK,
+  OPT_RANKS_PER_DEVICE,
+  OPT_DEVICE_UUIDS,
 
   OPT_MAX_RESTARTS,
   OPT_RESTART_BACKOFF,
@@ -72,7 +80,6 @@ enum option_id {
   OPT_EVENT_LOG_HANDLER,
   OPT_LOGS_SPECS,
   OPT_NUMA_BINDING,
-  OPT_VIRTUAL_LOCAL_RANK,
   OPT_PRINT_COMPLETION,
 
   OPTION_COUNT
@@ -130,13 +137,14 @@ _Noreturn void print_help(void);
 
 /* icerun_spec.c. The caller frees the spec. */
 ice_spec *spec_from_options(const struct options *options);
+int has_env(const struct options *options, const char *name); /* for the workers */
 void accept_value(const struct options *options, enum option_id id, ice_status status);
 
 /* icerun_rdzv.c */
 void rendezvous_to_spec(const struct options *options, ice_spec *spec);
 
-/* icerun_cpus.c */
-int64_t usable_cpus(void);
+/* icerun_plan.c. Returns icerun's exit status. */
+int print_plan(const ice_plan *plan);
 
 /* icerun_init.c. Returns at once unless this is pid 1, and then in a child of it. */
 void leave_pid_1(void);

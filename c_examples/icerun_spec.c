@@ -21,27 +21,6 @@ static void accept(ice_status status) {
   if (status != ICE_OK) usage_error("%s", ice_last_error_message());
 }
 
-/* ---- how many ---- */
-
-static int64_t worker_count(const struct options *options) {
-  const char *text = option_text(options, OPT_NPROC_PER_NODE);
-  int64_t count;
-  if (read_integer(text, &count)) return count;
-  if (strcmp(text, "cpu") == 0) return usable_cpus();
-  if (strcmp(text, "auto") == 0) {
-    count = usable_cpus();
-    if (access("/dev/nvidiactl", F_OK) == 0 || access("/dev/kfd", F_OK) == 0) {
-      notice(options, "--nproc-per-node auto means %lld, the CPUs: GPUs are not counted yet",
-             (long long)count);
-    }
-    return count;
-  }
-  if (strcmp(text, "gpu") == 0 || strcmp(text, "xpu") == 0) {
-    bad_value(options, OPT_NPROC_PER_NODE, "devices are not counted yet, give a number");
-  }
-  bad_value(options, OPT_NPROC_PER_NODE, "must be a number, auto, cpu or gpu");
-}
-
 /* ---- what ---- */
 
 static int is_on_path(const char *name) {
@@ -88,7 +67,7 @@ static void set_command(const struct options *options, ice_spec *spec) {
 
 /* ---- environment ---- */
 
-static int has_env(const struct options *options, const char *name) {
+int has_env(const struct options *options, const char *name) {
   size_t length = strlen(name);
   for (size_t i = 0; i < options->env_count; i++) {
     const char *variable = options->env[i];
@@ -97,14 +76,9 @@ static int has_env(const struct options *options, const char *name) {
   return getenv(name) != NULL;
 }
 
-static void set_environment(const struct options *options, ice_spec *spec, int64_t workers) {
+static void set_environment(const struct options *options, ice_spec *spec) {
   const char *signals = option_text(options, OPT_SIGNALS_TO_HANDLE);
   accept(ice_spec_set_env(spec, "TORCHELASTIC_SIGNALS_TO_HANDLE", signals));
-  if (workers > 1 && !has_env(options, "OMP_NUM_THREADS")) {
-    /* Each worker would start as many threads as there are CPUs. */
-    accept(ice_spec_set_env(spec, "OMP_NUM_THREADS", "1"));
-    notice(options, "OMP_NUM_THREADS is not set, workers get 1: set it to what suits the program");
-  }
   for (size_t i = 0; i < options->env_count; i++) {
     const char *variable = options->env[i];
     size_t length = strcspn(variable, "=");
@@ -123,6 +97,22 @@ static int32_t choice(const struct options *options, enum option_id id, const ch
     if (strcmp(text, choices[i]) == 0) return i;
   }
   bad_value(options, id, want);
+}
+
+static void set_workers(const struct options *options, ice_spec *spec) {
+  /* The list of devices says how many, unless a number is given too. */
+  if (option_filled(options, OPT_DEVICES) && !option_on(options, OPT_NPROC_PER_NODE)) return;
+  const char *count = option_text(options, OPT_NPROC_PER_NODE);
+  accept_value(options, OPT_NPROC_PER_NODE, ice_spec_set_nproc_per_node(spec, count));
+}
+
+static void set_visibility(const struct options *options, ice_spec *spec) {
+  static const char *const names[] = {"inherit", "own", "all", NULL};
+  static const int32_t values[] = {ICE_VISIBLE_INHERIT, ICE_VISIBLE_OWN, ICE_VISIBLE_ALL};
+  if (!option_filled(options, OPT_DEVICE_VISIBILITY)) return;
+  int32_t chosen = choice(options, OPT_DEVICE_VISIBILITY, names, "must be own, all or inherit");
+  accept_value(options, OPT_DEVICE_VISIBILITY,
+               ice_spec_set_device_visibility(spec, values[chosen]));
 }
 
 static void set_stdin(const struct options *options, ice_spec *spec) {
@@ -177,6 +167,7 @@ static const struct {
   ice_status (*set)(ice_spec *spec, const char *value);
 } TEXTS[] = {
   {OPT_ROLE, ice_spec_set_role},
+  {OPT_DEVICES, ice_spec_set_devices},
   {OPT_SIGNALS_TO_HANDLE, ice_spec_set_signals},
   {OPT_PASS_SIGNALS, ice_spec_set_pass_signals},
   {OPT_WORKING_DIR, ice_spec_set_working_dir},
@@ -200,10 +191,21 @@ static const struct {
 
 static const struct {
   enum option_id id;
+  ice_status (*set)(ice_spec *spec, int64_t number);
+} NUMBERS[] = {
+  {OPT_MAX_RESTARTS, ice_spec_set_max_restarts},
+  {OPT_DEVICES_PER_RANK, ice_spec_set_devices_per_rank},
+  {OPT_RANKS_PER_DEVICE, ice_spec_set_ranks_per_device},
+};
+
+static const struct {
+  enum option_id id;
   ice_status (*set)(ice_spec *spec, int32_t on);
 } FLAGS[] = {
   {OPT_MERGE_STDERR, ice_spec_set_merge_stderr},
   {OPT_TIMESTAMPS, ice_spec_set_log_timestamps},
+  {OPT_VIRTUAL_LOCAL_RANK, ice_spec_set_virtual_local_rank},
+  {OPT_DEVICE_UUIDS, ice_spec_set_device_uuids},
 };
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
@@ -218,6 +220,10 @@ static void set_plain_values(const struct options *options, ice_spec *spec) {
     if (!option_text(options, TIMES[i].id)) continue;
     double seconds = option_number(options, TIMES[i].id);
     accept_value(options, TIMES[i].id, TIMES[i].set(spec, seconds));
+  }
+  for (size_t i = 0; i < COUNT(NUMBERS); i++) {
+    int64_t number = option_integer(options, NUMBERS[i].id);
+    accept_value(options, NUMBERS[i].id, NUMBERS[i].set(spec, number));
   }
   for (size_t i = 0; i < COUNT(FLAGS); i++) {
     accept_value(options, FLAGS[i].id, FLAGS[i].set(spec, option_on(options, FLAGS[i].id)));
@@ -237,17 +243,15 @@ static void check_without_effect(const struct options *options) {
 ice_spec *spec_from_options(const struct options *options) {
   ice_spec *spec;
   accept(ice_spec_new(&spec));
-  int64_t workers = worker_count(options);
-  accept_value(options, OPT_NPROC_PER_NODE, ice_spec_set_local_world_size(spec, workers));
-  int64_t restarts = option_integer(options, OPT_MAX_RESTARTS);
-  accept_value(options, OPT_MAX_RESTARTS, ice_spec_set_max_restarts(spec, restarts));
+  set_workers(options, spec);
   check_without_effect(options);
   set_plain_values(options, spec);
+  set_visibility(options, spec);
   set_stdin(options, spec);
   set_backoff(options, spec);
   set_no_restart_codes(options, spec);
   rendezvous_to_spec(options, spec);
   set_command(options, spec);
-  set_environment(options, spec, workers);
+  set_environment(options, spec);
   return spec;
 }

@@ -21,11 +21,15 @@ const struct option OPTIONS[OPTION_COUNT] = {
     .help = "Only errors and the report of a failure on stderr."},
   [OPT_LOG_LEVEL] = {VALUE("log-level", "LEVEL", "warning"),
     .help = "Messages on stderr: error (only the report of a failure), warning, info, debug."},
+  [OPT_DRY_RUN] = {FLAG("dry-run"),
+    .help = "Shows what would be started, for each rank: devices, files, command and "
+            "environment. Nothing is started."},
 
   [OPT_NPROC_PER_NODE] = {VALUE("nproc-per-node", "N", "1"),
     .heading = "Workers",
-    .help = "How many workers to start: a number, or `cpu` or `auto` for as many as there are "
-            "CPUs to use (GPUs are not counted yet)."},
+    .help = "How many workers to start: a number, `gpu` or `cpu` for as many as there are CUDA "
+            "devices or CPUs to use, `auto` for gpu if there is one, else cpu. Not needed with "
+            "--devices."},
   [OPT_ROLE] = {VALUE("role", "NAME", "default"),
     .help = "The role of the workers."},
   [OPT_MODULE] = {FLAG("module"), .letter = 'm',
@@ -45,6 +49,25 @@ const struct option OPTIONS[OPTION_COUNT] = {
   [OPT_START_METHOD] = {VALUE("start-method", "METHOD", "spawn"),
     .help = "spawn, fork or forkserver: as with torchrun it makes no difference to programs "
             "and scripts."},
+
+  [OPT_DEVICES] = {VALUE("devices", "LIST", NULL),
+    .heading = "Devices",
+    .help = "One worker for each of these, which it alone sees: cuda:0-2,7, cuda:*, auto:*, "
+            "cpu:0-3, GPU-8932f937. Numbers are places in CUDA_VISIBLE_DEVICES, where that is "
+            "set. A device that is named twice has two workers."},
+  [OPT_DEVICE_VISIBILITY] = {VALUE("device-visibility", "WHICH", NULL),
+    .help = "What a worker finds in CUDA_VISIBLE_DEVICES: own for its own devices alone, all for "
+            "those of all workers, inherit for what icerun sees. Without it own with --devices, "
+            "else inherit, as with torchrun."},
+  [OPT_VIRTUAL_LOCAL_RANK] = {FLAG("virtual-local-rank"),
+    .help = "LOCAL_RANK is 0 for each worker, which sees its own device alone; the real one is "
+            "in ICE_LOCAL_RANK."},
+  [OPT_DEVICES_PER_RANK] = {VALUE("devices-per-rank", "N", "1"),
+    .help = "How many devices each worker has."},
+  [OPT_RANKS_PER_DEVICE] = {VALUE("ranks-per-device", "N", "1"),
+    .help = "How many workers share each device."},
+  [OPT_DEVICE_UUIDS] = {FLAG("device-uuids"),
+    .help = "Workers find UUIDs in CUDA_VISIBLE_DEVICES, not numbers."},
 
   [OPT_MAX_RESTARTS] = {VALUE("max-restarts", "N", "0"),
     .heading = "Restarts",
@@ -130,8 +153,6 @@ const struct option OPTIONS[OPTION_COUNT] = {
     .missing = "this names a Python plug-in, and there is no Python in icerun",
     .help = "Refused: it names a Python plug-in."},
   [OPT_NUMA_BINDING] = {VALUE("numa-binding", "MODE", NULL), .missing = NOT_YET,
-    .help = "Refused so far."},
-  [OPT_VIRTUAL_LOCAL_RANK] = {FLAG("virtual-local-rank"), .missing = NOT_YET,
     .help = "Refused so far."},
   [OPT_PRINT_COMPLETION] = {VALUE("print-completion", "SHELL", NULL), .missing = NOT_YET,
     .help = "Refused so far."},

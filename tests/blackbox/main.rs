@@ -11,6 +11,7 @@ mod cfg;
 mod cli;
 mod crash;
 mod dev;
+mod dev_plan;
 mod e2e;
 mod env;
 mod err;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         method::tests(),
         server::tests(),
         env::tests(),
+        dev_plan::tests(),
         mon::tests(),
         rst::tests(),
         kill::tests(),

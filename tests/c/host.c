@@ -23,7 +23,7 @@
  *   HOST_STARTS a file to which each process appends its number,
  *   HOST_CHILD one for that child. HOST_OUTPUT replaces OUTPUT.
  *
- * Steps: new prepare start run wait=SECONDS stop=S signal=S snapshot free_agent free_spec free_result new_spec result
+ * Steps: new plan prepare start run wait=SECONDS stop=S signal=S snapshot free_agent free_spec free_result new_spec result
  *   poll=SECONDS (on the agent's descriptor) await=FILE await_lines=FILE:N sleep=SECONDS doze=AT_MOST before after join
  *   await_healthy (until all workers are started) watch_snapshots (a thread that checks them until the run ends)
  *   stop_thread=S:FILE (another thread stops the agent once FILE is there) raise=S
@@ -400,6 +400,13 @@ static int set_field(const char *key, char *value, ice_status *status) {
   TEXT(local_ranks_filter)
   TEXT(duplicate_stdout_filters)
   TEXT(duplicate_stderr_filters)
+  TEXT(nproc_per_node)
+  TEXT(devices)
+  INTEGER(device_visibility)
+  INTEGER(virtual_local_rank)
+  INTEGER(device_uuids)
+  LONG(devices_per_rank)
+  LONG(ranks_per_device)
   LONG(local_world_size)
   LONG(max_restarts)
   LONG(stderr_tail)
@@ -761,6 +768,51 @@ static void *watch_snapshots(void *unused) {
   return NULL;
 }
 
+/* What would be started, and the backend as the spec and the plan know it. */
+static void plan_line(void) {
+  ice_plan *plan = NULL;
+  ice_status status = ice_agent_plan(AGENT, &plan);
+  json j;
+  line_begin(&j, "plan");
+  json_text(&j, "status", ice_status_string(status));
+  if (status == ICE_OK) {
+    json_text(&j, "spec_backend", ice_spec_dist_backend(SPEC));
+    json_text(&j, "backend", ice_plan_dist_backend(plan));
+    json_key(&j, "workers");
+    json_open(&j, "[");
+    for (size_t i = 0; i < ice_plan_worker_count(plan); i++) {
+      const ice_worker_plan *w = ice_plan_worker(plan, i);
+      json_comma(&j);
+      json_open(&j, "{");
+      json_number(&j, "global_rank", w->global_rank);
+      json_number(&j, "local_rank", w->local_rank);
+      json_number(&j, "role_rank", w->role_rank);
+      const char *const *lists[] = {w->argv, w->env};
+      for (int list = 0; list < 2; list++) {
+        json_key(&j, list ? "env" : "argv");
+        json_open(&j, "[");
+        for (const char *const *text = lists[list]; *text; text++) {
+          json_comma(&j);
+          json_bytes(&j, *text, strlen(*text));
+        }
+        json_close(&j, "]");
+      }
+      json_number(&j, "argc", w->argc);
+      json_text(&j, "devices", w->devices);
+      json_text(&j, "visible_devices", w->visible_devices);
+      json_text(&j, "stdout_log", w->stdout_log);
+      json_text(&j, "stderr_log", w->stderr_log);
+      json_text(&j, "error_file", w->error_file);
+      json_close(&j, "}");
+    }
+    json_close(&j, "]");
+    ice_plan_free(plan);
+  } else {
+    json_text(&j, "message", ice_last_error_message());
+  }
+  line_end(&j);
+}
+
 static ice_status new_agent(void) {
   ice_status status = ICE_OK;
   if (VERBS_ARE_ARGUMENT && SPEC) {
@@ -922,6 +974,9 @@ static int agent_step(const char *key, char *value) {
     kill(getpid(), signal_number(value));
   } else if (IS("snapshot")) {
     snapshot_line();
+  } else if (IS("plan")) {
+    need_agent();
+    if (AGENT) plan_line();
   } else if (IS("await_healthy")) {
     ice_state state = ICE_STATE_INIT;
     for (int64_t end = now_ns() + (int64_t)(60 * 1e9); state == ICE_STATE_INIT && now_ns() < end;
