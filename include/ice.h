@@ -249,6 +249,45 @@ typedef int32_t ice_start_method;
 #endif /* __STDC_VERSION__ >= 202311L */
 #endif /* __cplusplus */
 
+/* The CPUs that a worker may run on, it and every thread and process that it starts.
+ *
+ * Four choices are torch's (torchrun `--numa-binding`), with the same sets: they go by the NUMA node that
+ * the device of each worker is attached to, and node 0 where the kernel does not say. COMPACT is for
+ * workers without devices. Whatever is chosen, a worker gets none but the CPUs that are left to the thread
+ * that calls `ice_agent_run()` or `ice_agent_start()`, or `ice_agent_prepare()` where that comes first
+ * (sched_getaffinity(2), which knows the cpuset of a container too). */
+enum ice_cpu_binding
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif /* defined(__cplusplus) || __STDC_VERSION__ >= 202311L */
+ {
+  /* Workers run where the host does. */
+  ICE_CPU_BINDING_OFF = 0,
+  /* All CPUs of the node of the worker's device (`node`). If in doubt, this one. */
+  ICE_CPU_BINDING_NODE = 1,
+  /* All CPUs of all nodes of the socket that the node of the device is in (`socket`). */
+  ICE_CPU_BINDING_SOCKET = 2,
+  /* A part of the physical cores of the node of the device (`exclusive`): they are divided among all
+   * devices of that node, in the order of the devices, so that no two workers share a core. Parts differ by
+   * one core at most, the first ones are the larger. With fewer cores than devices a start error. */
+  ICE_CPU_BINDING_EXCLUSIVE = 3,
+  /* One core complex on the node of the device (`core-complex`): the cores that share a last-level cache.
+   * The devices of a node take its complexes in turn, those with the most CPUs first, so that each has one
+   * of its own where there are enough. */
+  ICE_CPU_BINDING_CORE_COMPLEX = 4,
+  /* A part of all physical cores, whatever devices there are (`compact`; torch has none like it): they are
+   * divided among the workers as for EXCLUSIVE, in the order of sockets, nodes and core complexes, so
+   * that the cores of a worker lie together. With fewer cores than workers a start error. */
+  ICE_CPU_BINDING_COMPACT = 5,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ice_cpu_binding ice_cpu_binding;
+#else
+typedef int32_t ice_cpu_binding;
+#endif /* __STDC_VERSION__ >= 202311L */
+#endif /* __cplusplus */
+
 /* Which devices a worker sees. */
 enum ice_device_visibility
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -788,6 +827,22 @@ ice_status ice_spec_set_working_dir(struct ice_spec *spec, const char *path);
 
 /* Chooses the standard input of workers, an `ice_stdin`. Default ICE_STDIN_NULL. */
 ice_status ice_spec_set_stdin(struct ice_spec *spec, int32_t choice);
+
+/* Binds each worker to CPUs, an `ice_cpu_binding`. Default ICE_CPU_BINDING_OFF (torchrun `--numa-binding`).
+ *
+ * The binding is part of the worker's birth: it holds before the first instruction of a program or function,
+ * whatever the start method, and needs no other program; arguments are not changed. A fork server and its
+ * warm-up are not bound, the workers that it forks are. Each attempt works the sets out anew.
+ *
+ * Where neither the host nor the spec sets or unsets OMP_NUM_THREADS, a bound worker has in it the number
+ * of physical cores that it got. (An OpenMP library that a forked worker has from its host, or from its fork
+ * server, has read its environment there.)
+ *
+ * NODE, SOCKET, EXCLUSIVE and CORE_COMPLEX are a start error where a worker has no device, or where none of
+ * the CPUs near it may be used; so is whatever the kernel refuses, with its errno. Devices are not looked for
+ * yet: so far no worker has one. */
+ice_status ice_spec_set_cpu_binding(struct ice_spec *spec,
+                                    int32_t binding);
 
 /* How often the whole group may be started again after a worker failed: 0 to 2147483647, default 3
  * as torch's WorkerSpec (torchrun's own default is 0). 0 means exactly one attempt. Only worker

@@ -5,12 +5,16 @@ use std::ffi::{CStr, CString};
 use std::path::PathBuf;
 
 use crate::device::assign::Assignment;
+use crate::device::cpus::Cpus;
+use crate::device::numa::Share;
 use crate::ranks::Rank;
 use crate::spec::text::expand;
 use crate::spec::{EnvEdit, Spec, is_reserved};
 
 /// Where a name without slash is looked for in an environment without PATH, as execvp(3) does.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
+/// A worker that is bound to CPUs has a thread for each of its cores, unless somebody else chooses.
+const THREADS: &[u8] = b"OMP_NUM_THREADS";
 
 /// What is the same for all workers of an attempt.
 pub struct Job {
@@ -32,11 +36,27 @@ pub struct Plan<'a> {
     /// The environment but for what differs by rank.
     common: Vec<CString>,
     expands: bool,
+    /// The CPUs of each rank; none where workers are not bound.
+    shares: Vec<Share>,
+    /// Whether the number of threads is chosen for all.
+    threads_chosen: bool,
 }
 
 /// The environment of a fork server: the host's with the spec's changes, and nothing of a worker's.
 pub fn server_env(spec: &Spec, host: &HostEnv) -> Vec<CString> {
-    common(spec, host).into_strings()
+    let mut env = common(spec, host);
+    if !decide(&spec.env, THREADS) {
+        limit_threads(spec, &mut env);
+    }
+    env.into_strings()
+}
+
+/// One thread for each of several workers, unless the host has another number: each would start as many as
+/// there are CPUs.
+fn limit_threads(spec: &Spec, env: &mut Env) {
+    if spec.local_world_size > 1 {
+        env.default(THREADS, b"1");
+    }
 }
 
 /// The environment of a probe: which devices there are is the host's to say, whatever else workers get of
@@ -51,16 +71,17 @@ pub fn probe_env(spec: &Spec, host: &HostEnv) -> Vec<CString> {
 fn common(spec: &Spec, host: &HostEnv) -> Env {
     let mut env = Env::of_host(if spec.clean_env { &[] } else { host });
     env.default(b"TORCH_NCCL_ASYNC_ERROR_HANDLING", b"1");
-    if spec.local_world_size > 1 {
-        // Each worker would start as many threads as there are CPUs.
-        env.default(b"OMP_NUM_THREADS", b"1");
-    }
     env.edit(&spec.env);
     env
 }
 
+/// Whether the host decides about a variable, be it that it is not to be there.
+fn decide(edits: &[EnvEdit], name: &[u8]) -> bool {
+    edits.iter().any(|edit| matches!(edit, EnvEdit::Set(key, _) | EnvEdit::Unset(key) if key == name))
+}
+
 /// What one worker gets beyond the common part.
-pub struct WorkerPlan {
+pub struct WorkerPlan<'a> {
     /// Replaces the common environment where the rank has variables of its own.
     pub common: Option<Vec<CString>>,
     pub own: Vec<CString>,
@@ -68,13 +89,25 @@ pub struct WorkerPlan {
     pub argv: Vec<CString>,
     /// The files to try, in this order; empty for a function.
     pub paths: Vec<CString>,
+    /// What it is bound to, if at all.
+    pub cpus: Option<&'a Cpus>,
 }
 
 impl<'a> Plan<'a> {
-    pub fn new(spec: &'a Spec, devices: &'a Assignment, job: Job, host: &HostEnv) -> Plan<'a> {
+    pub fn new(
+        spec: &'a Spec,
+        devices: &'a Assignment,
+        job: Job,
+        host: &HostEnv,
+        shares: Vec<Share>,
+    ) -> Plan<'a> {
         let mut env = common(spec, host);
         for name in devices.narrowed {
             env.remove(name.as_bytes());
+        }
+        let threads_chosen = decide(&spec.env, THREADS) || env.entries.contains_key(THREADS);
+        if !threads_chosen && shares.is_empty() {
+            limit_threads(spec, &mut env);
         }
         let size = spec.local_world_size;
         for (key, value) in [
@@ -90,14 +123,14 @@ impl<'a> Plan<'a> {
             env.set(key.as_bytes(), value);
         }
         let expands = spec.args.iter().any(|arg| arg.to_bytes().contains(&b'$'));
-        Plan { spec, devices, job, common: env.into_strings(), expands }
+        Plan { spec, devices, job, common: env.into_strings(), expands, shares, threads_chosen }
     }
 
     pub fn common_env(&self) -> &[CString] {
         &self.common
     }
 
-    pub fn worker(&self, rank: &Rank, error_file: Option<&PathBuf>) -> WorkerPlan {
+    pub fn worker(&self, rank: &Rank, error_file: Option<&PathBuf>) -> WorkerPlan<'_> {
         use std::os::unix::ffi::OsStrExt;
         let virtual_rank = self.spec.virtual_local_rank;
         let numbers = [
@@ -118,7 +151,15 @@ impl<'a> Plan<'a> {
         own.extend(devices.map(|(key, value)| c_string(format!("{key}={value}").into_bytes())));
         let error_file = error_file.map_or(&[][..], |path| path.as_os_str().as_bytes());
         own.push(c_string([&b"TORCHELASTIC_ERROR_FILE="[..], error_file].concat()));
-        let common = self.spec.rank_env.get(&rank.local).map(|edits| {
+        let share = self.shares.get(rank.local);
+        let rank_env = self.spec.rank_env.get(&rank.local);
+        if let Some(share) = share
+            && !self.threads_chosen
+            && !rank_env.is_some_and(|own| decide(own, THREADS))
+        {
+            own.push(c_string([THREADS, b"=", share.cores.to_string().as_bytes()].concat()));
+        }
+        let common = rank_env.map(|edits| {
             let mut env = Env::of_host(&self.common);
             // Reserved names are not among the edits: the setters refuse them.
             env.edit(edits);
@@ -131,7 +172,7 @@ impl<'a> Plan<'a> {
                 (self.argv(program, rank), search(program, env))
             }
         };
-        WorkerPlan { common, own, argv, paths }
+        WorkerPlan { common, own, argv, paths, cpus: share.map(|share| &share.cpus) }
     }
 
     fn argv(&self, program: &CString, rank: &Rank) -> Vec<CString> {
@@ -272,6 +313,10 @@ mod tests {
     }
 
     fn worker_env(spec: &Spec, host: &[(&str, &str)]) -> BTreeMap<String, String> {
+        bound_env(spec, host, Vec::new())
+    }
+
+    fn bound_env(spec: &Spec, host: &[(&str, &str)], shares: Vec<Share>) -> BTreeMap<String, String> {
         let value = |name: &str| host.iter().find(|(key, _)| *key == name);
         let host_var = |name: &str| value(name).map(|(_, value)| value.as_bytes().to_vec());
         let of_host = Host {
@@ -281,7 +326,7 @@ mod tests {
         };
         let devices = &assign::assign(spec, &of_host).unwrap();
         let host = host_env(host.iter().map(|(k, v)| (k.as_bytes().to_vec(), v.as_bytes().to_vec())));
-        let plan = Plan::new(spec, devices, job(), &host);
+        let plan = Plan::new(spec, devices, job(), &host, shares);
         let worker = plan.worker(&ranks::single(2)[1], Some(&PathBuf::from("/e.json")));
         let entries: Vec<String> = worker
             .common
@@ -338,7 +383,7 @@ mod tests {
         assert!(!worker_env(&set(EnvEdit::Unset(name.into())), &[]).contains_key(name));
         let alone = Spec { local_world_size: 1, ..spec() };
         let plan =
-            Plan::new(&alone, &Assignment { local_world_size: 1, ..Assignment::default() }, job(), &vec![])
+            Plan::new(&alone, &Assignment { local_world_size: 1, ..Assignment::default() }, job(), &vec![], Vec::new())
                 .common_env()
                 .to_vec();
         assert!(!plan.iter().any(|entry| entry.to_string_lossy().starts_with(name)));
@@ -376,11 +421,44 @@ mod tests {
     }
 
     #[test]
+    fn dev_12_a_thread_for_each_core_unless_somebody_chose() {
+        const NAME: &str = "OMP_NUM_THREADS";
+        let shares = || {
+            let share = |list, cores| Share { cpus: Cpus::parse(list).unwrap(), cores };
+            vec![share("0-3", 2), share("4-9", 3)]
+        };
+        let threads = |host: &[(&str, &str)], change: &dyn Fn(&mut Spec)| {
+            let mut spec = spec();
+            change(&mut spec);
+            bound_env(&spec, host, shares()).remove(NAME)
+        };
+        assert_eq!(threads(&[], &|_| ()).as_deref(), Some("3"));
+        assert_eq!(threads(&[(NAME, "7")], &|_| ()).as_deref(), Some("7"));
+        assert_eq!(threads(&[(NAME, "7")], &|spec| spec.clean_env = true).as_deref(), Some("3"));
+        assert_eq!(worker_env(&spec(), &[])[NAME], "1", "torchrun's rule, where nothing is bound");
+        let name = || NAME.as_bytes().to_vec();
+        for (edit, wanted) in
+            [(EnvEdit::Set(name(), b"5".to_vec()), Some("5")), (EnvEdit::Unset(name()), None)]
+        {
+            let for_all = |spec: &mut Spec| spec.env.push(edit.clone());
+            assert_eq!(threads(&[(NAME, "7")], &for_all).as_deref(), wanted);
+            for (rank, wanted) in [(1, wanted), (0, Some("3"))] {
+                let for_one = |spec: &mut Spec| drop(spec.rank_env.insert(rank, vec![edit.clone()]));
+                assert_eq!(threads(&[], &for_one).as_deref(), wanted);
+            }
+        }
+        let (spec, ranks) = (spec(), ranks::single(2));
+        let nothing = Assignment::default();
+        let plan = Plan::new(&spec, &nothing, job(), &vec![], shares());
+        assert_eq!(plan.worker(&ranks[1], None).cpus, Cpus::parse("4-9").as_ref());
+    }
+
+    #[test]
     fn sp_02_the_path_of_the_workers_environment_decides() {
         let mut spec = spec();
         spec.rank_env.insert(1, vec![EnvEdit::Set(b"PATH".to_vec(), b"/x::/y".to_vec())]);
         let nothing = Assignment::default();
-        let plan = Plan::new(&spec, &nothing, job(), &vec![c"PATH=/host".into()]);
+        let plan = Plan::new(&spec, &nothing, job(), &vec![c"PATH=/host".into()], Vec::new());
         let ranks = ranks::single(2);
         assert_eq!(plan.worker(&ranks[0], None).paths, [c"/host/prog".to_owned()]);
         assert_eq!(
@@ -394,7 +472,7 @@ mod tests {
         let mut spec = spec();
         spec.args = vec![c"${local_rank}/${rank}/${role_name}/${run_id}/${restart_count}/${x}".into()];
         let nothing = Assignment::default();
-        let plan = Plan::new(&spec, &nothing, job(), &vec![]);
+        let plan = Plan::new(&spec, &nothing, job(), &vec![], Vec::new());
         assert_eq!(plan.worker(&ranks::single(2)[1], None).argv[1].as_c_str(), c"1/1/default/job/2/${x}");
     }
 }

@@ -1,5 +1,6 @@
 //! One run of a spec, as its host sees it: start, wait, stop, look.
 
+mod binding;
 mod port;
 pub mod preview;
 mod reporter;

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::path::PathBuf;
 
-use super::{Agent, run};
+use super::{Agent, binding, run};
 use crate::device::assign::Backend;
 use crate::error::{Error, c_string_lossy};
 use crate::logs::run_dir::RunDir;
@@ -26,6 +26,8 @@ pub struct WorkerPreview {
     pub stdout_log: CString,
     pub stderr_log: CString,
     pub error_file: CString,
+    /// What it is bound to, as the kernel writes a list; empty if it is not.
+    pub cpus: CString,
 }
 
 impl Agent {
@@ -36,7 +38,8 @@ impl Agent {
         let run_id = run::run_id(spec);
         let working_dir = host.working_dir.unwrap_or_default();
         let run_dir = RunDir::planned(spec, &self.checked, &run_id, &working_dir, host.tmpdir.as_deref());
-        let plan = Plan::new(spec, devices, run::job(spec, run_id, spec.master_port, 0), &host.env);
+        let shares = binding::shares(spec, devices)?;
+        let plan = Plan::new(spec, devices, run::job(spec, run_id, spec.master_port, 0), &host.env, shares);
         let path = |path: Option<PathBuf>| {
             path.map(|path| c_string_lossy(path.as_os_str().as_bytes())).unwrap_or_default()
         };
@@ -46,6 +49,7 @@ impl Agent {
             let files = files.unwrap_or_default();
             let worker = plan.worker(&rank, files.error.as_ref());
             let common = worker.common.as_deref().unwrap_or(plan.common_env());
+            let cpus = worker.cpus.map(|cpus| c_string_lossy(cpus.to_string().as_bytes())).unwrap_or_default();
             let mine = devices.ranks.get(rank.local);
             WorkerPreview {
                 rank,
@@ -59,6 +63,7 @@ impl Agent {
                 stdout_log: path(files.stdout),
                 stderr_log: path(files.stderr),
                 error_file: path(files.error),
+                cpus,
             }
         };
         let workers = ranks::single(spec.local_world_size).into_iter().map(worker).collect();

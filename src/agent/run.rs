@@ -15,8 +15,9 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use super::port::reserve_port;
 use super::reporter::{Reporter, path_bytes};
-use super::{Host, Shared};
+use super::{Host, Shared, binding};
 use crate::device::assign::Assignment;
+use crate::device::numa::Share;
 use crate::error::{Error, c_string_lossy, panic_text};
 use crate::logs::follow::Stream;
 use crate::logs::output::Output;
@@ -412,7 +413,8 @@ impl<'a> Run<'a> {
         let reserved = self.port.take().map_or_else(|| reserve_port(self.spec.master_port), Ok)?;
         let master_port = self.port.insert(reserved).1;
         let job = job(self.spec, self.run_id.clone(), master_port, number);
-        let plan = Plan::new(self.spec, self.devices, job, &self.host.env);
+        let shares = self.shares_of_cpus()?;
+        let plan = Plan::new(self.spec, self.devices, job, &self.host.env, shares);
         if let Some(server) = &mut self.server {
             self.launcher.prepare_server(server, &plan)?;
         }
@@ -431,6 +433,17 @@ impl<'a> Run<'a> {
             self.await_births(&plan, number, BIRTHS_AT_ONCE - 1)?;
         }
         self.await_births(&plan, number, 0)
+    }
+
+    /// For each attempt anew: what the agent may use may have changed.
+    fn shares_of_cpus(&self) -> Result<Vec<Share>, Error> {
+        let shares = binding::shares(self.spec, self.devices)?;
+        for (rank, Share { cpus, cores }) in self.ranks.iter().zip(&shares) {
+            self.log(Level::Debug, || {
+                format!("rank {} is for CPUs {cpus}, physical cores: {cores}", rank.global)
+            });
+        }
+        Ok(shares)
     }
 
     /// The run directory. Where nobody asked for one and none can be made, workers do without error files.

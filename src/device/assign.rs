@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::numa::Binding;
 use super::probe::{Device, Found};
 use super::strings::{Devices, Item, Kind, Nproc};
 use super::visibility::{Source, Visibility, devices as devices_text};
@@ -64,7 +65,7 @@ pub struct Assignment {
     pub ranks: Vec<RankDevices>,
     /// The variables that each rank has of its own.
     pub narrowed: &'static [&'static str],
-    /// The devices that were looked at: numbers of ranks are places in here.
+    /// The devices that were looked at, if workers may have any: numbers of ranks are places in here.
     pub found: Vec<Device>,
 }
 
@@ -87,6 +88,21 @@ impl RankDevices {
 }
 
 impl Assignment {
+    /// The NUMA nodes of the first device of each rank, then those of the devices that no rank has. Empty
+    /// where nobody looked, or there are none.
+    pub fn nodes(&self) -> Vec<u32> {
+        let firsts: Vec<usize> = match &self.ranks[..] {
+            // Nothing is assigned: as with torchrun, workers choose by their local ranks.
+            [] => (0..self.local_world_size).collect(),
+            ranks => ranks.iter().filter_map(|rank| rank.numbers.first().copied()).collect(),
+        };
+        let others = (0..self.found.len()).filter(|number| {
+            !firsts.contains(number) && !self.ranks.iter().any(|rank| rank.numbers.contains(number))
+        });
+        let node = |number: usize| self.found.get(number).map(|device| device.numa_node as u32);
+        firsts.iter().copied().chain(others).filter_map(node).collect()
+    }
+
     /// What a worker's environment says of its devices.
     pub fn env(&self, local_rank: usize) -> Vec<(&'static str, String)> {
         let Some(rank) = self.ranks.get(local_rank) else { return Vec::new() };
@@ -118,7 +134,7 @@ pub fn assign(spec: &Spec, host: &Host) -> Result<Assignment, Error> {
         Some(devices) => seen.named(devices)?,
         None if visibility == Visibility::Inherit => {
             let local_world_size = asked.unwrap_or(spec.local_world_size);
-            return Ok(Assignment { local_world_size, ..Assignment::default() });
+            return Ok(Assignment { local_world_size, found: seen.list(), ..Assignment::default() });
         }
         None => (Kind::Cuda, seen.first_for(spec, asked.unwrap_or(spec.local_world_size))?),
     };
@@ -142,7 +158,7 @@ pub fn assign(spec: &Spec, host: &Host) -> Result<Assignment, Error> {
     let backend = devices.is_some().then(|| Backend::fitting(kind, &ranks.concat()));
     let show = if narrowed.is_empty() { Visibility::Inherit } else { visibility };
     let ranks = show_to(ranks, kind, show, |numbers| seen.tokens(spec, numbers))?;
-    let found = seen.found.map(|found| found.list).unwrap_or_default();
+    let found = if kind == Kind::Cuda { seen.list() } else { Vec::new() };
     Ok(Assignment { local_world_size: ranks.len(), backend, ranks, narrowed, found })
 }
 
@@ -258,7 +274,8 @@ impl<'a> Seen<'a> {
     fn look(spec: &Spec, host: &'a Host) -> Result<Seen<'a>, Error> {
         let named = spec.devices.as_ref().is_some_and(|devices| devices.kind != Kind::Cpu);
         let counted = matches!(spec.nproc, Some(Nproc::Gpu | Nproc::Auto));
-        let wanted = (named || counted || spec.device_uuids) && !host.source.is_hip();
+        let near = spec.cpu_binding.is_some_and(Binding::is_near_devices);
+        let wanted = (named || counted || near || spec.device_uuids) && !host.source.is_hip();
         let found = wanted.then(|| (host.devices)()).transpose()?;
         Ok(Seen { source: &host.source, cpus: host.cpus, found })
     }
@@ -270,6 +287,10 @@ impl<'a> Seen<'a> {
             (Some(tokens), Some(found)) => Some(tokens.min(found)),
             (tokens, found) => tokens.or(found),
         }
+    }
+
+    fn list(self) -> Vec<Device> {
+        self.found.map(|found| found.list).unwrap_or_default()
     }
 
     fn has_devices(&self) -> bool {

@@ -1,10 +1,13 @@
-//! Which GPUs there are, which of them the workers of an agent get, and what each worker is told of them.
+//! What this machine has, what of it the workers of an agent get, and what each worker is told of it.
 
 pub mod assign;
+pub mod cpus;
 mod inspect;
+pub mod numa;
 pub mod probe;
 mod report;
 pub mod strings;
+pub mod topology;
 pub mod visibility;
 
 pub use inspect::serve;

@@ -149,6 +149,7 @@ fn start(channel: &Channel, path: &CString, argv: &[CString], env: &[CString]) -
         stdio: [null; 3],
         protocol: &[channel.fd(), null, null, null],
         working_dir: None,
+        cpus: None,
         reset: Reset::for_children(),
         report: Some(child::Report { step: words.word(0), errno: words.word(1) }),
         slices: None,

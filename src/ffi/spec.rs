@@ -7,6 +7,7 @@ use super::log::ice_log_fn;
 use super::status::{guard, ice_status};
 use super::worker::{callback, ice_worker_fn};
 use super::{bytes, output, text, utf8};
+use crate::device::numa::Binding;
 use crate::device::strings::Nproc;
 use crate::error::Error;
 use crate::spec::streams::{LocalRanks, StreamMap};
@@ -451,6 +452,73 @@ pub extern "C" fn ice_spec_set_stdin(spec: *mut ice_spec, choice: i32) -> ice_st
             RANK0 => Stdin::Rank0,
             ALL => Stdin::All,
             other => return Err(Error::config("stdin", other, "must be an ice_stdin: 0, 1 or 2")),
+        };
+        Ok(())
+    })
+}
+
+/// The CPUs that a worker may run on, it and every thread and process that it starts.
+///
+/// Four choices are torch's (torchrun `--numa-binding`), with the same sets: they go by the NUMA node that
+/// the device of each worker is attached to, and node 0 where the kernel does not say. COMPACT is for
+/// workers without devices. Whatever is chosen, a worker gets none but the CPUs that are left to the thread
+/// that calls `ice_agent_run()` or `ice_agent_start()`, or `ice_agent_prepare()` where that comes first
+/// (sched_getaffinity(2), which knows the cpuset of a container too).
+#[repr(i32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ice_cpu_binding {
+    /// Workers run where the host does.
+    ICE_CPU_BINDING_OFF = 0,
+    /// All CPUs of the node of the worker's device (`node`). If in doubt, this one.
+    ICE_CPU_BINDING_NODE = 1,
+    /// All CPUs of all nodes of the socket that the node of the device is in (`socket`).
+    ICE_CPU_BINDING_SOCKET = 2,
+    /// A part of the physical cores of the node of the device (`exclusive`): they are divided among all
+    /// devices of that node, in the order of the devices, so that no two workers share a core. Parts differ by
+    /// one core at most, the first ones are the larger. With fewer cores than devices a start error.
+    ICE_CPU_BINDING_EXCLUSIVE = 3,
+    /// One core complex on the node of the device (`core-complex`): the cores that share a last-level cache.
+    /// The devices of a node take its complexes in turn, those with the most CPUs first, so that each has one
+    /// of its own where there are enough.
+    ICE_CPU_BINDING_CORE_COMPLEX = 4,
+    /// A part of all physical cores, whatever devices there are (`compact`; torch has none like it): they are
+    /// divided among the workers as for EXCLUSIVE, in the order of sockets, nodes and core complexes, so
+    /// that the cores of a worker lie together. With fewer cores than workers a start error.
+    ICE_CPU_BINDING_COMPACT = 5,
+}
+
+/// Binds each worker to CPUs, an `ice_cpu_binding`. Default ICE_CPU_BINDING_OFF (torchrun `--numa-binding`).
+///
+/// The binding is part of the worker's birth: it holds before the first instruction of a program or function,
+/// whatever the start method, and needs no other program; arguments are not changed. A fork server and its
+/// warm-up are not bound, the workers that it forks are. Each attempt works the sets out anew.
+///
+/// Where neither the host nor the spec sets or unsets OMP_NUM_THREADS, a bound worker has in it the number
+/// of physical cores that it got. (An OpenMP library that a forked worker has from its host, or from its fork
+/// server, has read its environment there.)
+///
+/// NODE, SOCKET, EXCLUSIVE and CORE_COMPLEX are a start error where a worker has no device, or where none of
+/// the CPUs near it may be used; so is whatever the kernel refuses, with its errno. Devices are not looked for
+/// yet: so far no worker has one.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_cpu_binding(spec: *mut ice_spec, binding: i32) -> ice_status {
+    const OFF: i32 = ice_cpu_binding::ICE_CPU_BINDING_OFF as i32;
+    const NODE: i32 = ice_cpu_binding::ICE_CPU_BINDING_NODE as i32;
+    const SOCKET: i32 = ice_cpu_binding::ICE_CPU_BINDING_SOCKET as i32;
+    const EXCLUSIVE: i32 = ice_cpu_binding::ICE_CPU_BINDING_EXCLUSIVE as i32;
+    const CORE_COMPLEX: i32 = ice_cpu_binding::ICE_CPU_BINDING_CORE_COMPLEX as i32;
+    const COMPACT: i32 = ice_cpu_binding::ICE_CPU_BINDING_COMPACT as i32;
+    edit(spec, |spec| {
+        spec.cpu_binding = match binding {
+            OFF => None,
+            NODE => Some(Binding::Node),
+            SOCKET => Some(Binding::Socket),
+            EXCLUSIVE => Some(Binding::Exclusive),
+            CORE_COMPLEX => Some(Binding::CoreComplex),
+            COMPACT => Some(Binding::Compact),
+            other => {
+                return Err(Error::config("cpu_binding", other, "must be an ice_cpu_binding: 0 to 5"));
+            }
         };
         Ok(())
     })

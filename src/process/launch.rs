@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::error::Error;
+use crate::error::{Error, c_string_lossy};
 use crate::logs::run_dir::{RunDir, WorkerFiles};
 use crate::plan::{Plan, WorkerPlan, as_c_strs};
 use crate::process::channel::{Channel, Kind, WorkerEnd};
@@ -20,6 +20,7 @@ use crate::process::watcher::Table;
 use crate::ranks::Rank;
 use crate::spec::streams::Streams;
 use crate::spec::{Callback, Spec, StartMethod, Stdin};
+use crate::sys::affinity::Mask;
 use crate::sys::child::{self, Child, Function, Nursery, Pointers, Program, Report, Setup, Step};
 use crate::sys::dispositions::Reset;
 use crate::sys::fd;
@@ -120,6 +121,7 @@ impl Launcher {
         let stdio = self.stdio(spec, rank.local, &out_file, &err_file);
         let report = Report { step: self.slots.word(0), errno: self.slots.word(1) };
         report.clear();
+        let cpus = worker.cpus.map(|cpus| Mask::of(cpus.iter()));
         let setup = Setup {
             stdio,
             protocol: &[],
@@ -127,6 +129,7 @@ impl Launcher {
             reset,
             report: Some(report),
             slices: self.slices,
+            cpus: cpus.as_ref(),
             group,
             process: None,
         };
@@ -144,11 +147,13 @@ impl Launcher {
             }
             (Some(StartMethod::Forkserver), _, Some(server), _) => {
                 let channel = channel()?;
+                let list = worker.cpus.map(|cpus| c_string_lossy(cpus.to_string().as_bytes()));
                 // A rank with variables of its own gets all of them, the others what differs.
                 let all = worker.common.iter().flat_map(|common| as_c_strs(common));
                 let mark = if worker.common.is_some() { WHOLE_ENVIRONMENT } else { c"" };
+                let first = [mark, list.as_deref().unwrap_or_default()];
                 channel
-                    .tell(std::iter::once(mark).chain(all).chain(as_c_strs(&worker.own)))
+                    .tell(first.into_iter().chain(all).chain(as_c_strs(&worker.own)))
                     .map_err(|errno| Error::system("cannot make memory for an environment", errno as i32))?;
                 let own_streams = out_file.is_some() || err_file.is_some();
                 server
@@ -242,6 +247,7 @@ impl Launcher {
             reset: Reset::for_children(),
             report: Some(report),
             slices: self.slices,
+            cpus: None,
             group: groups.map(|(table, slot)| table.slot(slot)),
             process: Some(channel.process()),
         };
@@ -346,6 +352,7 @@ fn explain(spec: &Spec, working_dir: Option<&CStr>, step: Step, errno: Errno, pa
     let name = program.map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
     let what = match step {
         Step::Redirect => "cannot redirect the streams of a worker".into(),
+        Step::Affinity => "cannot bind a worker to its CPUs".into(),
         Step::WorkingDir => {
             format!(
                 "cannot start in the working directory {}",

@@ -3,6 +3,7 @@
 //! process group is given to anybody else meanwhile. It dies with the agent's thread, and its workers
 //! with it.
 
+use std::ffi::CStr;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
@@ -14,7 +15,9 @@ use super::forkserver::{BIRTHS_AT_ONCE, WHOLE_ENVIRONMENT};
 use super::function::{self, NOT_STARTED, Order, WorkerSide};
 use super::watcher;
 use super::wire::{Answer, Request};
+use crate::device::cpus::Cpus;
 use crate::spec::Callback;
+use crate::sys::affinity::Mask;
 use crate::sys::child::{self, Child, Environment, Function, Setup, Step};
 use crate::sys::dispositions::{self, Reset};
 use crate::sys::packets::{Descriptors, Packets};
@@ -66,6 +69,15 @@ pub fn serve(
             side.end.refuse(&format!("the fork server cannot go on: {}", errno.desc()));
             NOT_STARTED
         }
+    }
+}
+
+/// Has this worker run on the CPUs of a list, if there is one.
+fn bind(list: &CStr) -> Result<(), Errno> {
+    match list.to_str().ok().and_then(Cpus::parse) {
+        Some(cpus) if cpus.is_empty() => Ok(()),
+        Some(cpus) => Mask::of(cpus.iter()).apply(),
+        None => Err(Errno::EBADMSG),
     }
 }
 
@@ -184,6 +196,7 @@ impl Server {
             reset: self.reset,
             report: None,
             slices: None,
+            cpus: None, // see `work`
             group: self.groups.as_ref().map(|groups| groups.slot(slot)),
             process: None,
         };
@@ -203,6 +216,10 @@ impl Server {
         let own = ManuallyDrop::new(own);
         let mut strings = own.iter();
         let whole = strings.next() == Some(WHOLE_ENVIRONMENT);
+        if let Err(errno) = bind(strings.next().unwrap_or_default()) {
+            end.report().write(Step::Affinity, errno);
+            return NOT_STARTED;
+        }
         self.environment.set(whole, strings);
         function::run(self.function, end, self.argument, self.crash_records)
     }

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::device::numa::Binding;
 use crate::device::probe;
 use crate::device::strings::{Devices, Nproc};
 use crate::device::visibility::Visibility;
@@ -158,6 +159,7 @@ pub struct Spec {
     pub clean_env: bool,
     pub working_dir: Option<CString>,
     pub stdin: Stdin,
+    pub cpu_binding: Option<Binding>,
 
     pub max_restarts: u32,
     pub restart_backoff: Option<(Duration, Duration)>,
@@ -223,6 +225,7 @@ impl Default for Spec {
             clean_env: false,
             working_dir: None,
             stdin: Stdin::Null,
+            cpu_binding: None,
             max_restarts: 3,
             restart_backoff: None,
             min_uptime: Duration::ZERO,

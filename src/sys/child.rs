@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 
 use nix::errno::Errno;
 
+use super::affinity::Mask;
 use super::dispositions::{self, Reset};
 use super::fd::above_stdio;
 use super::memory::Mapping;
@@ -19,6 +20,7 @@ pub enum Step {
     Redirect = 1,
     WorkingDir = 2,
     Exec = 3,
+    Affinity = 4,
 }
 
 /// Two words of shared memory in which a child says why it could not start.
@@ -37,6 +39,7 @@ impl Report<'_> {
             1 => Step::Redirect,
             2 => Step::WorkingDir,
             3 => Step::Exec,
+            4 => Step::Affinity,
             _ => return None,
         };
         Some((step, Errno::from_raw(self.errno.load(Ordering::Relaxed))))
@@ -72,6 +75,8 @@ pub struct Setup<'a> {
     pub report: Option<Report<'a>>,
     /// The slices to go back to.
     pub slices: Option<Slices>,
+    /// Where it is to run, it and all that it starts.
+    pub cpus: Option<&'a Mask>,
     /// Shared memory in which it notes its group before it can have descendants.
     pub group: Option<&'a AtomicI32>,
     /// And where it notes its pid, for itself to find after exec.
@@ -117,6 +122,9 @@ impl Setup<'_> {
         // The agent may have died before the signal was armed.
         if number(call(libc::SYS_getppid, [0; 3])) != parent {
             end(127);
+        }
+        if let Some(cpus) = self.cpus {
+            cpus.apply().map_err(|errno| (Step::Affinity, errno))?;
         }
         for (target, &source) in self.stdio.iter().chain(self.protocol).enumerate() {
             call(libc::SYS_dup3, [source as usize, target, 0]).map_err(|errno| (Step::Redirect, errno))?;

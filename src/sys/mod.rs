@@ -1,5 +1,6 @@
 //! What nix lacks, one family of system calls per file: with `ffi` the only room where `unsafe` stands.
 
+pub mod affinity;
 pub mod call;
 pub mod child;
 pub mod crash;

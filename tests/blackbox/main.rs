@@ -23,6 +23,7 @@ mod kill;
 mod log;
 mod method;
 mod mon;
+mod numa;
 mod reap;
 mod rst;
 mod server;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         env::tests(),
         dev_plan::tests(),
         mon::tests(),
+        numa::tests(),
         rst::tests(),
         kill::tests(),
         sig::tests(),

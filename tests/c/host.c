@@ -14,6 +14,7 @@
  *
  * Preparing the host (before the run): ignore=S block=S handler=S default=S close=FD open=FD:PATH (inherited)
  *   limit=nofile|nproc|core|cpu|as|fsize|stack:N umask=OCTAL nice=N chdir=DIR uid=N setenv=K=V unsetenv=K
+ *   cpu=N (this thread and those it makes may run there alone) deny=N (that system call gives EPERM from now on)
  *   environ_twice=K=V print=TEXT (stays in stdio's buffer) atexit=FILE (appends a line) memory=MIB subreaper
  *   child=CODE (a child of the host's own; reap_child waits for it) nowait (SIGCHLD with SA_NOCLDWAIT)
  *   reap_any (a thread that waits for any child) hammer=N (threads that use malloc, stdio and the library; unhammer)
@@ -36,7 +37,10 @@
  * step, and `after` at the end when all handles are freed: descriptors, threads, children, signals, mappings.
  */
 #include <dlfcn.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
+#include <stddef.h>
 
 static char REGISTERED; /* the user data of registered functions */
 #define USER_DATA (&REGISTERED)
@@ -416,6 +420,7 @@ static int set_field(const char *key, char *value, ice_status *status) {
   INTEGER(crash_records)
   INTEGER(clean_env)
   INTEGER(stdin)
+  INTEGER(cpu_binding)
   INTEGER(stop_signal)
   INTEGER(kill_group_on_success)
   INTEGER(master_port)
@@ -591,6 +596,21 @@ static int prepare(const char *key, char *value) {
     }
   } else if (IS("umask")) {
     umask((mode_t)strtol(value, NULL, 8));
+  } else if (IS("cpu")) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET((size_t)atoi(value), &set);
+    if (sched_setaffinity(0, sizeof set, &set)) exit(87);
+  } else if (IS("deny")) {
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)atoi(value), 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) exit(87);
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) exit(87);
   } else if (IS("nice")) {
     setpriority(PRIO_PROCESS, 0, atoi(value));
   } else if (IS("chdir")) {

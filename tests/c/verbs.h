@@ -18,6 +18,7 @@
  *   still_there FILE OUT appends to OUT the numbers of FILE's first words that are live processes
  *   child VERBS ;        in a child of the same group, stdio shared
  *   group VERBS ; | session VERBS ; | daemon VERBS ;   in an own group, own session, double-forked session
+ *   thread VERBS ;       in a new thread, which is waited for
  *   close_stdio          fds 0, 1, 2 to /dev/null   wait_children
  *   rank R VERBS ;       only for local rank R      attempt A VERBS ;  only in attempt A
  *   until_attempt A VERBS ;   only in attempts below A
@@ -50,6 +51,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/prctl.h>
@@ -322,6 +324,25 @@ static void dump_command_line(json *j) {
   json_close(j, "]");
 }
 
+/* Where this process might run when it had done nothing yet: of interest where it was executed. */
+static cpu_set_t FIRST_CPUS;
+static __attribute__((constructor)) void note_first_cpus(void) {
+  sched_getaffinity(0, sizeof FIRST_CPUS, &FIRST_CPUS);
+}
+
+static void dump_cpus(json *j, const char *key, const cpu_set_t *cpus) {
+  json_key(j, key);
+  json_open(j, "[");
+  for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+    char text[16];
+    if (!CPU_ISSET(cpu, cpus)) continue;
+    json_comma(j);
+    snprintf(text, sizeof text, "%zu", cpu);
+    json_put(j, text);
+  }
+  json_close(j, "]");
+}
+
 static void dump_state(verbs_state *v, const char *file) {
   json j = {0};
   char status[16384], temporary[8192], cwd[4096];
@@ -353,6 +374,10 @@ static void dump_state(verbs_state *v, const char *file) {
   json_number(&j, "pgid", getpgid(0));
   json_number(&j, "sid", getsid(0));
   json_number(&j, "umask", (long long)mask);
+  cpu_set_t cpus;
+  sched_getaffinity(0, sizeof cpus, &cpus);
+  dump_cpus(&j, "cpus", &cpus);
+  dump_cpus(&j, "first_cpus", &FIRST_CPUS);
   json_number(&j, "nice", getpriority(PRIO_PROCESS, 0));
   json_number(&j, "parent_death_signal", deathsig);
   json_text(&j, "cwd", getcwd(cwd, sizeof cwd) ? cwd : "");
@@ -370,7 +395,7 @@ static void dump_state(verbs_state *v, const char *file) {
 }
 
 static int block_end(char **argv, int argc, int from) {
-  static const char *OPENERS[] = {"child", "group",   "session",       "daemon",
+  static const char *OPENERS[] = {"child", "group",   "session",       "daemon", "thread",
                                   "rank",  "attempt", "until_attempt", "once",   "nest"};
   int depth = 1;
   for (int i = from; i < argc; i++) {
@@ -395,6 +420,25 @@ static void in_child(verbs_state *v, const char *kind, char **argv, int argc) {
   run_verbs(v, argv, argc);
   fflush(NULL);
   _exit(v->returned);
+}
+
+struct thread_verbs {
+  verbs_state *v;
+  char **argv;
+  int argc;
+};
+
+static void *verbs_of_thread(void *argument) {
+  struct thread_verbs *verbs = argument;
+  run_verbs(verbs->v, verbs->argv, verbs->argc);
+  return NULL;
+}
+
+static void in_own_thread(verbs_state *v, char **argv, int argc) {
+  struct thread_verbs verbs = {v, argv, argc};
+  pthread_t thread;
+  if (pthread_create(&thread, NULL, verbs_of_thread, &verbs)) _exit(94);
+  pthread_join(thread, NULL);
 }
 
 static void open_stdio_null(void) {
@@ -647,6 +691,10 @@ static void run_verbs(verbs_state *v, char **argv, int argc) {
     } else if (IS("child") || IS("group") || IS("session") || IS("daemon")) {
       int end = block_end(argv, argc, i + 1);
       in_child(v, argv[i], argv + i + 1, end - i - 1);
+      i = end;
+    } else if (IS("thread")) {
+      int end = block_end(argv, argc, i + 1);
+      in_own_thread(v, argv + i + 1, end - i - 1);
       i = end;
     } else if (IS("rank") || IS("attempt") || IS("until_attempt")) {
       NEED(1);
