@@ -126,6 +126,17 @@ static void set_stdin(const struct options *options, ice_spec *spec) {
   accept_value(options, OPT_STDIN, ice_spec_set_stdin(spec, values[chosen]));
 }
 
+static void set_numa_binding(const struct options *options, ice_spec *spec) {
+  static const char *const names[] = {"node", "socket", "exclusive", "core-complex", "compact", NULL};
+  static const int32_t values[] = {ICE_CPU_BINDING_NODE, ICE_CPU_BINDING_SOCKET,
+                                   ICE_CPU_BINDING_EXCLUSIVE, ICE_CPU_BINDING_CORE_COMPLEX,
+                                   ICE_CPU_BINDING_COMPACT};
+  if (!option_text(options, OPT_NUMA_BINDING)) return;
+  int32_t chosen = choice(options, OPT_NUMA_BINDING, names,
+                          "must be node, socket, exclusive, core-complex or compact");
+  accept_value(options, OPT_NUMA_BINDING, ice_spec_set_cpu_binding(spec, values[chosen]));
+}
+
 static void set_backoff(const struct options *options, ice_spec *spec) {
   if (!option_filled(options, OPT_RESTART_BACKOFF)) return;
   const char *text = option_text(options, OPT_RESTART_BACKOFF);
@@ -248,6 +259,7 @@ ice_spec *spec_from_options(const struct options *options) {
   set_plain_values(options, spec);
   set_visibility(options, spec);
   set_stdin(options, spec);
+  set_numa_binding(options, spec);
   set_backoff(options, spec);
   set_no_restart_codes(options, spec);
   rendezvous_to_spec(options, spec);

@@ -46,6 +46,10 @@ const struct option OPTIONS[OPTION_COUNT] = {
   [OPT_STDIN] = {VALUE("stdin", "WHO", "none"),
     .help = "Who reads the standard input, which must not be a terminal: none, rank0, or all "
             "as with torchrun, where workers take it from each other."},
+  [OPT_NUMA_BINDING] = {VALUE("numa-binding", "MODE", NULL),
+    .help = "Binds each worker to CPUs: node, socket, exclusive or core-complex, all near its GPU; "
+            "or compact, a part of all cores, GPU or not. OMP_NUM_THREADS, if not set, is then "
+            "the number of its cores."},
   [OPT_START_METHOD] = {VALUE("start-method", "METHOD", "spawn"),
     .help = "spawn, fork or forkserver: as with torchrun it makes no difference to programs "
             "and scripts."},
@@ -152,8 +156,6 @@ const struct option OPTIONS[OPTION_COUNT] = {
   [OPT_LOGS_SPECS] = {VALUE("logs-specs", "NAME", NULL),
     .missing = "this names a Python plug-in, and there is no Python in icerun",
     .help = "Refused: it names a Python plug-in."},
-  [OPT_NUMA_BINDING] = {VALUE("numa-binding", "MODE", NULL), .missing = NOT_YET,
-    .help = "Refused so far."},
   [OPT_PRINT_COMPLETION] = {VALUE("print-completion", "SHELL", NULL), .missing = NOT_YET,
     .help = "Refused so far."},
 };

@@ -382,10 +382,15 @@ mod tests {
         assert_eq!(worker_env(&six, &[])[name], "6");
         assert!(!worker_env(&set(EnvEdit::Unset(name.into())), &[]).contains_key(name));
         let alone = Spec { local_world_size: 1, ..spec() };
-        let plan =
-            Plan::new(&alone, &Assignment { local_world_size: 1, ..Assignment::default() }, job(), &vec![], Vec::new())
-                .common_env()
-                .to_vec();
+        let plan = Plan::new(
+            &alone,
+            &Assignment { local_world_size: 1, ..Assignment::default() },
+            job(),
+            &vec![],
+            Vec::new(),
+        )
+        .common_env()
+        .to_vec();
         assert!(!plan.iter().any(|entry| entry.to_string_lossy().starts_with(name)));
     }
 

@@ -49,7 +49,8 @@ impl Agent {
             let files = files.unwrap_or_default();
             let worker = plan.worker(&rank, files.error.as_ref());
             let common = worker.common.as_deref().unwrap_or(plan.common_env());
-            let cpus = worker.cpus.map(|cpus| c_string_lossy(cpus.to_string().as_bytes())).unwrap_or_default();
+            let cpus =
+                worker.cpus.map(|cpus| c_string_lossy(cpus.to_string().as_bytes())).unwrap_or_default();
             let mine = devices.ranks.get(rank.local);
             WorkerPreview {
                 rank,

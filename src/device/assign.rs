@@ -391,8 +391,10 @@ impl<'a> Seen<'a> {
         match (matching.next(), matching.count()) {
             (Some((number, _)), 0) => Ok(number),
             (None, _) => {
-                let want =
-                    format!("none of the {} that the host sees has this UUID", devices_text(found.list.len()));
+                let want = format!(
+                    "none of the {} that the host sees has this UUID",
+                    devices_text(found.list.len())
+                );
                 Err(Error::config("devices", uuid, want))
             }
             (Some(_), others) => {

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::harness::*;
 use crate::sp::environment;
+use crate::tool::tool;
 use crate::{tests, tests_by_way};
 
 const COMPACT: i32 = 5;
@@ -26,6 +27,7 @@ pub fn tests() -> Vec<Trial> {
         dev_09_more_workers_than_cores,
         dev_08_without_devices,
         dev_08_values,
+        dev_08_the_tool,
     ];
     all.extend(tests_by_way![Way::ALL;
         dev_12_a_function_and_all_that_it_starts,
@@ -277,4 +279,24 @@ fn dev_08_values() {
         let host = t.host().set("cpu_binding", bad).step("new");
         host.probe(&["exit", "0"]).run().refused(&["cpu_binding", bad, "0 to 5"]);
     }
+}
+
+fn dev_08_the_tool() {
+    let t = Case::new();
+    let ranks = cores().len().min(2).to_string();
+    let bound = ["--numa-binding", "compact", "--nproc-per-node", &ranks, "--log-dir", "/dev/null"];
+    let ended = tool(&t, &bound).probe(&["dump", &t.path("%r")]).run();
+    assert_eq!((ended.exited(0).err().as_str(), ended.out().as_str()), ("", ""), "no note on threads");
+    let dumps: Vec<_> =
+        (0..ranks.parse().expect("a number")).map(|rank: i32| t.json(&rank.to_string())).collect();
+    divided(&dumps.iter().map(|dump| cpus(dump, "cpus")).collect::<Vec<_>>());
+    let ended = tool(&t, &bound).env(THREADS, "9").probe(&["dump", &t.path("%r")]).run();
+    ended.exited(0);
+    assert_eq!(environment(&t.json("0"))[THREADS], "9");
+    let names = ["--numa-binding", "core-complex", "compact"];
+    tool(&t, &["--numa-binding", "cores"]).probe(&["exit", "0"]).run().refused(&names);
+    tool(&t, &["--numa-binding="]).probe(&["exit", "0"]).run().refused(&names);
+    let ended = tool(&t, &["--numa-binding", "node"]).probe(&["exit", "0"]).run();
+    assert_ne!(ended.status.code(), Some(0));
+    assert!(ended.err().contains("(node)") && ended.err().contains("devices: 0"), "{}", ended.err());
 }
