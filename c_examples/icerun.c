@@ -94,6 +94,7 @@ static void end_by(int signal) {
 /* As torchrun says it: the library has set it for the workers. */
 static void note_threads(const struct options *options, const ice_agent *agent) {
   ice_snapshot *group;
+  if (option_filled(options, OPT_NUMA_BINDING)) return; /* as many as they have cores */
   if (has_env(options, "OMP_NUM_THREADS") || ice_agent_snapshot(agent, &group) != ICE_OK) return;
   if (ice_snapshot_worker_count(group) > 1) {
     notice(options, "OMP_NUM_THREADS is not set, workers get 1: set it to what suits the program");

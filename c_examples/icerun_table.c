@@ -61,8 +61,9 @@ const struct option OPTIONS[OPTION_COUNT] = {
             "set. A device that is named twice has two workers."},
   [OPT_DEVICE_VISIBILITY] = {VALUE("device-visibility", "WHICH", NULL),
     .help = "What a worker finds in CUDA_VISIBLE_DEVICES: own for its own devices alone, all for "
-            "those of all workers, inherit for what icerun sees. Without it own with --devices, "
-            "else inherit, as with torchrun."},
+            "those of all workers, inherit for what icerun sees. Without it own where there is a "
+            "worker for each device (--devices, --nproc-per-node gpu), else inherit. Under torchrun "
+            "it is inherit: a script that takes GPU LOCAL_RANK wants that."},
   [OPT_VIRTUAL_LOCAL_RANK] = {FLAG("virtual-local-rank"),
     .help = "LOCAL_RANK is 0 for each worker, which sees its own device alone; the real one is "
             "in ICE_LOCAL_RANK."},

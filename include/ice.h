@@ -295,11 +295,11 @@ enum ice_device_visibility
 #endif /* defined(__cplusplus) || __STDC_VERSION__ >= 202311L */
  {
   /* What the host sees: CUDA_VISIBLE_DEVICES is not touched. The default where nothing was said of
-   * devices but how many workers there are; so a script that was written for torchrun, and takes
-   * device LOCAL_RANK, finds it. */
+   * devices, but a number of workers; so a script that was written for torchrun, and takes device
+   * LOCAL_RANK, finds it. */
   ICE_VISIBLE_INHERIT = 0,
   /* Its own alone, so that it is `cuda:0` for it, whatever its rank: CUDA_VISIBLE_DEVICES is its entry
-   * of the host's list, or of `0,1,2..` where the host has none. The default where devices are named: a
+   * of the host's list, or of `0,1,2..` where the host has none. The default where devices are named or counted: a
    * worker that cannot see the GPU of another cannot take it by mistake, as a program does that forgets
    * to choose one, nor leave a context in its memory. LOCAL_RANK stays the real one, unless
    * `ice_spec_set_virtual_local_rank()` says otherwise: a program that takes device LOCAL_RANK needs
@@ -534,6 +534,8 @@ typedef struct ice_worker_plan {
   const char *devices;
   /* What it gets as CUDA_VISIBLE_DEVICES; empty where that is the host's. */
   const char *visible_devices;
+  /* The CPUs that it is bound to, `0-3,8`; empty where it is not, see `ice_cpu_binding`. */
+  const char *cpus;
   /* The file its stdout goes to; empty if it is the console's. What makes the run directory unique is
    * XXXXXXXX here. */
   const char *stdout_log;
@@ -839,8 +841,9 @@ ice_status ice_spec_set_stdin(struct ice_spec *spec, int32_t choice);
  * server, has read its environment there.)
  *
  * NODE, SOCKET, EXCLUSIVE and CORE_COMPLEX are a start error where a worker has no device, or where none of
- * the CPUs near it may be used; so is whatever the kernel refuses, with its errno. Devices are not looked for
- * yet: so far no worker has one. */
+ * the CPUs near it may be used; so is whatever the kernel refuses, with its errno. Devices are looked for
+ * when the agent is made (`ice_spec_set_probe_timeout()`). A worker's device is the first that it was given;
+ * where none are named, that of its local rank. */
 ice_status ice_spec_set_cpu_binding(struct ice_spec *spec,
                                     int32_t binding);
 
@@ -1040,8 +1043,10 @@ ice_status ice_spec_set_log_level(struct ice_spec *spec, int32_t level);
  *   control groups around it grant (cpu.max);
  * - `"auto"`: as gpu where there is a device, else as cpu.
  *
- * This counts and no more: as under torchrun every worker sees what the host sees, and takes the device
- * of its LOCAL_RANK. Of this function and `ice_spec_set_local_world_size()` the last call counts. */
+ * One worker for each device means that: as with `ice_spec_set_devices()` of `"cuda:*"` each sees its own,
+ * unless `ice_spec_set_device_visibility()` says otherwise (a script that was written for torchrun, and
+ * takes device LOCAL_RANK, wants ICE_VISIBLE_INHERIT, or `ice_spec_set_virtual_local_rank()`). A number, and
+ * a count of CPUs, change nothing for the workers. Of this function and `ice_spec_set_local_world_size()` the last call counts. */
 ice_status ice_spec_set_nproc_per_node(struct ice_spec *spec,
                                        const char *text);
 
@@ -1124,8 +1129,9 @@ const char *ice_spec_dist_backend(const struct ice_spec *spec);
  * more than 0, to 1e9. Default 30. It is asked by `ice_agent_new()` where the devices decide anything (a
  * number of workers in words, named devices, UUIDs), and again before each restart of workers that have
  * devices. When the agent is made, what went wrong is its error, ICE_ERROR_TIMEOUT or ICE_ERROR_DEVICE.
- * Before a restart, a device that is gone, or has another number than before, is a start error that names
- * it and its rank; a driver that does not answer is a warning in the log, as the workers will see. */
+ * Before a restart, a device that is gone, or has another number than before, ends the run
+ * (ICE_END_AGENT_ERROR) with a message that names it and its rank, rather than to hand workers the wrong
+ * ones; a driver that does not answer is a warning in the log, as the workers will see for themselves. */
 ice_status ice_spec_set_probe_timeout(struct ice_spec *spec,
                                       double seconds);
 

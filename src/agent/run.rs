@@ -4,7 +4,7 @@
 //! slow is done between a worker's exit and the signals that follow it.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -18,6 +18,7 @@ use super::reporter::{Reporter, path_bytes};
 use super::{Host, Shared, binding};
 use crate::device::assign::Assignment;
 use crate::device::numa::Share;
+use crate::device::probe::{Probe, Request};
 use crate::error::{Error, c_string_lossy, panic_text};
 use crate::logs::follow::Stream;
 use crate::logs::output::Output;
@@ -333,7 +334,6 @@ impl<'a> Run<'a> {
                 // Then looked again: a stop may come at any moment.
                 Heard::Nothing if self.inbox.has_requests() => self.take_requests(),
                 Heard::Nothing => {
-                    use std::os::fd::AsFd;
                     server.wait(Some(self.inbox.as_fd()), None);
                 }
                 Heard::Answer(..) | Heard::Gone => {
@@ -401,6 +401,9 @@ impl<'a> Run<'a> {
             Some(StartMethod::Forkserver) => self.start_server()?,
             _ => {}
         }
+        if number > 0 && self.is_starting(number) {
+            self.look_at_devices(number)?;
+        }
         if !self.is_starting(number) {
             return Ok(());
         }
@@ -433,6 +436,32 @@ impl<'a> Run<'a> {
             self.await_births(&plan, number, BIRTHS_AT_ONCE - 1)?;
         }
         self.await_births(&plan, number, 0)
+    }
+
+    /// Before a restart: a GPU may have fallen off the bus, and those behind it have other numbers then. A stop
+    /// ends the wait.
+    fn look_at_devices(&mut self, number: u32) -> Result<(), Error> {
+        if !self.devices.is_of_found_devices() {
+            return Ok(());
+        }
+        let env = plan::probe_env(self.spec, &self.host.env);
+        let found = Probe::start(&Request::of(self.spec, &env)).and_then(|probe| {
+            while !probe.is_over(Some(self.inbox.as_fd())) {
+                self.take_requests();
+                if !self.is_starting(number) {
+                    break;
+                }
+            }
+            probe.finish()
+        });
+        match found {
+            Ok(found) => return self.devices.compare(&found.list),
+            Err(error) if self.is_starting(number) => self.log(Level::Warning, || {
+                format!("the GPUs could not be looked at before the restart: {error}")
+            }),
+            Err(_) => {}
+        }
+        Ok(())
     }
 
     /// For each attempt anew: what the agent may use may have changed.
@@ -508,7 +537,6 @@ impl<'a> Run<'a> {
 
     /// Waits until no more than `left` births are under way at the fork server.
     fn await_births(&mut self, plan: &Plan, number: u32, left: usize) -> Result<(), Error> {
-        use std::os::fd::AsFd;
         let mut deadline = None;
         while let Some(server) = self.server.as_mut().filter(|server| server.births() > left) {
             match server.hear() {

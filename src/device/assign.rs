@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::numa::Binding;
 use super::probe::{Device, Found};
-use super::strings::{Devices, Item, Kind, Nproc};
+use super::strings::{Devices, Item, Kind, Nproc, is_uuid};
 use super::visibility::{Source, Visibility, devices as devices_text};
 use crate::error::Error;
 use crate::spec::{EnvEdit, MAX_LOCAL_WORLD_SIZE, Spec};
@@ -88,6 +88,40 @@ impl RankDevices {
 }
 
 impl Assignment {
+    /// Whether workers depend on devices that were looked at.
+    pub fn is_of_found_devices(&self) -> bool {
+        !self.ranks.is_empty() && !self.found.is_empty()
+    }
+
+    /// Says which device of a rank is gone, or is another one by that name, now that there are these.
+    pub fn compare(&self, now: &[Device]) -> Result<(), Error> {
+        for (local_rank, rank) in self.ranks.iter().enumerate() {
+            for &number in &rank.numbers {
+                let Some(device) = self.found.get(number) else { continue };
+                let by_uuid = rank.visible.as_deref().is_some_and(|list| list.split(',').all(is_uuid));
+                let place = now.iter().position(|other| other.is_same(device));
+                if place == Some(number) || (by_uuid && place.is_some()) {
+                    continue;
+                }
+                let (was, is) = (devices_text(self.found.len()), devices_text(now.len()));
+                let what = match place {
+                    None => format!("is no longer there: the driver finds {is}, {was} before"),
+                    Some(place) => format!(
+                        "is now cuda:{place}, as another one is gone or new: the driver finds {is}, {was} before; \
+                         with UUIDs (device_uuids) workers would still find theirs"
+                    ),
+                };
+                let Device { name, uuid, .. } = device;
+                return Err(Error::Device {
+                    what: format!(
+                        "cuda:{number} ({name}, {uuid}), which local rank {local_rank} has, {what}"
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// The NUMA nodes of the first device of each rank, then those of the devices that no rank has. Empty
     /// where nobody looked, or there are none.
     pub fn nodes(&self) -> Vec<u32> {

@@ -46,6 +46,13 @@ pub struct Device {
     pub is_mig: bool,
 }
 
+impl Device {
+    /// Whether it is that piece of hardware, whatever its number.
+    pub fn is_same(&self, other: &Device) -> bool {
+        (&self.uuid, &self.pci_bus_id) == (&other.uuid, &other.pci_bus_id)
+    }
+}
+
 #[derive(Debug, PartialEq)]
 pub struct Found {
     /// As CUDA counts, 13040 for 13.4; 0 without a driver.

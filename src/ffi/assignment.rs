@@ -20,8 +20,10 @@ use crate::spec::{self, MAX_LOCAL_WORLD_SIZE};
 ///   control groups around it grant (cpu.max);
 /// - `"auto"`: as gpu where there is a device, else as cpu.
 ///
-/// This counts and no more: as under torchrun every worker sees what the host sees, and takes the device
-/// of its LOCAL_RANK. Of this function and `ice_spec_set_local_world_size()` the last call counts.
+/// One worker for each device means that: as with `ice_spec_set_devices()` of `"cuda:*"` each sees its own,
+/// unless `ice_spec_set_device_visibility()` says otherwise (a script that was written for torchrun, and
+/// takes device LOCAL_RANK, wants ICE_VISIBLE_INHERIT, or `ice_spec_set_virtual_local_rank()`). A number, and
+/// a count of CPUs, change nothing for the workers. Of this function and `ice_spec_set_local_world_size()` the last call counts.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_nproc_per_node(spec: *mut ice_spec, text: *const c_char) -> ice_status {
     edit(spec, |spec| {
@@ -72,11 +74,11 @@ pub extern "C" fn ice_spec_set_devices(spec: *mut ice_spec, devices: *const c_ch
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ice_device_visibility {
     /// What the host sees: CUDA_VISIBLE_DEVICES is not touched. The default where nothing was said of
-    /// devices but how many workers there are; so a script that was written for torchrun, and takes
-    /// device LOCAL_RANK, finds it.
+    /// devices, but a number of workers; so a script that was written for torchrun, and takes device
+    /// LOCAL_RANK, finds it.
     ICE_VISIBLE_INHERIT = 0,
     /// Its own alone, so that it is `cuda:0` for it, whatever its rank: CUDA_VISIBLE_DEVICES is its entry
-    /// of the host's list, or of `0,1,2..` where the host has none. The default where devices are named: a
+    /// of the host's list, or of `0,1,2..` where the host has none. The default where devices are named or counted: a
     /// worker that cannot see the GPU of another cannot take it by mistake, as a program does that forgets
     /// to choose one, nor leave a context in its memory. LOCAL_RANK stays the real one, unless
     /// `ice_spec_set_virtual_local_rank()` says otherwise: a program that takes device LOCAL_RANK needs
@@ -184,8 +186,9 @@ pub(super) fn backend_name(backend: Option<Backend>) -> *const c_char {
 /// more than 0, to 1e9. Default 30. It is asked by `ice_agent_new()` where the devices decide anything (a
 /// number of workers in words, named devices, UUIDs), and again before each restart of workers that have
 /// devices. When the agent is made, what went wrong is its error, ICE_ERROR_TIMEOUT or ICE_ERROR_DEVICE.
-/// Before a restart, a device that is gone, or has another number than before, is a start error that names
-/// it and its rank; a driver that does not answer is a warning in the log, as the workers will see.
+/// Before a restart, a device that is gone, or has another number than before, ends the run
+/// (ICE_END_AGENT_ERROR) with a message that names it and its rank, rather than to hand workers the wrong
+/// ones; a driver that does not answer is a warning in the log, as the workers will see for themselves.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_probe_timeout(spec: *mut ice_spec, seconds: f64) -> ice_status {
     edit(spec, |spec| {

@@ -36,6 +36,8 @@ pub struct ice_worker_plan {
     pub devices: *const c_char,
     /// What it gets as CUDA_VISIBLE_DEVICES; empty where that is the host's.
     pub visible_devices: *const c_char,
+    /// The CPUs that it is bound to, `0-3,8`; empty where it is not, see `ice_cpu_binding`.
+    pub cpus: *const c_char,
     /// The file its stdout goes to; empty if it is the console's. What makes the run directory unique is
     /// XXXXXXXX here.
     pub stdout_log: *const c_char,
@@ -62,6 +64,7 @@ impl ice_plan {
             env: env.as_ptr(),
             devices: worker.devices.as_ptr(),
             visible_devices: worker.visible_devices.as_ptr(),
+            cpus: worker.cpus.as_ptr(),
             stdout_log: worker.stdout_log.as_ptr(),
             stderr_log: worker.stderr_log.as_ptr(),
             error_file: worker.error_file.as_ptr(),

@@ -498,8 +498,9 @@ pub enum ice_cpu_binding {
 /// server, has read its environment there.)
 ///
 /// NODE, SOCKET, EXCLUSIVE and CORE_COMPLEX are a start error where a worker has no device, or where none of
-/// the CPUs near it may be used; so is whatever the kernel refuses, with its errno. Devices are not looked for
-/// yet: so far no worker has one.
+/// the CPUs near it may be used; so is whatever the kernel refuses, with its errno. Devices are looked for
+/// when the agent is made (`ice_spec_set_probe_timeout()`). A worker's device is the first that it was given;
+/// where none are named, that of its local rank.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_cpu_binding(spec: *mut ice_spec, binding: i32) -> ice_status {
     const OFF: i32 = ice_cpu_binding::ICE_CPU_BINDING_OFF as i32;

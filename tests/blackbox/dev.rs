@@ -53,21 +53,21 @@ fn prints(t: &Case, program: &Path, argument: Option<&Path>, env: &[(&str, &str)
     (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code())
 }
 
-const ONE: &str = "ICE_OK \n0 GPU-00112233-4455-6677-8899-aabbccddee00 Stub GPU 0\n";
+const ONE: &str = "ICE_OK \n0 GPU-00112233-4455-6677-8899-aabbccddeeff Stub GPU 0\n";
 
 /// The list was handed out, and the run left nothing.
 #[track_caller]
 fn list(run: &Run) -> Vec<Value> {
     run.clean();
-    assert_eq!(run.event("devices")["status"], "ICE_OK", "{run}");
-    run.event("devices")["devices"].as_array().expect("a list").clone()
+    assert_eq!(run.event("list_devices")["status"], "ICE_OK", "{run}");
+    run.event("list_devices")["devices"].as_array().expect("a list").clone()
 }
 
 /// It was refused with a message that has all these parts, on one line, and the run left nothing.
 #[track_caller]
 fn fails(run: &Run, status: &str, parts: &[&str]) {
     run.clean();
-    let event = run.event("devices");
+    let event = run.event("list_devices");
     assert_eq!(event["status"], status, "{run}");
     let message = event["message"].as_str().expect("a message");
     for part in parts {
@@ -85,19 +85,20 @@ fn empty(run: &Run, parts: &[&str]) {
 
 fn dev_list_has_every_field() {
     let t = Case::new();
-    let run = with_stub(&t).env("STUB_CUDA_COUNT", "3").env("STUB_CUDA_MIG", "1").set("devices", 0).run();
+    let run =
+        with_stub(&t).env("STUB_CUDA_COUNT", "3").env("STUB_CUDA_MIG", "1").set("list_devices", 0).run();
     let devices = list(&run);
-    assert_eq!(run.event("devices")["driver_version"], 13040);
-    assert_eq!(run.event("devices")["message"], "");
+    assert_eq!(run.event("list_devices")["driver_version"], 13040);
+    assert_eq!(run.event("list_devices")["message"], "");
     let field = |name: &str| devices.iter().map(|device| device[name].clone()).collect::<Vec<_>>();
     assert_eq!(field("index"), [0, 1, 2]);
     assert_eq!(field("is_mig"), [0, 1, 0]);
     assert_eq!(
         field("uuid"),
         [
-            "GPU-00112233-4455-6677-8899-aabbccddee00",
-            "MIG-ab112233-4455-6677-8899-aabbccddee01",
-            "GPU-00112233-4455-6677-8899-aabbccddee02",
+            "GPU-00112233-4455-6677-8899-aabbccddeeff",
+            "MIG-ab112233-4455-6677-8899-aabbccddeeff",
+            "GPU-02112233-4455-6677-8899-aabbccddeeff",
         ]
     );
     assert_eq!(field("name"), ["Stub GPU 0", "Stub GPU 1", "Stub GPU 2"]);
@@ -117,7 +118,7 @@ fn dev_13_the_driver_stays_out_of_the_host() {
         .env("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         .env("LD_LIBRARY_PATH", &format!("/nowhere/stubs:{}", built().dir.display()))
         .step(format!("open=40:{}", t.path("opened")))
-        .set("devices", 20)
+        .set("list_devices", 20)
         .set("mapped", "libcuda")
         .spawn();
     let host = running.pid();
@@ -152,7 +153,7 @@ fn dev_list_numa_node_from_sysfs() {
     let path = devices.next().expect("a PCI device").path();
     let node: i64 = std::fs::read_to_string(path.join("numa_node")).unwrap().trim().parse().unwrap();
     let id = path.file_name().unwrap().to_str().unwrap().to_uppercase();
-    let run = with_stub(&t).env("STUB_CUDA_PCI", &id).set("devices", 10).run();
+    let run = with_stub(&t).env("STUB_CUDA_PCI", &id).set("list_devices", 10).run();
     let devices = list(&run);
     assert_eq!(devices[0]["numa_node"], node.max(0), "DEV-10");
     assert_eq!(devices[0]["pci_bus_id"], id.to_lowercase());
@@ -161,10 +162,13 @@ fn dev_list_numa_node_from_sysfs() {
 fn dev_list_a_hanging_driver() {
     for call in ["cuInit", "cuDriverGetVersion", "cuDeviceTotalMem_v2"] {
         let t = Case::new();
-        let run =
-            with_stub(&t).env("STUB_CUDA_HANG", call).env("STUB_CUDA_CHILD", call).set("devices", 0.5).run();
+        let run = with_stub(&t)
+            .env("STUB_CUDA_HANG", call)
+            .env("STUB_CUDA_CHILD", call)
+            .set("list_devices", 0.5)
+            .run();
         fails(&run, "ICE_ERROR_TIMEOUT", &["within 0.5 s", call]);
-        let wall = run.event("devices")["wall_ns"].as_i64().unwrap();
+        let wall = run.event("list_devices")["wall_ns"].as_i64().unwrap();
         assert!((500_000_000..2_500_000_000).contains(&wall), "{wall}");
         t.nothing_left();
     }
@@ -172,13 +176,13 @@ fn dev_list_a_hanging_driver() {
 
 fn dev_list_exit_functions_of_the_driver_are_not_run() {
     let t = Case::new();
-    let run = with_stub(&t).env("STUB_CUDA_AT_EXIT", "1").set("devices", 20).run();
+    let run = with_stub(&t).env("STUB_CUDA_AT_EXIT", "1").set("list_devices", 20).run();
     assert_eq!(list(&run).len(), 1);
 }
 
 fn dev_list_a_child_of_the_driver_is_not_left() {
     let t = Case::new();
-    let run = with_stub(&t).env("STUB_CUDA_CHILD", "cuInit").set("devices", 20).run();
+    let run = with_stub(&t).env("STUB_CUDA_CHILD", "cuInit").set("list_devices", 20).run();
     assert_eq!(list(&run).len(), 1);
     t.nothing_left();
 }
@@ -186,12 +190,15 @@ fn dev_list_a_child_of_the_driver_is_not_left() {
 fn dev_list_a_crashing_driver() {
     for call in ["cuInit", "cuDeviceGetName"] {
         let t = Case::new();
-        let run =
-            with_stub(&t).step("limit=core:1000000").env("STUB_CUDA_CRASH", call).set("devices", 20).run();
+        let run = with_stub(&t)
+            .step("limit=core:1000000")
+            .env("STUB_CUDA_CRASH", call)
+            .set("list_devices", 20)
+            .run();
         fails(&run, "ICE_ERROR_DEVICE", &["signal 11 (SIGSEGV)", call]);
         let cores = std::fs::read_dir(&t.dir).unwrap().flatten();
         assert!(cores.into_iter().all(|file| !file.file_name().to_str().unwrap().starts_with("core")));
-        let run = with_stub(&t).env("STUB_CUDA_EXIT", call).set("devices", 20).run();
+        let run = with_stub(&t).env("STUB_CUDA_EXIT", call).set("list_devices", 20).run();
         fails(&run, "ICE_ERROR_DEVICE", &["exited with code 3", call]);
     }
 }
@@ -199,7 +206,7 @@ fn dev_list_a_crashing_driver() {
 fn dev_list_errors_of_the_driver() {
     let t = Case::new();
     let run = |fail: &str, count: &str| {
-        with_stub(&t).env("STUB_CUDA_FAIL", fail).env("STUB_CUDA_COUNT", count).set("devices", 20).run()
+        with_stub(&t).env("STUB_CUDA_FAIL", fail).env("STUB_CUDA_COUNT", count).set("list_devices", 20).run()
     };
     fails(&run("cuInit=802", "1"), "ICE_ERROR_DEVICE", &["cuInit returned 802: system not yet initialized"]);
     // A number that no enum of today knows, and no text.
@@ -214,24 +221,27 @@ fn dev_list_errors_of_the_driver() {
 
 fn dev_list_no_gpu_is_an_answer() {
     let t = Case::new();
-    empty(&with_stub(&t).env("STUB_CUDA_COUNT", "0").set("devices", 20).run(), &["finds no GPU"]);
-    let run =
-        with_stub(&t).env("STUB_CUDA_COUNT", "-1").env("CUDA_VISIBLE_DEVICES", "").set("devices", 20).run();
+    empty(&with_stub(&t).env("STUB_CUDA_COUNT", "0").set("list_devices", 20).run(), &["finds no GPU"]);
+    let run = with_stub(&t)
+        .env("STUB_CUDA_COUNT", "-1")
+        .env("CUDA_VISIBLE_DEVICES", "")
+        .set("list_devices", 20)
+        .run();
     empty(&run, &["cuInit returned 100: no CUDA-capable device is detected", "CUDA_VISIBLE_DEVICES is \"\""]);
-    assert_eq!(run.event("devices")["driver_version"], 13040);
+    assert_eq!(run.event("list_devices")["driver_version"], 13040);
 }
 
 fn dev_list_no_driver_is_an_answer() {
     let t = Case::new();
     let dir = t.path("broken");
     t.write("broken/libcuda.so.1", b"", 0o755);
-    let run = t.bare_host().env("LD_LIBRARY_PATH", &dir).set("devices", 20).run();
+    let run = t.bare_host().env("LD_LIBRARY_PATH", &dir).set("list_devices", 20).run();
     // The loader may go on to one that this machine really has.
-    if run.event("devices")["driver_version"] == 0 {
+    if run.event("list_devices")["driver_version"] == 0 {
         empty(&run, &["no CUDA driver", "libcuda.so.1"]);
     }
-    let run = t.bare_host().set("devices", 20).run();
-    if run.event("devices")["driver_version"] == 0 {
+    let run = t.bare_host().set("list_devices", 20).run();
+    if run.event("list_devices")["driver_version"] == 0 {
         empty(&run, &["no CUDA driver", "libcuda.so.1: cannot open shared object file"]);
     }
 }
@@ -242,11 +252,11 @@ fn dev_list_old_drivers() {
         t.bare_host()
             .env("LD_LIBRARY_PATH", &stub_without(&t, functions))
             .env("STUB_CUDA_MIG", "0")
-            .set("devices", 20)
+            .set("list_devices", 20)
             .run()
     };
     let before_11_4 = list(&run(&["cuDeviceGetUuid_v2"]));
-    assert_eq!(before_11_4[0]["uuid"], "GPU-00112233-4455-6677-8899-aabbccddee00");
+    assert_eq!(before_11_4[0]["uuid"], "GPU-00112233-4455-6677-8899-aabbccddeeff");
     assert_eq!(before_11_4[0]["is_mig"], 0);
     let before_9_2 = list(&run(&["cuDeviceGetUuid_v2", "cuDeviceGetUuid"]));
     assert_eq!(before_9_2[0]["uuid"], "");
@@ -258,9 +268,9 @@ fn dev_list_by_hosts_of_all_kinds() {
     let t = Case::new();
     for step in ["ignore=CHLD", "nowait", "block=CHLD", "reap_any", "hammer=8", "chdir=/", "close=0"] {
         let host = t.bare_host().env("LD_LIBRARY_PATH", built().dir.to_str().unwrap());
-        let run = host.step(step).step("before").set("devices", 20).step("unhammer").run();
-        assert_eq!(run.event("devices")["status"], "ICE_OK", "{step}: {run}");
-        assert_eq!(run.event("devices")["devices"][0]["name"], "Stub GPU 0", "{step}: {run}");
+        let run = host.step(step).step("before").set("list_devices", 20).step("unhammer").run();
+        assert_eq!(run.event("list_devices")["status"], "ICE_OK", "{step}: {run}");
+        assert_eq!(run.event("list_devices")["devices"][0]["name"], "Stub GPU 0", "{step}: {run}");
         assert_eq!(run.event("before")["signals"], run.event("after")["signals"], "{step}");
     }
     t.nothing_left();
@@ -268,7 +278,7 @@ fn dev_list_by_hosts_of_all_kinds() {
 
 fn dev_list_again_and_again() {
     let t = Case::new();
-    let run = with_stub(&t).set("repeat", "100:devices=20").run();
+    let run = with_stub(&t).set("repeat", "100:list_devices=20").run();
     run.clean();
     assert_eq!(run.event("repeated")["failed"], 0, "{run}");
     let (early, late) = (run.event("early"), run.event("late"));
@@ -282,15 +292,15 @@ fn dev_list_a_probe_that_cannot_be_killed() {
     let running = with_stub(&t)
         .env("STUB_CUDA_HANG", "cuInit")
         .env("STUB_CUDA_LOG", &t.path("pids"))
-        .set("devices", 3)
+        .set("list_devices", 3)
         .step(format!("await={}", t.path("go")))
         .step("setenv=STUB_CUDA_HANG=nothing")
-        .set("devices", 20)
+        .set("list_devices", 20)
         .spawn();
     let pid = pids_in(&t, "pids", 1)[0];
     let freezer = Freezer::new();
     freezer.freeze(pid);
-    let event = running.wait_event("devices");
+    let event = running.wait_event("list_devices");
     let stays = alive(pid);
     freezer.thaw();
     wait_for("the end of the probe", || gone(pid));
@@ -310,7 +320,7 @@ fn dev_list_the_host_dies() {
     let running = with_stub(&t)
         .env("STUB_CUDA_HANG", "cuInit")
         .env("STUB_CUDA_LOG", &t.path("pids"))
-        .set("devices", 60)
+        .set("list_devices", 60)
         .spawn();
     let pid = pids_in(&t, "pids", 1)[0];
     // By a signal that is not held back until the driver answers.
@@ -369,10 +379,10 @@ fn dev_list_by_a_host_without_a_loader() {
 /// Not a test of time, but a number to look at: `cargo test --test blackbox -- dev_list_takes --nocapture`.
 fn dev_list_takes_some_milliseconds() {
     let t = Case::new();
-    let run = (0..21).fold(with_stub(&t), |host, _| host.set("devices", 20)).run();
+    let run = (0..21).fold(with_stub(&t), |host, _| host.set("list_devices", 20)).run();
     run.clean();
     let mut times: Vec<i64> =
-        run.events("devices").iter().map(|event| event["wall_ns"].as_i64().unwrap()).collect();
+        run.events("list_devices").iter().map(|event| event["wall_ns"].as_i64().unwrap()).collect();
     times.sort();
     let median = Duration::from_nanos(times[times.len() / 2] as u64);
     eprintln!("a probe with the stub takes {median:?}");

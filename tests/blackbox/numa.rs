@@ -26,6 +26,7 @@ pub fn tests() -> Vec<Trial> {
         dev_12_what_the_kernel_refuses_is_a_start_error_for_programs,
         dev_09_more_workers_than_cores,
         dev_08_without_devices,
+        dev_08_near_the_device,
         dev_08_values,
         dev_08_the_tool,
     ];
@@ -123,7 +124,7 @@ fn not_bound(kind: Kind) {
     host.worker(kind, &["dump", &t.path("%r")]).run().succeeded();
     for rank in ["0", "1"] {
         assert_eq!(cpus(&t.json(rank), "cpus"), own_cpus());
-        assert!(!environment(&t.json(rank)).contains_key(THREADS));
+        assert_eq!(environment(&t.json(rank))[THREADS], "1", "torchrun's rule");
     }
 }
 
@@ -261,10 +262,64 @@ fn dev_09_more_workers_than_cores() {
     assert!(!t.dir.join("ran").exists());
 }
 
+/// A host with so many GPUs, which a stub of the driver invents. The kernel knows none of them, so that
+/// their node is node 0.
+fn with_gpus<'a>(t: &'a Case, count: &str) -> Host<'a> {
+    t.host().env("LD_LIBRARY_PATH", built().dir.to_str().expect("a path")).env("STUB_CUDA_COUNT", count)
+}
+
+fn dev_08_near_the_device() {
+    let list = fs::read_to_string("/sys/devices/system/node/node0/cpulist").unwrap_or_default();
+    let parse = |list: &str| -> BTreeSet<i64> {
+        let ranges = list.trim().split(',').filter(|range| !range.is_empty());
+        let number = |text: &str| text.parse::<i64>().expect("a CPU");
+        let ends = ranges.map(|range| range.split_once('-').unwrap_or((range, range)));
+        ends.flat_map(|(first, last)| number(first)..=number(last)).collect()
+    };
+    let node = parse(&list);
+    let near: BTreeSet<i64> =
+        if node.is_empty() { own_cpus() } else { own_cpus().intersection(&node).copied().collect() };
+    if near.is_empty() {
+        let t = Case::new();
+        let run =
+            with_gpus(&t, "2").set("devices", "cuda:*").set("cpu_binding", 1).probe(&["exit", "0"]).run();
+        run.failed_as(END_START_ERROR);
+        assert!(run.result()["message"].as_str().expect("a message").contains("none of whose CPUs"));
+        return;
+    }
+    // With devices named, and where workers choose by their local ranks.
+    for (field, value) in [("devices", "cuda:*"), ("local_world_size", "2")] {
+        let t = Case::new();
+        let host = with_gpus(&t, "2").set(field, value).set("cpu_binding", 1);
+        let run = host.probe(&["dump", &t.path("%r")]).steps(&["plan", "run"]).run();
+        run.succeeded();
+        for rank in ["0", "1"] {
+            assert_eq!(cpus(&t.json(rank), "cpus"), near, "{field}");
+        }
+        let planned = run.event("plan")["workers"][1]["cpus"].as_str().unwrap();
+        assert_eq!(parse(planned), near);
+    }
+    // Exclusive: whole cores, each its own, of node 0.
+    let t = Case::new();
+    let near_cores = cores().iter().filter(|core| !core.is_disjoint(&near)).count();
+    let run = with_gpus(&t, "2").set("devices", "cuda:*").set("cpu_binding", 3);
+    let run = run.probe(&["dump", &t.path("%r")]).run();
+    if near_cores >= 2 {
+        run.succeeded();
+        let sets = ["0", "1"].map(|rank| cpus(&t.json(rank), "cpus"));
+        assert!(sets[0].is_disjoint(&sets[1]));
+        assert_eq!(sets.iter().flatten().copied().collect::<BTreeSet<_>>(), near);
+    } else {
+        run.failed_as(END_START_ERROR);
+        let message = run.result()["message"].as_str().expect("a message");
+        assert!(message.contains("devices: 2") && message.contains("used: 1"), "DEV-09: {message}");
+    }
+}
+
 fn dev_08_without_devices() {
     for (binding, name) in [(1, "node"), (2, "socket"), (3, "exclusive"), (4, "core-complex")] {
         let t = Case::new();
-        let host = t.host().set("cpu_binding", binding).set("max_restarts", 3);
+        let host = with_gpus(&t, "0").set("cpu_binding", binding).set("max_restarts", 3);
         let run = host.probe(&["exit", "0"]).run();
         run.failed_as(END_START_ERROR);
         let message = run.result()["message"].as_str().expect("a message");
@@ -296,7 +351,12 @@ fn dev_08_the_tool() {
     let names = ["--numa-binding", "core-complex", "compact"];
     tool(&t, &["--numa-binding", "cores"]).probe(&["exit", "0"]).run().refused(&names);
     tool(&t, &["--numa-binding="]).probe(&["exit", "0"]).run().refused(&names);
-    let ended = tool(&t, &["--numa-binding", "node"]).probe(&["exit", "0"]).run();
+    let stub = built().dir.to_str().expect("a path");
+    let ended = tool(&t, &["--numa-binding", "node"])
+        .env("LD_LIBRARY_PATH", stub)
+        .env("STUB_CUDA_COUNT", "0")
+        .probe(&["exit", "0"])
+        .run();
     assert_ne!(ended.status.code(), Some(0));
     assert!(ended.err().contains("(node)") && ended.err().contains("devices: 0"), "{}", ended.err());
 }

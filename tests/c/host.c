@@ -30,7 +30,7 @@
  *   stop_thread=S:FILE (another thread stops the agent once FILE is there) raise=S
  *   stop_on=S (a handler for S calls ice_agent_stop) run_in_thread=STACKSIZE start_in_thread run_twice_at_once
  *   dlopen=FILE call=FUNCTION (of that file) mapped=TEXT (whether it is in /proc/self/maps) unlink=FILE
- *   replace=FILE,OTHER (by a copy of OTHER) devices=SECONDS or devices=SECONDS:RUNNER (the GPUs)
+ *   replace=FILE,OTHER (by a copy of OTHER) list_devices=SECONDS or list_devices=SECONDS:RUNNER (the GPUs)
  *   fork (a copy of the host uses the handles) dump_self=FILE mark=TEXT exit=N _exit=N
  *   repeat=N:STEP,STEP.. (silent but for a failure; lines "early" and "late" with what must not grow)
  * A script without a step for the agent gets `run` at its end. `before` is taken by itself ahead of the first such
@@ -429,6 +429,7 @@ static int set_field(const char *key, char *value, ice_status *status) {
   REAL(min_uptime)
   REAL(monitor_interval)
   REAL(shutdown_timeout)
+  REAL(probe_timeout)
 #undef TEXT
 #undef INTEGER
 #undef LONG
@@ -719,7 +720,7 @@ static void devices_line(char *value) {
     return;
   }
   json j;
-  line_begin(&j, "devices");
+  line_begin(&j, "list_devices");
   json_text(&j, "status", ice_status_string(status));
   json_text(&j, "message", status == ICE_OK ? ice_device_list_message(list) : ice_last_error_message());
   json_number(&j, "wall_ns", wall);
@@ -820,6 +821,7 @@ static void plan_line(void) {
       json_number(&j, "argc", w->argc);
       json_text(&j, "devices", w->devices);
       json_text(&j, "visible_devices", w->visible_devices);
+      json_text(&j, "cpus", w->cpus);
       json_text(&j, "stdout_log", w->stdout_log);
       json_text(&j, "stderr_log", w->stderr_log);
       json_text(&j, "error_file", w->error_file);
@@ -1103,7 +1105,7 @@ static int agent_step(const char *key, char *value) {
     line_begin(&j, "mapped");
     json_number(&j, "found", strstr(maps, value) != NULL);
     line_end(&j);
-  } else if (IS("devices")) {
+  } else if (IS("list_devices")) {
     before();
     devices_line(value);
   } else if (IS("unlink")) {
@@ -1149,7 +1151,7 @@ static int starts(const char *step) {
   static const char *STARTERS[] = {"new",           "start",           "run",
                                    "repeat",        "run_in_thread",   "exit",
                                    "_exit",         "start_in_thread", "run_twice_at_once",
-                                   "prepare",       "devices"};
+                                   "prepare",       "list_devices"};
   size_t length = strcspn(step, "=");
   for (size_t i = 0; i < sizeof STARTERS / sizeof *STARTERS; i++)
     if (strlen(STARTERS[i]) == length && strncmp(STARTERS[i], step, length) == 0) return 1;

@@ -1,9 +1,11 @@
 /* As much of the CUDA driver as the library asks, with GPUs that these variables describe:
  *   STUB_CUDA_COUNT=N          how many there are; 1
+ *   STUB_CUDA_GONE=FILE        without the one whose number is in this file, if it is there
+ *   CUDA_VISIBLE_DEVICES       as CUDA reads it: numbers and UUIDs, up to the first that is none
  *   STUB_CUDA_MIG=N            this one is a MIG device
  *   STUB_CUDA_PCI=ID           the bus id of the first
  *   STUB_CUDA_FAIL=CALL=CODE   this call returns that number
- *   STUB_CUDA_HANG=CALL        this call never returns
+ *   STUB_CUDA_HANG=CALL        this call never returns, from when the file STUB_CUDA_HANG_IF is there if that is set
  *   STUB_CUDA_CRASH=CALL       this call crashes
  *   STUB_CUDA_EXIT=CALL        this call ends the process with code 3
  *   STUB_CUDA_CHILD=CALL       this call leaves a child that lives on
@@ -39,6 +41,47 @@ static int names(const char *variable, const char *call) {
   return value && strcmp(value, call) == 0;
 }
 
+static int is_gone(int gpu) {
+  char text[32];
+  const char *file = getenv("STUB_CUDA_GONE");
+  if (!file || access(file, F_OK) != 0) return 0;
+  read_file(file, text, sizeof text);
+  return atoi(text) == gpu;
+}
+
+/* The GPUs that are shown, in order, by the numbers that they have without a variable; how many. */
+static int visible(int gpus[64]) {
+  int all[64], there = 0, count = 0, most = number("STUB_CUDA_COUNT", 1);
+  for (int gpu = 0; gpu < most && gpu < 64; gpu++)
+    if (!is_gone(gpu)) all[there++] = gpu;
+  const char *at = getenv("CUDA_VISIBLE_DEVICES");
+  if (!at) {
+    memcpy(gpus, all, sizeof all);
+    return there;
+  }
+  while (*at && count < 64) {
+    int found = -1;
+    char text[64];
+    size_t length = strcspn(at, ",");
+    snprintf(text, sizeof text, "%.*s", (int)length, at);
+    if (strncmp(text, "GPU-", 4) == 0) {
+      for (int i = 0; i < there; i++) {
+        char start[8];
+        snprintf(start, sizeof start, "%02x", all[i]);
+        if (strncmp(text + 4, start, 2) == 0) found = all[i];
+      }
+    } else if (*text >= '0' && *text <= '9' && atoi(text) < there) {
+      found = all[atoi(text)];
+    }
+    if (found < 0) break;
+    for (int i = 0; i < count; i++)
+      if (gpus[i] == found) return 0;
+    gpus[count++] = found;
+    at += length + (at[length] == ',');
+  }
+  return count;
+}
+
 static void hang(void) {
   for (;;) pause();
 }
@@ -51,7 +94,8 @@ static int fate(const char *call) {
     sleep_seconds(LONGEST);
     _exit(0);
   }
-  if (names("STUB_CUDA_HANG", call)) hang();
+  const char *hang_if = getenv("STUB_CUDA_HANG_IF");
+  if (names("STUB_CUDA_HANG", call) && (!hang_if || access(hang_if, F_OK) == 0)) hang();
   if (names("STUB_CUDA_CRASH", call)) *(volatile int *)8 = 1;
   if (names("STUB_CUDA_EXIT", call)) _exit(3);
   if (fail && strncmp(fail, call, length) == 0 && fail[length] == '=') return atoi(fail + length + 1);
@@ -89,15 +133,17 @@ int cuDriverGetVersion(int *version) {
 
 int cuDeviceGetCount(int *count) {
   BEGIN();
-  *count = number("STUB_CUDA_COUNT", 1);
+  int gpus[64];
+  *count = visible(gpus);
   return 0;
 }
 
 /* A handle is no ordinal. */
 int cuDeviceGet(int *device, int ordinal) {
   BEGIN();
-  if (ordinal < 0 || ordinal >= number("STUB_CUDA_COUNT", 1)) return INVALID_DEVICE;
-  *device = ordinal + 1000;
+  int gpus[64];
+  if (ordinal < 0 || ordinal >= visible(gpus)) return INVALID_DEVICE;
+  *device = gpus[ordinal] + 1000;
   return 0;
 }
 
@@ -113,7 +159,7 @@ int cuDeviceGetName(char *name, int length, int device) {
 int cuDeviceGetUuid(unsigned char *uuid, int device) {
   BEGIN();
   for (int i = 0; i < 16; i++) uuid[i] = (unsigned char)(i * 17);
-  uuid[15] = (unsigned char)(device - 1000);
+  uuid[0] = (unsigned char)(device - 1000);
   return 0;
 }
 #endif
@@ -122,7 +168,7 @@ int cuDeviceGetUuid(unsigned char *uuid, int device) {
 int cuDeviceGetUuid_v2(unsigned char *uuid, int device) {
   BEGIN();
   for (int i = 0; i < 16; i++) uuid[i] = (unsigned char)(i * 17);
-  uuid[15] = (unsigned char)(device - 1000);
+  uuid[0] = (unsigned char)(device - 1000);
   if (number("STUB_CUDA_MIG", -1) == device - 1000) uuid[0] = 0xab;
   return 0;
 }
