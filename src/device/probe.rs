@@ -16,7 +16,6 @@ use crate::process::channel::{Channel, Kind};
 use crate::process::launch::{self, Failure};
 use crate::process::{entry, image};
 use crate::spec::Spec;
-use crate::spec::names::Signal;
 use crate::sys::child::{self, Child, Nursery, Pointers, Program, Setup, Step};
 use crate::sys::dispositions::{self, Reset};
 use crate::sys::fd;
@@ -234,13 +233,7 @@ fn explain(channel: &Channel, path: &CString, end: End, limit: Duration) -> Erro
             what: format!("{}; process {pid} is stuck in the kernel, SIGKILL has not ended it", late()),
         },
         End::Ended(status) => {
-            let ended = match status {
-                Some(Status::Exited(code)) => format!("exited with code {code}"),
-                Some(Status::Signaled { signal, .. }) => {
-                    format!("was killed by signal {signal} ({})", Signal(signal))
-                }
-                None => "ended, nobody knows how".into(),
-            };
+            let ended = status.map_or("ended, nobody knows how".into(), |status| status.to_string());
             match channel.refusal() {
                 Some(why) => Error::Start { what: why },
                 None if channel.entered() => Error::Device {

@@ -154,23 +154,22 @@ impl Attempt {
         if worker.keeper == Keeper::Server {
             return false; // the server tells
         }
-        // Whoever reaps an orphan may take his time, and until then nobody can tell its status.
-        let waited = match worker.orphaned {
-            false => process::wait(&child.pidfd, false),
-            true if process::has_ended(&child.pidfd) => Waited::Lost,
-            true => Waited::Running,
-        };
-        let (outcome, usage) = match waited {
+        if worker.orphaned {
+            // By its parent-death signal. Who could say so is gone, and whoever reaps it may take his time.
+            let killed = process::has_ended(&child.pidfd);
+            if killed {
+                let outcome = Outcome::Signaled { signal: libc::SIGKILL, core: false };
+                self.ended(index, outcome, Usage::default());
+            }
+            return killed;
+        }
+        let (outcome, usage) = match process::wait(&child.pidfd, false) {
             Waited::Running => return false,
             Waited::Ended { status, usage, kept } => {
                 if !kept {
                     worker.keeper = Keeper::Nobody;
                 }
                 (status.into(), usage)
-            }
-            // Its parent-death signal, though nobody is left who could say so.
-            Waited::Lost if worker.orphaned => {
-                (Outcome::Signaled { signal: libc::SIGKILL, core: false }, Usage::default())
             }
             Waited::Lost => {
                 worker.keeper = Keeper::Nobody;

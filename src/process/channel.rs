@@ -2,7 +2,8 @@
 //! and the value it returns. Seen from both sides.
 //!
 //! One memfd per worker: a first page of words and of what the worker is told, then the value. What does
-//! not fit into the page stands where the value goes later. The agent maps what the worker wrote; nothing passes through a pipe.
+//! not fit into the page stands where the value goes later. The agent maps what the worker wrote; nothing
+//! passes through a pipe.
 
 use std::borrow::Cow;
 use std::ffi::CStr;

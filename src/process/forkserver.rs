@@ -10,12 +10,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::channel::{Channel, Strings};
 use super::wire::{Answer, Request};
-use crate::report::Outcome;
-use crate::spec::names::Signal;
 use crate::sys::child::Child;
 use crate::sys::memory;
 use crate::sys::packets::Packets;
-use crate::sys::process::{self, Waited, milliseconds, monotonic};
+use crate::sys::process::{self, Status, Waited, milliseconds, monotonic};
 
 /// How many births may be under way: enough to keep the server busy, too few to fill the socket, in which
 /// case both sides would wait for each other.
@@ -24,6 +22,8 @@ pub const BIRTHS_AT_ONCE: usize = 16;
 pub const WHOLE_ENVIRONMENT: &CStr = c"whole";
 /// How long a server may take to reap the dead.
 const REAPED_WITHIN: Duration = Duration::from_secs(1);
+/// How long one that has closed its socket may take to end by itself.
+const ENDS_WITHIN: Duration = Duration::from_millis(100);
 
 pub struct Forkserver {
     pub child: Child,
@@ -154,28 +154,15 @@ impl Forkserver {
     /// Makes sure that it is gone, and says how it ended.
     pub fn end(self) -> String {
         // It may have closed its end of the socket a moment before it counts as ended.
-        let deadline = monotonic() + Duration::from_millis(100);
-        let outcome = loop {
-            match process::wait(&self.child.pidfd, false) {
-                Waited::Ended { status, .. } => break Some(Outcome::from(status)),
-                Waited::Lost => break None,
-                Waited::Running if monotonic() >= deadline => break None,
-                Waited::Running => std::thread::sleep(Duration::from_millis(1)),
-            }
-        };
+        process::ends_within(&self.child.pidfd, ENDS_WITHIN, None);
         let pid = self.child.pid;
-        match (self.channel.refusal(), outcome) {
+        match (self.channel.refusal(), process::wait(&self.child.pidfd, false)) {
             (Some(why), _) => why,
-            (None, Some(Outcome::Signaled { signal, .. })) => {
-                format!("the fork server, PID {pid}, was killed by signal {signal} ({})", Signal(signal))
-            }
-            (None, Some(Outcome::Exited { code })) if !self.channel.entered() => format!(
+            (None, Waited::Ended { status: Status::Exited(code), .. }) if !self.channel.entered() => format!(
                 "the fork server, PID {pid}, exited with code {code} before it came to ice_worker_main(): \
                  the program's main has to call that first"
             ),
-            (None, Some(Outcome::Exited { code })) => {
-                format!("the fork server, PID {pid}, exited with code {code}")
-            }
+            (None, Waited::Ended { status, .. }) => format!("the fork server, PID {pid}, {status}"),
             (None, _) => format!("the fork server, PID {pid}, is gone or does not answer"),
         }
     }

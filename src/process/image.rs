@@ -1,7 +1,7 @@
 //! Which program a function of a new process runs in: the host's own, executed again, or the library's
 //! file, or one that the spec names.
 
-use std::ffi::{CStr, CString, OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
@@ -113,11 +113,5 @@ pub fn own_process(
             Err(format!("{} was removed or replaced since it was loaded", path.display()))
         }
         OwnProgram::Unknown => Err("the file of libice cannot be found in /proc/self/maps".into()),
-    }
-}
-
-impl Image {
-    pub fn paths(&self) -> [&CStr; 1] {
-        [&self.path]
     }
 }

@@ -168,19 +168,13 @@ impl Launcher {
                 let argument = spec.argument.as_ref().map_or(self.null.as_raw_fd(), |blob| blob.as_raw_fd());
                 let protocol = [channel.fd(), argument, self.null.as_raw_fd(), self.null.as_raw_fd()];
                 let setup = Setup { protocol: &protocol, process: Some(channel.process()), ..setup };
-                let (argv, env) = (Pointers::new(as_c_strs(&image.argv)), environment(plan, &worker));
-                let program = Program { paths: &image.paths(), argv: &argv, env: &env };
-                let child = spawn(&mut self.nursery, &setup, &program).map_err(|failure| {
-                    failure.explain(spec, self.working_dir.as_deref(), std::slice::from_ref(&image.path))
-                })?;
+                let (paths, env) = (std::slice::from_ref(&image.path), environment(plan, &worker));
+                let child = execute(&mut self.nursery, spec, &setup, paths, &image.argv, &env)?;
                 Ok(Born { child: Some(child), channel: Some(channel) })
             }
             _ => {
-                let (argv, env) = (Pointers::new(as_c_strs(&worker.argv)), environment(plan, &worker));
-                let paths: Vec<&CStr> = as_c_strs(&worker.paths).collect();
-                let program = Program { paths: &paths, argv: &argv, env: &env };
-                let child = spawn(&mut self.nursery, &setup, &program)
-                    .map_err(|failure| failure.explain(spec, self.working_dir.as_deref(), &worker.paths))?;
+                let env = environment(plan, &worker);
+                let child = execute(&mut self.nursery, spec, &setup, &worker.paths, &worker.argv, &env)?;
                 Ok(Born { child: Some(child), channel: None })
             }
         }
@@ -251,12 +245,8 @@ impl Launcher {
             group: groups.map(|(table, slot)| table.slot(slot)),
             process: Some(channel.process()),
         };
-        let argv = Pointers::new(as_c_strs(&image.argv));
-        let env = Pointers::new(as_c_strs(env));
-        let program = Program { paths: &image.paths(), argv: &argv, env: &env };
-        let child = spawn(&mut self.nursery, &setup, &program).map_err(|failure| {
-            failure.explain(spec, self.working_dir.as_deref(), std::slice::from_ref(&image.path))
-        })?;
+        let (paths, env) = (std::slice::from_ref(&image.path), Pointers::new(as_c_strs(env)));
+        let child = execute(&mut self.nursery, spec, &setup, paths, &image.argv, &env)?;
         Ok(Forkserver::new(child, channel, ours))
     }
 
@@ -308,19 +298,26 @@ fn fork(
         .map_err(|errno| Error::system("cannot fork a worker", errno as i32))
 }
 
+/// Starts the first of these files that can be executed.
+fn execute(
+    nursery: &mut Nursery,
+    spec: &Spec,
+    setup: &Setup,
+    paths: &[CString],
+    argv: &[CString],
+    env: &Pointers,
+) -> Result<Child, Error> {
+    let (files, argv) = (as_c_strs(paths).collect::<Vec<_>>(), Pointers::new(as_c_strs(argv)));
+    spawn(nursery, setup, &Program { paths: &files, argv: &argv, env }).map_err(|failure| match failure {
+        Failure::Clone(errno) => Error::system("cannot start a process", errno as i32),
+        Failure::Child(step, errno) => explain(spec, setup.working_dir, step, errno, paths),
+    })
+}
+
 /// Why a process did not start.
 pub enum Failure {
     Clone(Errno),
     Child(Step, Errno),
-}
-
-impl Failure {
-    fn explain(self, spec: &Spec, working_dir: Option<&CStr>, paths: &[CString]) -> Error {
-        match self {
-            Failure::Clone(errno) => Error::system("cannot start a process", errno as i32),
-            Failure::Child(step, errno) => explain(spec, working_dir, step, errno, paths),
-        }
-    }
 }
 
 /// Starts a program, with all signals blocked in this thread.

@@ -5,6 +5,7 @@ pub mod oom;
 pub mod summary;
 
 use std::ffi::CString;
+use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -53,6 +54,17 @@ pub enum Outcome {
     Signaled { signal: i32, core: bool },
     Stuck,
     Lost,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Status::Exited(code) => write!(out, "exited with code {code}"),
+            Status::Signaled { signal, .. } => {
+                write!(out, "was killed by signal {signal} ({})", Signal(signal))
+            }
+        }
+    }
 }
 
 impl From<Status> for Outcome {

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 use crate::spec::{Callback, HostPointer, WorkerFn};
 
+const NO_LOADER: &str = "a static program cannot load a shared object";
+
 pub type Dlopen = unsafe extern "C" fn(*const c_char, c_int) -> *mut c_void;
 
 /// dlopen(3), asked for by name: a static program has none, and linking it would give a warning there.
@@ -39,7 +41,7 @@ fn loader_error() -> String {
 /// The loader's words for why a shared object cannot be loaded here.
 pub fn why_not_loaded(name: &CStr) -> String {
     match dlopen() {
-        None => "a static program cannot load a shared object".into(),
+        None => NO_LOADER.into(),
         // SAFETY: a NUL-terminated name. If it can be loaded after all, its constructors are the user's.
         Some(dlopen) if unsafe { dlopen(name.as_ptr(), libc::RTLD_LAZY) }.is_null() => loader_error(),
         Some(_) => format!("{} was not there a moment ago", name.to_string_lossy()),
@@ -56,7 +58,7 @@ fn callback(address: *const c_void) -> Callback {
 /// Loads a shared object for the life of this process, its symbols in the global scope as if this program
 /// were linked with it, and finds functions in it; the loader's own words for what is wrong.
 pub fn functions(library: &CStr, names: &[&CStr]) -> Result<Vec<Callback>, String> {
-    let dlopen = dlopen().ok_or("a static program cannot load a shared object")?;
+    let dlopen = dlopen().ok_or(NO_LOADER)?;
     // SAFETY: a NUL-terminated name. The constructors that run are the user's, as are the symbols.
     let handle = unsafe { dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
     if handle.is_null() {

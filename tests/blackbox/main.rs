@@ -42,6 +42,8 @@ fn main() -> ExitCode {
     if !arguments.list {
         harness::build();
     }
+    // What is wrong, next to the name of the test and without a page of frames, which say nothing here.
+    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     let areas = [
         cfg::tests(),
         sp::tests(),
