@@ -42,7 +42,10 @@ fn agent<'a>(agent: *const ice_agent) -> Result<&'a Agent, Error> {
 /// Makes an agent for a copy of `spec` and writes it to `*out`. Checks the whole spec and starts
 /// nothing: no worker, no thread, no directory. ICE_ERROR_CONFIG names the field that is wrong. Which
 /// devices each worker gets is decided here, once for all attempts, by the environment of the host and the
-/// devices that it sees now (`ice_spec_set_devices()`).
+/// devices that it sees now (`ice_spec_set_devices()`). Where devices matter the CUDA driver is asked first, in a
+/// process of its own that ends within this call: it takes some milliseconds, or what a driver takes that has
+/// to wake its GPUs up; ICE_ERROR_TIMEOUT and ICE_ERROR_DEVICE say what was wrong with it, see
+/// `ice_spec_set_probe_timeout()` and `ice_device_list_new()`.
 /// The caller owns the agent and frees it with `ice_agent_free()`; the spec may be freed before it.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_agent_new(spec: *const ice_spec, out: *mut *mut ice_agent) -> ice_status {

@@ -31,6 +31,7 @@ pub fn tests() -> Vec<Trial> {
         dev_icerun_shows_the_plan,
         dev_icerun_options,
         dev_icerun_starts_a_rank_for_each_of_8_gpus,
+        dev_13_after_a_run_with_gpus_the_host_knows_no_driver,
         dev_02_a_rank_finds_its_device_alone,
         dev_uuids,
         dev_a_driver_that_fails_is_the_agents_error,
@@ -479,6 +480,25 @@ fn dev_icerun_starts_a_rank_for_each_of_8_gpus() {
     assert_eq!(envs[7]["ICE_DEVICES"], "cuda:0");
     assert_eq!(envs[7]["ICE_DIST_BACKEND"], "nccl");
     assert_eq!(t.lines("driver").len(), 1, "asked once, in a process of its own");
+}
+
+fn dev_13_after_a_run_with_gpus_the_host_knows_no_driver() {
+    for kind in [Kind::Program, Way::Fork.into(), Way::Spawn.into(), Way::ForkserverOfLibrary.into()] {
+        let t = Case::new();
+        let host = gpus(&t).env("STUB_CUDA_LOG", &t.path("asked")).set("nproc_per_node", "gpu");
+        let host = host.set("max_restarts", 1).worker(kind, &["until_attempt", "1", "exit", "1", ";"]);
+        let running = host.steps(&["run", "mapped=libcuda"]).spawn();
+        let host = running.pid().to_string();
+        let run = running.finish();
+        run.succeeded();
+        assert_eq!(run.result()["workers"].as_array().unwrap().len(), 8);
+        assert_eq!(run.event("mapped")["found"], 0);
+        let asked = t.lines("asked");
+        assert!(
+            asked.len() == 2 && asked[0] != asked[1] && !asked.contains(&host),
+            "{asked:?}, the host is {host}"
+        );
+    }
 }
 
 /// The workers ask the driver themselves.

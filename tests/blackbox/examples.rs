@@ -69,6 +69,34 @@ fn ex_each_example_does_what_it_says() {
     assert!(out.contains(PI) && out.contains("exit code 7: the input of rank 1 is not there"), "{out}");
 }
 
+/// icerun has libice in it, and finds the library that asks the driver beside itself, or where it is installed.
+fn ex_icerun_finds_the_gpus() {
+    let t = Case::new();
+    let install = |name: &str, to: &str| {
+        let path = t.write(to, &std::fs::read(examples().join(name)).unwrap(), 0o755);
+        PathBuf::from(path)
+    };
+    let alone = install("icerun", "alone/icerun");
+    let installed = install("icerun", "usr/bin/icerun");
+    install("libice.so.0.1", "usr/lib/libice.so.0.1");
+    for (icerun, found) in [(examples().join("icerun"), true), (installed, true), (alone, false)] {
+        let mut command = t.command(&icerun);
+        command.env("LD_LIBRARY_PATH", &built().dir).env("STUB_CUDA_COUNT", "2");
+        command.args(["--nproc-per-node", "gpu", "--no-python", "sh", "-c", "echo $CUDA_VISIBLE_DEVICES"]);
+        let output = command.output().expect("icerun");
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        if found {
+            let mut lines: Vec<&str> = out.lines().collect();
+            lines.sort();
+            assert_eq!(lines, ["0", "1"], "{err}");
+        } else {
+            assert!(err.contains("libice is linked statically here"), "{err}");
+            assert_ne!(output.status.code(), Some(0));
+        }
+        no_process_left(&t);
+    }
+}
+
 fn ex_a_static_host_names_a_runner() {
     let t = Case::new();
     assert_eq!(run(&t, "shared-static", &["@libpi.so", "@runner"]), PI);
@@ -121,6 +149,7 @@ pub fn tests() -> Vec<Trial> {
     tests![
         needs(make): ex_each_example_does_what_it_says,
         needs(make): ex_a_static_host_names_a_runner,
+        needs(make): ex_icerun_finds_the_gpus,
         needs(make): ex_the_weights_are_the_same_by_every_start_method,
     ]
 }
