@@ -390,6 +390,8 @@ fn reap_06_a_killed_watcher_is_replaced() {
     let verbs: Vec<&str> = words.iter().map(String::as_str).collect();
     let running = t.host().set("local_world_size", 2).probe(&verbs).spawn();
     let pids = pids_in(&t, "pids", 4);
+    // It starts beside the workers, and they may be there first.
+    wait_for("a watcher", || watcher_of(running.pid()).is_some());
     let first = watcher_of(running.pid()).expect("a watcher");
     // SIGTERM of somebody is nothing to it, SIGKILL brings another one.
     assert!(send(first, libc::SIGTERM));

@@ -10,11 +10,22 @@
 
 static volatile int GO_ON = 1;
 
+/* Between setenv and setlocale, which looks for LOCPATH. The library has no part in it. */
+static pthread_mutex_t ENVIRONMENT = PTHREAD_MUTEX_INITIALIZER;
+
+static void set(const char *name, const char *value) {
+  pthread_mutex_lock(&ENVIRONMENT);
+  if (value ? setenv(name, value, 1) : unsetenv(name)) abort();
+  pthread_mutex_unlock(&ENVIRONMENT);
+}
+
 static void *restless(void *unused) {
   for (unsigned n = 0; GO_ON; n++) {
     if (chdir(n % 2 ? "/" : "/tmp")) abort();
     umask(n % 2 ? 077 : 022);
+    pthread_mutex_lock(&ENVIRONMENT);
     setlocale(LC_ALL, n % 2 ? "C" : "C.UTF-8");
+    pthread_mutex_unlock(&ENVIRONMENT);
     sleep_seconds(0.00005);
   }
   return unused;
@@ -34,17 +45,17 @@ int main(int argc, char **argv) {
         ice_spec_add_arg(spec, argv[1]) || ice_spec_set_max_restarts(spec, 0) || ice_agent_new(spec, &agent))
       return 3;
     snprintf(number, sizeof number, "start %d.", i);
-    setenv("MOMENT", number, 1);
+    set("MOMENT", number);
     if (ice_agent_start(agent)) return 4;
-    setenv("MOMENT", "later", 1);
+    set("MOMENT", "later");
     for (int k = 0; k < 50; k++) {
       snprintf(number, sizeof number, "OTHER_%d", k);
-      setenv(number, "x", 1);
+      set(number, "x");
     }
     if (ice_agent_wait(agent, 60, &result) || ice_result_end(result) != ICE_END_SUCCEEDED) return 5;
     for (int k = 0; k < 50; k++) {
       snprintf(number, sizeof number, "OTHER_%d", k);
-      unsetenv(number);
+      set(number, NULL);
     }
     read_file(argv[1], text, sizeof text);
     snprintf(number, sizeof number, "MOMENT=start %d.\"", i);
