@@ -183,6 +183,7 @@ static const struct {
   {OPT_PASS_SIGNALS, ice_spec_set_pass_signals},
   {OPT_WORKING_DIR, ice_spec_set_working_dir},
   {OPT_LOG_DIR, ice_spec_set_log_dir},
+  {OPT_EVENT_FILE, ice_spec_set_event_file},
   {OPT_REDIRECTS, ice_spec_set_redirects},
   {OPT_TEE, ice_spec_set_tee},
   {OPT_LOCAL_RANKS_FILTER, ice_spec_set_local_ranks_filter},
@@ -246,9 +247,18 @@ static void set_plain_values(const struct options *options, ice_spec *spec) {
 /* Options of torchrun that change nothing here, but must not be wrong either. */
 static void check_without_effect(const struct options *options) {
   static const char *const methods[] = {"spawn", "fork", "forkserver", NULL};
-  static const char *const handlers[] = {"null", NULL};
   choice(options, OPT_START_METHOD, methods, "must be spawn, fork or forkserver");
-  choice(options, OPT_EVENT_LOG_HANDLER, handlers, "there is only null so far");
+}
+
+/* torchrun's word for where events go. */
+static void set_event_handler(const struct options *options, ice_spec *spec) {
+  static const char *const handlers[] = {"null", "console", NULL};
+  if (choice(options, OPT_EVENT_LOG_HANDLER, handlers, "must be null or console") == 1) {
+    if (option_filled(options, OPT_EVENT_FILE)) {
+      bad_value(options, OPT_EVENT_LOG_HANDLER, "events already go to the file of --event-file");
+    }
+    accept(ice_spec_set_event_file(spec, "/dev/stderr"));
+  }
 }
 
 ice_spec *spec_from_options(const struct options *options) {
@@ -256,6 +266,7 @@ ice_spec *spec_from_options(const struct options *options) {
   accept(ice_spec_new(&spec));
   set_workers(options, spec);
   check_without_effect(options);
+  set_event_handler(options, spec);
   set_plain_values(options, spec);
   set_visibility(options, spec);
   set_stdin(options, spec);

@@ -104,6 +104,11 @@ const struct option OPTIONS[OPTION_COUNT] = {
     .help = "Where runs make their directories for log and error files; /dev/null for no "
             "files. Without it a new directory below TMPDIR, else below /tmp, or below "
             "/dev/shm for error files alone; it goes if it stays empty."},
+  [OPT_EVENT_FILE] = {VALUE("event-file", "FILE", NULL),
+    .help = "A line of JSON is appended to it for each worker that starts or ends, and for the end of "
+            "the run."},
+  [OPT_EVENT_LOG_HANDLER] = {VALUE("event-log-handler", "NAME", "null"),
+    .help = "console: these lines go to stderr; null: they do not."},
   [OPT_REDIRECTS] = {VALUE("redirects", "MAP", "0"), .letter = 'r',
     .help = "Streams that go to files: 0 none, 1 stdout, 2 stderr, 3 both; or by local rank: "
             "0:3,12:1."},
@@ -151,10 +156,8 @@ const struct option OPTIONS[OPTION_COUNT] = {
   [OPT_LOCAL_ADDR] = {VALUE("local-addr", "ADDRESS", NULL),
     .help = "The address of this host: MASTER_ADDR, unless static names one."},
 
-  [OPT_EVENT_LOG_HANDLER] = {VALUE("event-log-handler", "NAME", "null"),
-    .heading = "Options of torchrun that are not here yet",
-    .help = "So far only null."},
   [OPT_LOGS_SPECS] = {VALUE("logs-specs", "NAME", NULL),
+    .heading = "Options of torchrun that are not here yet",
     .missing = "this names a Python plug-in, and there is no Python in icerun",
     .help = "Refused: it names a Python plug-in."},
   [OPT_PRINT_COMPLETION] = {VALUE("print-completion", "SHELL", NULL), .missing = NOT_YET,

@@ -299,9 +299,9 @@ enum ice_device_visibility
    * LOCAL_RANK, finds it. */
   ICE_VISIBLE_INHERIT = 0,
   /* Its own alone, so that it is `cuda:0` for it, whatever its rank: CUDA_VISIBLE_DEVICES is its entry
-   * of the host's list, or of `0,1,2..` where the host has none. The default where devices are named or counted: a
-   * worker that cannot see the GPU of another cannot take it by mistake, as a program does that forgets
-   * to choose one, nor leave a context in its memory. LOCAL_RANK stays the real one, unless
+   * of the host's list, or of `0,1,2..` where the host has none. The default where devices are named or
+   * counted: a worker that cannot see the GPU of another cannot take it by mistake, as a program does
+   * that forgets to choose one, nor leave a context in its memory. LOCAL_RANK stays the real one, unless
    * `ice_spec_set_virtual_local_rank()` says otherwise: a program that takes device LOCAL_RANK needs
    * that, or ICE_VISIBLE_ALL. */
   ICE_VISIBLE_OWN = 1,
@@ -424,6 +424,12 @@ typedef void (*ice_output_fn)(void *user_data,
  * be slow: workers and restarts do not wait for it. It must return: `ice_agent_free()` waits for it.
  * It must not call `ice_agent_free()` of its own agent. */
 typedef void (*ice_log_fn)(void *user_data, int32_t level, const char *text);
+
+/* Takes one event of a run, see `ice_spec_set_event_callback()`: `json` is one line of JSON in UTF-8
+ * without a newline, valid only during the call. Called as an `ice_log_fn` is, from the same thread: in the
+ * order of the events, one at a time, never after the run's result was handed out. It may be slow: the run
+ * does not wait for it, only its end. */
+typedef void (*ice_event_fn)(void *user_data, const char *json);
 
 /* What became of one worker. Borrowed from the result it came from: all pointers are valid until that
  * result is freed, none is NULL unless said so. Strings are NUL-terminated bytes (paths and messages of
@@ -1034,6 +1040,34 @@ ice_status ice_spec_set_log_callback(struct ice_spec *spec,
  * ICE_LOG_DEBUG: everything. The thread that calls it is started with the first such message. */
 ice_status ice_spec_set_log_level(struct ice_spec *spec, int32_t level);
 
+/* Where the events of the run go, for machines: NULL, the default, is nowhere. An event is one object of
+ * JSON in the form that torch's agent gives its events:
+ *
+ * - `name`: `torchelastic.worker.status.STATE` or `torchelastic.agent.status.STATE`;
+ * - `source`: `WORKER` or `AGENT`; `timestamp`: milliseconds since 1970;
+ * - `metadata`: `state`, `run_id`, `role`, `hostname`, `agent_pid`, `rdzv_backend`, `agent_restarts` (which
+ *   attempt), and of a worker `worker_id` (its PID), `global_rank`, `local_rank`, `role_rank`, `group_rank`,
+ *   `world_size`, at its end `exit_code` (minus the signal if one killed it), `signal`, `duration_ms`, and
+ *   `error`, the message of a failure.
+ *
+ * In each attempt there is one STARTED for each worker that was started, and one final SUCCEEDED, FAILED or
+ * TERMINATED (by the agent). The last event of every run, whatever happens to it, is one SUCCEEDED or
+ * FAILED of the agent, with `duration_ms`, `error`, `end` (in the words of `ice_result_summary()`),
+ * `root_cause` (a global rank), and torch's metrics: `run_total` is 1, one of `run_success_with_retry`,
+ * `run_success_without_retry`, `run_failed_with_retry` and `run_failed_without_retry` is 1, and `flakiness` is
+ * 0 to 100, see `ice_result_flakiness()`. Later versions may add fields, and states. */
+ice_status ice_spec_set_event_callback(struct ice_spec *spec,
+                                       ice_event_fn function,
+                                       void *user_data);
+
+/* A file that the events of the run are appended to, a line each, see `ice_spec_set_event_callback()`; "" is
+ * none, the default. A relative path is meant from the host's directory when the run starts, which makes the
+ * file if it is not there. A terminal will do, and a pipe that somebody reads. A run whose event file cannot
+ * be opened is a start error; one that is full, gone or slow later does not hold the run up: at most a
+ * mebibyte of events waits for it, what it does not take is left out, and the log has a warning. */
+ice_status ice_spec_set_event_file(struct ice_spec *spec,
+                                   const char *path);
+
 /* How many workers, in torchrun's words (`--nproc-per-node`): a number as for
  * `ice_spec_set_local_world_size()`, or
  *
@@ -1146,6 +1180,10 @@ ice_state ice_result_state(const struct ice_result *result);
 
 /* How often the group was started again: 0 if the first attempt was the only one. */
 int32_t ice_result_restarts(const struct ice_result *result);
+
+/* Torch's measure of how smoothly a run went, 0 to 100: 0 if no restart was used, nearly 100 if all of them
+ * were, 100 if it failed (torch's `flakiness` metric). 100 for NULL. */
+int32_t ice_result_flakiness(const struct ice_result *result);
 
 /* The signal that interrupted the run, 0 if none did or `ice_agent_stop(agent, 0)` did. */
 int32_t ice_result_signal(const struct ice_result *result);

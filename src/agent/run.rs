@@ -30,6 +30,7 @@ use crate::process::launch::{Birth, Launcher};
 use crate::process::watcher::{Table, Watcher};
 use crate::process::wire::Answer;
 use crate::ranks::{self, Rank};
+use crate::report::event::{Origin, flakiness};
 use crate::report::{Cause, End, GroupState, Outcome, RunReport, Snapshot, WorkerReport};
 use crate::report::{error_file, message_of, root_cause, summary};
 use crate::spec::names::{Signal, hostname};
@@ -38,7 +39,7 @@ use crate::spec::{Checked, Level, Spec, StartMethod};
 use crate::supervise::{Action, Event, NoRestart, Policy, Supervisor};
 use crate::sys::child::Child;
 use crate::sys::dispositions::Reset;
-use crate::sys::fd::above_stdio;
+use crate::sys::fd::{self, above_stdio};
 use crate::sys::library;
 use crate::sys::process::{Usage, milliseconds, monotonic};
 use crate::sys::signals::Inbox;
@@ -58,6 +59,8 @@ const SERVER: u64 = u64::MAX - 2;
 const BIRTHS_WITHIN: Duration = Duration::from_secs(1);
 /// How soon a stop is seen while births are under way and a signal waits to be handed on.
 const LOOK_FOR_STOP: Duration = Duration::from_millis(10);
+/// How long the event that says that nothing works may take to be written.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Runs a spec to its end, whatever happens: a panic becomes an agent error.
 ///
@@ -94,8 +97,8 @@ pub fn to_its_end(
     };
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(report)) => report,
-        Ok(Err(error)) => Some(without_attempt(spec, error)),
-        Err(panic) => Some(without_attempt(spec, Error::Internal { what: panic_text(&*panic) })),
+        Ok(Err(error)) => Some(broken_off(spec, error)),
+        Err(panic) => Some(broken_off(spec, Error::Internal { what: panic_text(&*panic) })),
     }
 }
 
@@ -110,6 +113,27 @@ pub fn job(spec: &Spec, run_id: Vec<u8>, master_port: u16, attempt: u32) -> Job 
     Job { run_id, hostname: hostname(), master_addr, master_port, attempt }
 }
 
+/// Where events are appended to. A pipe must have a reader.
+fn open_events(spec: &Spec, working_dir: Option<&Path>) -> Result<Option<OwnedFd>, Error> {
+    let Some(path) = &spec.event_file else { return Ok(None) };
+    let path = working_dir.map_or(path.clone(), |directory| directory.join(path));
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let opened = fd::open(&path, flags, 0o666);
+    let failed =
+        |errno| Error::system(format!("cannot open the event file {}", path.display()), errno as i32);
+    opened.map(Some).map_err(failed)
+}
+
+/// The end of a run whose machinery failed, told as any other.
+fn broken_off(spec: &Spec, error: Error) -> RunReport {
+    let report = without_attempt(spec, error);
+    let mut output = Output::new(spec, open_events(spec, None).ok().flatten());
+    let origin = Origin::new(spec, &run_id(spec), &hostname());
+    output.event(|| Some(origin.agent_ended(&report, 0)));
+    output.finish(LAST_WORDS);
+    report
+}
+
 /// The report of a run that ended before, or because, its machinery failed.
 fn without_attempt(spec: &Spec, error: Error) -> RunReport {
     let end = if matches!(error, Error::Internal { .. }) { End::AgentError } else { End::StartError };
@@ -119,6 +143,7 @@ fn without_attempt(spec: &Spec, error: Error) -> RunReport {
         end,
         state: GroupState::Failed,
         restarts: 0,
+        flakiness: flakiness(end, spec.max_restarts, 0),
         signal: 0,
         errno: errno_of(&error),
         message: c_string_lossy(error.to_string().as_bytes()),
@@ -161,6 +186,8 @@ struct Run<'a> {
     groups: Option<Table>,
     run_dir: Option<RunDir>,
     output: Output<'a>,
+    origin: Origin,
+    started: Duration,
     /// Keeps MASTER_PORT from being given away while an attempt runs.
     port: Option<(OwnedFd, u16)>,
     stop_told: bool,
@@ -188,6 +215,7 @@ impl<'a> Run<'a> {
             .add(inbox, EpollEvent::new(EpollFlags::EPOLLIN, INBOX))
             .map_err(failed("cannot watch requests"))?;
         let launcher = Launcher::new(spec, host.working_dir.clone())?;
+        let events = open_events(spec, host.working_dir.as_deref())?;
         let (supervisor, actions) = Supervisor::new(Policy {
             max_restarts: spec.max_restarts,
             restart_backoff: spec.restart_backoff,
@@ -216,7 +244,9 @@ impl<'a> Run<'a> {
             watcher: None,
             groups: None,
             run_dir: None,
-            output: Output::new(spec),
+            output: Output::new(spec, events),
+            origin: Origin::new(spec, &run_id(spec), &hostname()),
+            started: monotonic(),
             port: None,
             stop_told: false,
             hurry_told: false,
@@ -248,6 +278,7 @@ impl<'a> Run<'a> {
         if self.groups.is_none() {
             self.start_watcher();
         }
+        self.started = monotonic();
         loop {
             self.act();
             if let Some(end) = self.end {
@@ -525,6 +556,7 @@ impl<'a> Run<'a> {
             self.watch(pidfd, index)?;
         }
         self.log(Level::Debug, || format!("rank {} is PID {pid}", self.ranks[index].global));
+        self.output.event(|| Some(self.origin.worker_started(&self.ranks[index], pid, number)));
         self.update_snapshot(index, pid, Outcome::Running);
         self.follow(plan, index, number)
     }
@@ -801,6 +833,9 @@ impl<'a> Run<'a> {
         let reporter = Reporter { spec: self.spec, oom, server_end: self.server_end.as_deref() };
         let reports: Vec<WorkerReport> =
             attempt.workers.iter().map(|worker| reporter.report(worker, attempt.number, succeeded)).collect();
+        for report in &reports {
+            self.output.event(|| self.origin.worker_ended(report));
+        }
         if let (true, Some(oom)) = (reports.iter().any(|report| report.likely_oom), reporter.oom) {
             oom.look();
         }
@@ -838,12 +873,11 @@ impl<'a> Run<'a> {
             state => state,
         };
         self.publish(state);
-        self.output.finish(self.checked.shutdown_timeout);
-        self.host.handlers = None;
-        finished(RunReport {
+        let report = finished(RunReport {
             end,
             state,
             restarts: self.supervisor.attempt(),
+            flakiness: flakiness(end, self.spec.max_restarts, self.supervisor.attempt()),
             signal: if end == End::Interrupted { self.inbox.stop_requested().unwrap_or(0) } else { 0 },
             errno: self.error.as_ref().map_or(0, errno_of),
             message: c_string_lossy(message.as_bytes()),
@@ -852,7 +886,12 @@ impl<'a> Run<'a> {
             workers: std::mem::take(&mut self.workers),
             root_cause,
             failures: std::mem::take(&mut self.failures),
-        })
+        });
+        let duration = monotonic().saturating_sub(self.started);
+        self.output.event(|| Some(self.origin.agent_ended(&report, duration.as_millis() as u64)));
+        self.output.finish(self.checked.shutdown_timeout);
+        self.host.handlers = None;
+        report
     }
 
     /// Why the run ended, on one line.

@@ -78,9 +78,9 @@ pub enum ice_device_visibility {
     /// LOCAL_RANK, finds it.
     ICE_VISIBLE_INHERIT = 0,
     /// Its own alone, so that it is `cuda:0` for it, whatever its rank: CUDA_VISIBLE_DEVICES is its entry
-    /// of the host's list, or of `0,1,2..` where the host has none. The default where devices are named or counted: a
-    /// worker that cannot see the GPU of another cannot take it by mistake, as a program does that forgets
-    /// to choose one, nor leave a context in its memory. LOCAL_RANK stays the real one, unless
+    /// of the host's list, or of `0,1,2..` where the host has none. The default where devices are named or
+    /// counted: a worker that cannot see the GPU of another cannot take it by mistake, as a program does
+    /// that forgets to choose one, nor leave a context in its memory. LOCAL_RANK stays the real one, unless
     /// `ice_spec_set_virtual_local_rank()` says otherwise: a program that takes device LOCAL_RANK needs
     /// that, or ICE_VISIBLE_ALL.
     ICE_VISIBLE_OWN = 1,

@@ -1,4 +1,4 @@
-//! Levels of log messages and the type of the host's log callback.
+//! Levels of log messages and the types of the host's callbacks for messages and events.
 
 use std::ffi::{c_char, c_void};
 
@@ -24,6 +24,12 @@ pub enum ice_log_level {
 /// be slow: workers and restarts do not wait for it. It must return: `ice_agent_free()` waits for it.
 /// It must not call `ice_agent_free()` of its own agent.
 pub type ice_log_fn = Option<extern "C" fn(user_data: *mut c_void, level: i32, text: *const c_char)>;
+
+/// Takes one event of a run, see `ice_spec_set_event_callback()`: `json` is one line of JSON in UTF-8
+/// without a newline, valid only during the call. Called as an `ice_log_fn` is, from the same thread: in the
+/// order of the events, one at a time, never after the run's result was handed out. It may be slow: the run
+/// does not wait for it, only its end.
+pub type ice_event_fn = Option<extern "C" fn(user_data: *mut c_void, json: *const c_char)>;
 
 const _: () = assert!(
     ice_log_level::ICE_LOG_ERROR as i32 == Level::Error as i32

@@ -293,6 +293,13 @@ pub extern "C" fn ice_result_restarts(result: *const ice_result) -> i32 {
     guard_value(0, || Ok(handle(result, "result")?.report.restarts as i32))
 }
 
+/// Torch's measure of how smoothly a run went, 0 to 100: 0 if no restart was used, nearly 100 if all of them
+/// were, 100 if it failed (torch's `flakiness` metric). 100 for NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_result_flakiness(result: *const ice_result) -> i32 {
+    guard_value(100, || Ok(handle(result, "result")?.report.flakiness as i32))
+}
+
 /// The signal that interrupted the run, 0 if none did or `ice_agent_stop(agent, 0)` did.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_result_signal(result: *const ice_result) -> i32 {

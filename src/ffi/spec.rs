@@ -3,7 +3,7 @@
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
-use super::log::ice_log_fn;
+use super::log::{ice_event_fn, ice_log_fn};
 use super::status::{guard, ice_status};
 use super::worker::{callback, ice_worker_fn};
 use super::{bytes, output, text, utf8};
@@ -12,7 +12,8 @@ use crate::device::strings::Nproc;
 use crate::error::Error;
 use crate::spec::streams::{LocalRanks, StreamMap};
 use crate::spec::{
-    self, EnvEdit, Function, HostPointer, Level, LogCallback, OutputCallback, Spec, StartMethod, Stdin,
+    self, EnvEdit, EventCallback, Function, HostPointer, Level, LogCallback, OutputCallback, Spec,
+    StartMethod, Stdin,
 };
 use crate::sys::memory::Blob;
 
@@ -938,6 +939,52 @@ pub extern "C" fn ice_spec_set_log_level(spec: *mut ice_spec, level: i32) -> ice
             3 => Level::Info,
             4 => Level::Debug,
             other => return Err(Error::config("log_level", other, "must be an ice_log_level: 1 to 4")),
+        };
+        Ok(())
+    })
+}
+
+/// Where the events of the run go, for machines: NULL, the default, is nowhere. An event is one object of
+/// JSON in the form that torch's agent gives its events:
+///
+/// - `name`: `torchelastic.worker.status.STATE` or `torchelastic.agent.status.STATE`;
+/// - `source`: `WORKER` or `AGENT`; `timestamp`: milliseconds since 1970;
+/// - `metadata`: `state`, `run_id`, `role`, `hostname`, `agent_pid`, `rdzv_backend`, `agent_restarts` (which
+///   attempt), and of a worker `worker_id` (its PID), `global_rank`, `local_rank`, `role_rank`, `group_rank`,
+///   `world_size`, at its end `exit_code` (minus the signal if one killed it), `signal`, `duration_ms`, and
+///   `error`, the message of a failure.
+///
+/// In each attempt there is one STARTED for each worker that was started, and one final SUCCEEDED, FAILED or
+/// TERMINATED (by the agent). The last event of every run, whatever happens to it, is one SUCCEEDED or
+/// FAILED of the agent, with `duration_ms`, `error`, `end` (in the words of `ice_result_summary()`),
+/// `root_cause` (a global rank), and torch's metrics: `run_total` is 1, one of `run_success_with_retry`,
+/// `run_success_without_retry`, `run_failed_with_retry` and `run_failed_without_retry` is 1, and `flakiness` is
+/// 0 to 100, see `ice_result_flakiness()`. Later versions may add fields, and states.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_event_callback(
+    spec: *mut ice_spec,
+    function: ice_event_fn,
+    user_data: *mut c_void,
+) -> ice_status {
+    edit(spec, |spec| {
+        spec.event_callback =
+            function.map(|function| EventCallback { function, user_data: HostPointer(user_data as usize) });
+        Ok(())
+    })
+}
+
+/// A file that the events of the run are appended to, a line each, see `ice_spec_set_event_callback()`; "" is
+/// none, the default. A relative path is meant from the host's directory when the run starts, which makes the
+/// file if it is not there. A terminal will do, and a pipe that somebody reads. A run whose event file cannot
+/// be opened is a start error; one that is full, gone or slow later does not hold the run up: at most a
+/// mebibyte of events waits for it, what it does not take is left out, and the log has a warning.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_event_file(spec: *mut ice_spec, path: *const c_char) -> ice_status {
+    edit(spec, |spec| {
+        let path = text(path, "path")?;
+        spec.event_file = match path.is_empty() {
+            true => None,
+            false => Some(spec::path("event_file", path)?),
         };
         Ok(())
     })

@@ -105,6 +105,11 @@ impl Console {
         self.open_line = (!piece.ends).then_some(of);
     }
 
+    /// Adds what is a whole line.
+    pub fn add_line(&mut self, line: &[u8]) {
+        self.buffer.extend_from_slice(line);
+    }
+
     pub fn flush(&mut self) -> Flushed {
         while self.sent < self.buffer.len() {
             match self.write() {

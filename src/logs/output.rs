@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -27,7 +27,7 @@ use super::follow::{CHUNK, Follower, Next, Read, Stream};
 use super::lines::Piece;
 use super::run_dir::open_log;
 use crate::spec::streams::Streams;
-use crate::spec::{Level, LogCallback, OutputCallback, Spec};
+use crate::spec::{EventCallback, Level, LogCallback, OutputCallback, Spec};
 use crate::sys::dispositions;
 use crate::sys::fd::{self, Bell};
 use crate::sys::process::milliseconds;
@@ -44,6 +44,8 @@ enum Command {
         attempt: u32,
     },
     Log(Level, String),
+    /// One line of JSON.
+    Event(String),
     /// Show what is left until this moment, then end.
     Finish {
         deadline: Instant,
@@ -53,6 +55,8 @@ enum Command {
 /// The agent's end of the thread, which is started when the first thing is handed to it.
 pub struct Output<'a> {
     spec: &'a Spec,
+    /// The event file.
+    events: Option<OwnedFd>,
     started: OnceCell<Result<Started, Errno>>,
 }
 
@@ -74,12 +78,12 @@ impl Queue {
 }
 
 impl<'a> Output<'a> {
-    pub fn new(spec: &'a Spec) -> Output<'a> {
-        Output { spec, started: OnceCell::new() }
+    pub fn new(spec: &'a Spec, events: Option<OwnedFd>) -> Output<'a> {
+        Output { spec, events, started: OnceCell::new() }
     }
 
     fn push(&self, command: Command) -> Result<(), Errno> {
-        match self.started.get_or_init(|| Started::start(self.spec)) {
+        match self.started.get_or_init(|| Started::start(self.spec, self.events.as_ref())) {
             Ok(started) => {
                 started.queue.push(command);
                 Ok(())
@@ -93,6 +97,15 @@ impl<'a> Output<'a> {
         if self.spec.log_callback.is_some() && level <= self.spec.log_level {
             // Without the thread there is nobody who could be told.
             let _ = self.push(Command::Log(level, text()));
+        }
+    }
+
+    /// An event, made only if somebody wants it.
+    pub fn event(&self, line: impl FnOnce() -> Option<String>) {
+        if (self.spec.event_callback.is_some() || self.events.is_some())
+            && let Some(line) = line()
+        {
+            let _ = self.push(Command::Event(line));
         }
     }
 
@@ -124,7 +137,7 @@ impl Drop for Output<'_> {
 }
 
 impl Started {
-    fn start(spec: &Spec) -> Result<Started, Errno> {
+    fn start(spec: &Spec, events: Option<&OwnedFd>) -> Result<Started, Errno> {
         let queue = Arc::new(Queue { commands: Mutex::new(VecDeque::new()), bell: Bell::new()? });
         let mut thread = Thread {
             queue: queue.clone(),
@@ -139,6 +152,11 @@ impl Started {
                 log_modes: spec.log_modes,
             },
             log: spec.log_callback,
+            events: Events {
+                callback: spec.event_callback,
+                file: events.map(|file| Console::new(file.as_raw_fd())).transpose()?,
+                lost: 0,
+            },
             inotify: None,
             by_watch: HashMap::new(),
             followers: Vec::new(),
@@ -156,10 +174,46 @@ impl Started {
     }
 }
 
+/// Where events go.
+struct Events {
+    callback: Option<EventCallback>,
+    file: Option<Console>,
+    /// How often the file has not taken any.
+    lost: u64,
+}
+
+impl Events {
+    fn take(&mut self, line: String) {
+        if let Some(file) = &mut self.file {
+            if file.is_gone() || file.is_full() {
+                self.lost += 1;
+            } else {
+                file.add_line(line.as_bytes());
+            }
+        }
+        if let Some(callback) = self.callback {
+            let text: CString = crate::error::c_string_lossy(line.trim_end().as_bytes());
+            (callback.function)(callback.user_data.0 as *mut std::ffi::c_void, text.as_ptr());
+        }
+    }
+
+    /// What is wrong, once.
+    fn flush(&mut self) -> Option<String> {
+        match self.file.as_mut()?.flush() {
+            Flushed::All | Flushed::Stuck => None,
+            Flushed::Gone(errno) | Flushed::Failed(errno) => {
+                self.lost += 1;
+                (self.lost == 1).then(|| format!("the event file takes no more events: {}", errno.desc()))
+            }
+        }
+    }
+}
+
 struct Thread {
     queue: Arc<Queue>,
     sinks: Sinks,
     log: Option<LogCallback>,
+    events: Events,
     inotify: Option<Inotify>,
     by_watch: HashMap<WatchDescriptor, usize>,
     /// A slot per stream; the index is the stream's name.
@@ -200,6 +254,7 @@ impl Thread {
                     }
                 }
                 Some(Command::Log(level, text)) => self.say(level, &text),
+                Some(Command::Event(line)) => self.events.take(line),
                 Some(Command::Finish { deadline }) => self.finish = Some(deadline),
             }
         }
@@ -340,6 +395,7 @@ impl Thread {
                 }
             }
         }
+        self.sinks.warnings.extend(self.events.flush());
     }
 
     fn say_warnings(&mut self) {
@@ -358,13 +414,16 @@ impl Thread {
     fn is_over(&self) -> bool {
         let Some(deadline) = self.finish else { return false };
         let all_shown = self.followers.iter().all(Option::is_none)
-            && self.sinks.consoles.iter().all(|console| console.waiting() == 0);
+            && self.sinks.consoles.iter().chain(&self.events.file).all(|console| console.waiting() == 0);
         all_shown || Instant::now() >= deadline
     }
 
     fn give_up(&mut self) {
         if self.followers.iter().any(Option::is_some) || self.sinks.consoles.iter().any(|c| c.waiting() > 0) {
             self.say(Level::Warning, "the console takes no output: what it did not show is in the log files");
+        }
+        if self.events.file.as_ref().is_some_and(|file| file.waiting() > 0) {
+            self.say(Level::Warning, "the event file takes no more: the last events are not in it");
         }
     }
 
@@ -399,7 +458,8 @@ impl Thread {
         if let Some(inotify) = inotify {
             fds.push(PollFd::new(inotify.as_fd(), PollFlags::POLLIN));
         }
-        for console in self.sinks.consoles.iter().filter(|console| console.waiting() > 0) {
+        let consoles = self.sinks.consoles.iter().chain(&self.events.file);
+        for console in consoles.filter(|console| console.waiting() > 0) {
             fds.push(PollFd::new(console.poll_fd(), PollFlags::POLLOUT));
         }
         let _ = poll(&mut fds, timeout);

@@ -1,6 +1,7 @@
 //! What became of the workers and of the run: plain values, and the words for them.
 
 pub mod error_file;
+pub mod event;
 pub mod oom;
 pub mod summary;
 
@@ -33,6 +34,19 @@ pub enum GroupState {
     Stopped,
     Succeeded,
     Failed,
+}
+
+impl End {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            End::Succeeded => "succeeded",
+            End::WorkerFailure => "worker failure",
+            End::StartError => "start error",
+            End::AgentError => "agent error",
+            End::Interrupted => "interrupted",
+        }
+    }
 }
 
 impl From<End> for GroupState {
@@ -177,6 +191,8 @@ pub struct RunReport {
     pub end: End,
     pub state: GroupState,
     pub restarts: u32,
+    /// See `event::flakiness`.
+    pub flakiness: u32,
     pub signal: i32,
     pub errno: i32,
     pub message: CString,

@@ -16,13 +16,11 @@ pub fn text(report: &RunReport) -> String {
         n => format!(", {n} restarts"),
     };
     let count = report.workers.len();
-    let _ = match report.end {
-        End::Succeeded => writeln!(out, "succeeded: {}{restarts}", plural(count, "worker")),
-        End::WorkerFailure => writeln!(out, "worker failure: {}{restarts}", report.message.to_string_lossy()),
-        End::StartError => writeln!(out, "start error: {}", report.message.to_string_lossy()),
-        End::AgentError => writeln!(out, "agent error: {}{restarts}", report.message.to_string_lossy()),
-        End::Interrupted => writeln!(out, "interrupted: {}{restarts}", report.message.to_string_lossy()),
+    let what = match report.end {
+        End::Succeeded => plural(count, "worker").into(),
+        _ => report.message.to_string_lossy(),
     };
+    let _ = writeln!(out, "{}: {what}{restarts}", report.end.name());
     if report.end == End::Succeeded {
         for failure in &report.failures {
             let _ = writeln!(out, "  attempt {} failed: {}", failure.attempt, line(failure));

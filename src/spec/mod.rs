@@ -105,6 +105,13 @@ pub struct LogCallback {
     pub user_data: HostPointer,
 }
 
+/// A function of the host that takes events, with the host's pointer.
+#[derive(Clone, Copy)]
+pub struct EventCallback {
+    pub function: extern "C" fn(*mut std::ffi::c_void, *const std::ffi::c_char),
+    pub user_data: HostPointer,
+}
+
 /// A function of the host that takes output of workers in place of the console.
 #[derive(Clone, Copy)]
 pub struct OutputCallback {
@@ -192,6 +199,8 @@ pub struct Spec {
     pub log_modes: Option<(u32, u32)>,
     pub console: (i32, i32),
     pub output_callback: Option<OutputCallback>,
+    pub event_callback: Option<EventCallback>,
+    pub event_file: Option<PathBuf>,
     pub log_callback: Option<LogCallback>,
     pub log_level: Level,
 
@@ -254,6 +263,8 @@ impl Default for Spec {
             log_modes: None,
             console: (1, 2),
             output_callback: None,
+            event_callback: None,
+            event_file: None,
             log_callback: None,
             log_level: Level::Debug,
             refused: None,

@@ -24,6 +24,7 @@ mod log;
 mod method;
 mod mon;
 mod numa;
+mod obs;
 mod reap;
 mod rst;
 mod server;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         dev_plan::tests(),
         mon::tests(),
         numa::tests(),
+        obs::tests(),
         rst::tests(),
         kill::tests(),
         sig::tests(),

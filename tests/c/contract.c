@@ -32,6 +32,11 @@ static void take_log(void *user_data, int32_t level, const char *text) {
   (void)text;
 }
 
+static void take_event(void *user_data, const char *json) {
+  (void)user_data;
+  (void)json;
+}
+
 static void take_output(void *user_data, int32_t rank, int32_t stream, const uint8_t *data, size_t length) {
   (void)user_data;
   (void)rank;
@@ -93,6 +98,18 @@ static void null_spec(void) {
   ARGUMENT(ice_spec_set_console(NULL, 1, 2));
   ARGUMENT(ice_spec_set_output_callback(NULL, take_output, NULL));
   ARGUMENT(ice_spec_set_log_callback(NULL, take_log, NULL));
+  ARGUMENT(ice_spec_set_log_level(NULL, 1));
+  ARGUMENT(ice_spec_set_event_callback(NULL, take_event, NULL));
+  ARGUMENT(ice_spec_set_nproc_per_node(NULL, "2"));
+  ARGUMENT(ice_spec_set_devices(NULL, "cuda"));
+  ARGUMENT(ice_spec_set_device_visibility(NULL, 0));
+  ARGUMENT(ice_spec_set_virtual_local_rank(NULL, 1));
+  ARGUMENT(ice_spec_set_devices_per_rank(NULL, 1));
+  ARGUMENT(ice_spec_set_ranks_per_device(NULL, 1));
+  ARGUMENT(ice_spec_set_device_uuids(NULL, 1));
+  ARGUMENT(ice_spec_set_probe_timeout(NULL, 1));
+  ARGUMENT(ice_spec_set_cpu_binding(NULL, 0));
+  ARGUMENT(ice_spec_set_event_file(NULL, "f"));
 }
 
 static void null_texts(ice_spec *spec) {
@@ -132,6 +149,11 @@ static void null_texts(ice_spec *spec) {
   ARGUMENT(ice_spec_set_duplicate_stderr_filters(spec, NULL));
   CHECK(ice_spec_set_output_callback(spec, NULL, NULL) == ICE_OK);
   CHECK(ice_spec_set_log_callback(spec, NULL, NULL) == ICE_OK);
+  CHECK(ice_spec_set_event_callback(spec, NULL, NULL) == ICE_OK);
+  ARGUMENT(ice_spec_set_nproc_per_node(spec, NULL));
+  ARGUMENT(ice_spec_set_devices(spec, NULL));
+  ARGUMENT(ice_spec_set_event_file(spec, NULL));
+  CHECK(ice_spec_set_event_file(spec, "") == ICE_OK);
   CHECK(ice_spec_add_args(spec, NULL, 0) == ICE_OK);
 }
 
@@ -166,6 +188,9 @@ static void null(void) {
   ARGUMENT(ice_agent_signal(agent, -3));
   ARGUMENT(ice_agent_snapshot(NULL, &snapshot));
   ARGUMENT(ice_agent_snapshot(agent, NULL));
+  ice_plan *plan = (ice_plan *)&WRONG;
+  ARGUMENT(ice_agent_plan(NULL, &plan));
+  ARGUMENT(ice_agent_plan(agent, NULL));
   ice_device_list *list = NULL;
   ARGUMENT(ice_device_list_new(1, NULL, NULL));
   ARGUMENT(ice_device_list_new(-1, NULL, &list));
@@ -345,6 +370,12 @@ static void getters(void) {
   CHECK(ice_result_is_failed(NULL) == 1);
   CHECK(ice_result_state(NULL) == ICE_STATE_UNKNOWN);
   CHECK(ice_result_restarts(NULL) == 0);
+  CHECK(ice_result_flakiness(NULL) == 100);
+  CHECK(strcmp(ice_spec_dist_backend(NULL), "") == 0);
+  CHECK(ice_plan_worker_count(NULL) == 0);
+  CHECK(ice_plan_worker(NULL, 0) == NULL);
+  CHECK(strcmp(ice_plan_dist_backend(NULL), "") == 0);
+  ice_plan_free(NULL);
   CHECK(ice_result_signal(NULL) == 0);
   CHECK(ice_result_all_exited_cleanly(NULL) == 0);
   CHECK(ice_result_errno(NULL) == 0);

@@ -11,6 +11,7 @@
  *                             the verbs are its argument, unless argument_size=N (a pattern) or no_argument follows
  *   log_callback=FILE         "LEVEL TEXT" lines; output_callback=FILE  "RANK STREAM LENGTH" lines and FILE.R.S bytes
  *   log_callback_do=WHAT      stop | sleep:SECONDS: done within the first log callback
+ *   event_callback=FILE       a line for each event; event_seconds=SECONDS: how long the callback takes
  *
  * Preparing the host (before the run): ignore=S block=S handler=S default=S close=FD open=FD:PATH (inherited)
  *   limit=nofile|nproc|core|cpu|as|fsize|stack:N umask=OCTAL nice=N chdir=DIR uid=N setenv=K=V unsetenv=K
@@ -164,6 +165,7 @@ static void result_fields(json *j, const ice_result *r) {
   json_number(j, "is_failed", ice_result_is_failed(r));
   json_number(j, "state", ice_result_state(r));
   json_number(j, "restarts", ice_result_restarts(r));
+  json_number(j, "flakiness", ice_result_flakiness(r));
   json_number(j, "signal", ice_result_signal(r));
   json_number(j, "all_exited_cleanly", ice_result_all_exited_cleanly(r));
   json_number(j, "errno", ice_result_errno(r));
@@ -329,6 +331,8 @@ static int32_t callback(ice_worker *worker, void *user_data) {
 static char LOG_FILE[4096], OUTPUT_FILE[4096], LOG_DO[256];
 static volatile int LOG_DONE;
 
+static double EVENT_SECONDS; /* how long the callback takes for each */
+
 static void on_log(void *user_data, int32_t level, const char *text) {
   char line[8192];
   (void)user_data;
@@ -339,6 +343,11 @@ static void on_log(void *user_data, int32_t level, const char *text) {
   }
   snprintf(line, sizeof line, "%d %s", level, text);
   append_line(LOG_FILE, line);
+}
+
+static void on_event(void *user_data, const char *json) {
+  append_line(user_data, json);
+  if (EVENT_SECONDS > 0) sleep_seconds(EVENT_SECONDS);
 }
 
 static void on_output(void *user_data, int32_t rank, int32_t stream, const uint8_t *data, size_t length) {
@@ -392,6 +401,7 @@ static int set_field(const char *key, char *value, ice_status *status) {
   TEXT(role)
   TEXT(program)
   TEXT(working_dir)
+  TEXT(event_file)
   TEXT(signals)
   TEXT(pass_signals)
   TEXT(master_addr)
@@ -508,6 +518,10 @@ static int set_field(const char *key, char *value, ice_status *status) {
   } else if (strcmp(key, "output_callback") == 0) {
     snprintf(OUTPUT_FILE, sizeof OUTPUT_FILE, "%s", value);
     *status = ice_spec_set_output_callback(SPEC, on_output, OUTPUT_SECONDS > 0 ? &OUTPUT_SECONDS : NULL);
+  } else if (strcmp(key, "event_callback") == 0) {
+    *status = ice_spec_set_event_callback(SPEC, on_event, value);
+  } else if (strcmp(key, "event_seconds") == 0) {
+    EVENT_SECONDS = atof(value);
   } else if (strcmp(key, "output_seconds") == 0) {
     OUTPUT_SECONDS = atof(value);
   } else {
