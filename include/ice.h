@@ -1068,6 +1068,20 @@ ice_status ice_spec_set_event_callback(struct ice_spec *spec,
 ice_status ice_spec_set_event_file(struct ice_spec *spec,
                                    const char *path);
 
+/* A TCP port, on all addresses of this machine, where GET of any path answers whether the agent is well, while
+ * a run goes on: 200 and a line of JSON with `last_progress` (seconds since 1970), `seconds_since`, `state`
+ * (torch's WorkerState) and `agent_restarts`; 503 and the same when the agent's loop has not turned for
+ * `seconds` although it was asked to. Workers do not count: a group that hangs has a healthy agent.
+ *
+ * `port` is 0 (a free one, which the log has at ICE_LOG_INFO) to 65535; -1 is the default: the port that
+ * TORCHELASTIC_HEALTH_CHECK_PORT names in the host's environment when the run starts, none without it.
+ * `seconds` is more than 0, to 1e9, or 0 for the default of 60, torch's. A port that is in use, or a variable
+ * that is no port, is a warning in the log, and the run goes on. It is answered by a thread of its own, 32
+ * clients at a time, each for two seconds: none of them can hold the agent up. */
+ice_status ice_spec_set_health_check(struct ice_spec *spec,
+                                     int64_t port,
+                                     double seconds);
+
 /* How many workers, in torchrun's words (`--nproc-per-node`): a number as for
  * `ice_spec_set_local_world_size()`, or
  *

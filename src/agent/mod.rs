@@ -1,6 +1,7 @@
 //! One run of a spec, as its host sees it: start, wait, stop, look.
 
 mod binding;
+mod health;
 mod port;
 pub mod preview;
 mod reporter;
@@ -31,6 +32,7 @@ use crate::spec::{Checked, Spec, StartMethod};
 use crate::sys::fd::Bell;
 use crate::sys::signals::{Handlers, Inbox};
 use crate::sys::{child, dispositions, library, process};
+use health::Pulse;
 
 /// The stack of an agent's thread whose workers are programs.
 const STACK: usize = 512 << 10;
@@ -54,6 +56,7 @@ struct Shared {
     snapshot: Mutex<Snapshot>,
     /// Counted from the start on, by the thread that starts the run: it has nothing else to do.
     oom_kills: OnceCell<OomKills>,
+    pulse: Pulse,
 }
 
 enum Phase {
@@ -78,6 +81,8 @@ struct Host {
     tmpdir: Option<PathBuf>,
     /// Where the agent's own parent wants the root cause written to, as torchrun's does.
     error_file: Option<PathBuf>,
+    /// TORCHELASTIC_HEALTH_CHECK_PORT.
+    health_port: Option<Vec<u8>>,
     handlers: Option<Handlers>,
 }
 
@@ -113,6 +118,7 @@ impl Agent {
                 finished: Bell::new().map_err(failed)?,
                 snapshot: Mutex::new(snapshot),
                 oom_kills: OnceCell::new(),
+                pulse: Pulse::new(),
             }),
             thread: Mutex::new(None),
         })
@@ -231,6 +237,7 @@ impl Agent {
             working_dir: std::env::current_dir().ok(),
             tmpdir: path("TMPDIR"),
             error_file: path("TORCHELASTIC_ERROR_FILE"),
+            health_port: var("TORCHELASTIC_HEALTH_CHECK_PORT"),
             handlers,
         })
     }

@@ -7,12 +7,14 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use super::health::Health;
 use super::port::reserve_port;
 use super::reporter::{Reporter, path_bytes};
 use super::{Host, Shared, binding};
@@ -70,8 +72,8 @@ pub fn to_its_end(
     spec: &Spec,
     checked: &Checked,
     devices: &Assignment,
-    inbox: &Inbox,
-    shared: &Shared,
+    inbox: &Arc<Inbox>,
+    shared: &Arc<Shared>,
     host: Host,
     begin: Option<&dyn Fn(Result<(), Error>) -> Option<Host>>,
 ) -> Option<RunReport> {
@@ -168,8 +170,8 @@ struct Run<'a> {
     spec: &'a Spec,
     checked: &'a Checked,
     devices: &'a Assignment,
-    inbox: &'a Inbox,
-    shared: &'a Shared,
+    inbox: &'a Arc<Inbox>,
+    shared: &'a Arc<Shared>,
     host: Host,
     ranks: Vec<Rank>,
     run_id: Vec<u8>,
@@ -188,6 +190,7 @@ struct Run<'a> {
     output: Output<'a>,
     origin: Origin,
     started: Duration,
+    health: Option<Health>,
     /// Keeps MASTER_PORT from being given away while an attempt runs.
     port: Option<(OwnedFd, u16)>,
     stop_told: bool,
@@ -204,8 +207,8 @@ impl<'a> Run<'a> {
         spec: &'a Spec,
         checked: &'a Checked,
         devices: &'a Assignment,
-        inbox: &'a Inbox,
-        shared: &'a Shared,
+        inbox: &'a Arc<Inbox>,
+        shared: &'a Arc<Shared>,
         host: Host,
     ) -> Result<Run<'a>, Error> {
         let failed = |what: &'static str| move |errno: Errno| Error::system(what, errno as i32);
@@ -247,6 +250,7 @@ impl<'a> Run<'a> {
             output: Output::new(spec, events),
             origin: Origin::new(spec, &run_id(spec), &hostname()),
             started: monotonic(),
+            health: None,
             port: None,
             stop_told: false,
             hurry_told: false,
@@ -279,6 +283,7 @@ impl<'a> Run<'a> {
             self.start_watcher();
         }
         self.started = monotonic();
+        self.start_health();
         loop {
             self.act();
             if let Some(end) = self.end {
@@ -314,6 +319,32 @@ impl<'a> Run<'a> {
                 Action::EndAttempt { succeeded } => self.end_attempt(succeeded),
                 Action::Finish(end) => self.end = Some(end),
             }
+        }
+    }
+
+    /// Nobody's run fails for want of a health check.
+    fn start_health(&mut self) {
+        let text = self.host.health_port.as_ref().map(|text| String::from_utf8_lossy(text).into_owned());
+        let port = match (self.spec.health_port, text) {
+            (Some(port), _) => port,
+            (None, None) => return,
+            (None, Some(text)) => {
+                match text.trim().parse() {
+                    Ok(port) => port,
+                    Err(_) => {
+                        return self.log(Level::Warning, || {
+                        format!("no health port: TORCHELASTIC_HEALTH_CHECK_PORT is {text:?}, must be 0 to 65535")
+                    });
+                    }
+                }
+            }
+        };
+        match Health::start(port, self.spec.health_timeout, self.inbox.clone(), self.shared.clone()) {
+            Ok(health) => {
+                self.log(Level::Info, || format!("the health port is {}", health.port));
+                self.health = Some(health);
+            }
+            Err(error) => self.log(Level::Warning, || format!("no health port: {error}")),
         }
     }
 
@@ -659,6 +690,7 @@ impl<'a> Run<'a> {
         let mut events = [EpollEvent::empty(); EVENTS];
         // Signals are blocked in this thread, so the only error is one that a retry ends.
         let count = self.epoll.wait(&mut events, timeout).unwrap_or(0);
+        self.shared.pulse.beat();
         for event in &events[..count] {
             match event.data() {
                 INBOX => self.take_requests(),
@@ -677,6 +709,7 @@ impl<'a> Run<'a> {
     }
 
     fn take_requests(&mut self) {
+        self.shared.pulse.beat();
         let passed: Vec<i32> = self.inbox.take_passed().collect();
         if let Some(signal) = self.inbox.stop_requested()
             && !std::mem::replace(&mut self.stop_told, true)

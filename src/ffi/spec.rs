@@ -989,3 +989,24 @@ pub extern "C" fn ice_spec_set_event_file(spec: *mut ice_spec, path: *const c_ch
         Ok(())
     })
 }
+
+/// A TCP port, on all addresses of this machine, where GET of any path answers whether the agent is well, while
+/// a run goes on: 200 and a line of JSON with `last_progress` (seconds since 1970), `seconds_since`, `state`
+/// (torch's WorkerState) and `agent_restarts`; 503 and the same when the agent's loop has not turned for
+/// `seconds` although it was asked to. Workers do not count: a group that hangs has a healthy agent.
+///
+/// `port` is 0 (a free one, which the log has at ICE_LOG_INFO) to 65535; -1 is the default: the port that
+/// TORCHELASTIC_HEALTH_CHECK_PORT names in the host's environment when the run starts, none without it.
+/// `seconds` is more than 0, to 1e9, or 0 for the default of 60, torch's. A port that is in use, or a variable
+/// that is no port, is a warning in the log, and the run goes on. It is answered by a thread of its own, 32
+/// clients at a time, each for two seconds: none of them can hold the agent up.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_health_check(spec: *mut ice_spec, port: i64, seconds: f64) -> ice_status {
+    edit(spec, |spec| {
+        let number = spec::number("health_port", port, -1, i64::from(u16::MAX))?;
+        let timeout = spec::seconds("health_timeout", seconds)?;
+        spec.health_port = u16::try_from(number).ok();
+        spec.health_timeout = if timeout.is_zero() { spec::HEALTH_TIMEOUT } else { timeout };
+        Ok(())
+    })
+}

@@ -36,6 +36,20 @@ pub enum GroupState {
     Failed,
 }
 
+impl GroupState {
+    /// As torch's WorkerState has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            GroupState::Unknown => "UNKNOWN",
+            GroupState::Init => "INIT",
+            GroupState::Healthy => "HEALTHY",
+            GroupState::Stopped => "STOPPED",
+            GroupState::Succeeded => "SUCCEEDED",
+            GroupState::Failed => "FAILED",
+        }
+    }
+}
+
 impl End {
     /// In words.
     pub fn name(self) -> &'static str {

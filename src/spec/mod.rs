@@ -140,6 +140,9 @@ pub struct StopSignals {
     pub stop: i32,
 }
 
+/// How long the agent's loop may stand still, as torch has it.
+pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(60);
+
 #[derive(Clone)]
 pub struct Spec {
     pub role: Vec<u8>,
@@ -175,6 +178,8 @@ pub struct Spec {
     pub monitor_interval: Duration,
     pub shutdown_timeout: Option<Duration>,
     pub probe_timeout: Duration,
+    pub health_port: Option<u16>,
+    pub health_timeout: Duration,
     pub stop_signals: StopSignals,
     pub handled_signals: Vec<i32>,
     pub pass_signals: Vec<i32>,
@@ -242,6 +247,8 @@ impl Default for Spec {
             monitor_interval: Duration::from_millis(100),
             shutdown_timeout: None,
             probe_timeout: probe::DEFAULT_LIMIT,
+            health_port: None,
+            health_timeout: HEALTH_TIMEOUT,
             stop_signals: StopSignals { pre_stop: None, stop: libc::SIGTERM },
             handled_signals: Vec::new(),
             pass_signals: Vec::new(),

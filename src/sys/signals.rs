@@ -23,6 +23,8 @@ pub struct Inbox {
     hurry: AtomicBool,
     /// Signals to hand to the workers, bit n - 1 for signal n.
     pass: AtomicU64,
+    /// Somebody wants to see that it is taken care of.
+    knocked: AtomicBool,
     /// Signals that our handlers take as a stop, and as one to hand on.
     stop_on: AtomicU64,
     pass_on: AtomicU64,
@@ -46,6 +48,7 @@ impl Inbox {
             stop: AtomicI32::new(NO_STOP),
             hurry: AtomicBool::new(false),
             pass: AtomicU64::new(0),
+            knocked: AtomicBool::new(false),
             stop_on: AtomicU64::new(0),
             pass_on: AtomicU64::new(0),
         })
@@ -69,6 +72,12 @@ impl Inbox {
         self.bell.ring();
     }
 
+    /// Wakes whoever waits for requests, and wants nothing.
+    pub fn knock(&self) {
+        self.knocked.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+
     /// The stop that was asked for, if any.
     pub fn stop_requested(&self) -> Option<i32> {
         let signal = self.stop.load(Ordering::Acquire);
@@ -77,7 +86,9 @@ impl Inbox {
 
     /// Whether anything arrived: quick enough to ask between two spawns.
     pub fn has_requests(&self) -> bool {
-        self.stop_requested().is_some() || self.pass.load(Ordering::Acquire) != 0
+        self.stop_requested().is_some()
+            || self.pass.load(Ordering::Acquire) != 0
+            || self.knocked.load(Ordering::Acquire)
     }
 
     pub fn in_a_hurry(&self) -> bool {
@@ -87,6 +98,7 @@ impl Inbox {
     /// Takes the signals to hand on, and makes the descriptor quiet.
     pub fn take_passed(&self) -> impl Iterator<Item = i32> + use<> {
         self.bell.quiet();
+        self.knocked.store(false, Ordering::Release);
         let passed = self.pass.swap(0, Ordering::AcqRel);
         (1..=64).filter(move |&signal| passed & bit(signal) != 0)
     }

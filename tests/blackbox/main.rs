@@ -18,6 +18,7 @@ mod err;
 mod examples;
 mod fault;
 mod func;
+mod health;
 mod hosts;
 mod kill;
 mod log;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         mon::tests(),
         numa::tests(),
         obs::tests(),
+        health::tests(),
         rst::tests(),
         kill::tests(),
         sig::tests(),

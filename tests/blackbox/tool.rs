@@ -317,7 +317,16 @@ impl Freezer {
     }
 
     pub fn freeze(&self, pid: i32) {
-        fs::write(self.0.join("cgroup.procs"), pid.to_string()).expect("into the group");
+        self.freeze_by("cgroup.procs", pid);
+    }
+
+    /// One thread alone.
+    pub fn freeze_thread(&self, tid: i32) {
+        self.freeze_by("tasks", tid);
+    }
+
+    fn freeze_by(&self, file: &str, number: i32) {
+        fs::write(self.0.join(file), number.to_string()).expect("into the group");
         fs::write(self.0.join("freezer.state"), "FROZEN").expect("freeze");
         wait_for("the freeze", || {
             fs::read_to_string(self.0.join("freezer.state")).is_ok_and(|state| state.trim() == "FROZEN")

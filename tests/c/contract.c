@@ -109,6 +109,7 @@ static void null_spec(void) {
   ARGUMENT(ice_spec_set_device_uuids(NULL, 1));
   ARGUMENT(ice_spec_set_probe_timeout(NULL, 1));
   ARGUMENT(ice_spec_set_cpu_binding(NULL, 0));
+  ARGUMENT(ice_spec_set_health_check(NULL, 0, 0));
   ARGUMENT(ice_spec_set_event_file(NULL, "f"));
 }
 

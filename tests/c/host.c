@@ -518,6 +518,9 @@ static int set_field(const char *key, char *value, ice_status *status) {
   } else if (strcmp(key, "output_callback") == 0) {
     snprintf(OUTPUT_FILE, sizeof OUTPUT_FILE, "%s", value);
     *status = ice_spec_set_output_callback(SPEC, on_output, OUTPUT_SECONDS > 0 ? &OUTPUT_SECONDS : NULL);
+  } else if (strcmp(key, "health_check") == 0) {
+    char *second = after_char(value, ',');
+    *status = ice_spec_set_health_check(SPEC, atol(value), atof(second));
   } else if (strcmp(key, "event_callback") == 0) {
     *status = ice_spec_set_event_callback(SPEC, on_event, value);
   } else if (strcmp(key, "event_seconds") == 0) {
