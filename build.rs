@@ -23,7 +23,9 @@ fn header(root: &Path, out: &Path) {
         .with_config(config)
         .with_header(fs::read_to_string(root.join("src/ffi/preface.h")).expect("the preface"));
     // The order of the header: a reader meets each noun before what uses it.
-    for noun in ["status", "log", "worker", "spec", "result", "snapshot", "agent", "device"] {
+    for noun in
+        ["status", "log", "worker", "spec", "result", "snapshot", "agent", "device", "store_server", "store"]
+    {
         builder = builder.with_src(root.join(format!("src/ffi/{noun}.rs")));
     }
     let mut header = Vec::new();

@@ -27,6 +27,7 @@ mod rst;
 mod server;
 mod sig;
 mod sp;
+mod store;
 // Each area uses a part of it.
 #[allow(dead_code)]
 mod tool;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         abi::tests(),
         cli::tests(),
         dev::tests(),
+        store::tests(),
         e2e::tests(),
         examples::tests(),
         hosts::tests(),
