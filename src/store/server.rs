@@ -329,3 +329,44 @@ fn accept(listener: &OwnedFd) -> Result<OwnedFd, Errno> {
     setsockopt(&socket, sockopt::TcpKeepCount, &count)?;
     Ok(socket)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use super::*;
+
+    fn server() -> Server {
+        let config = Config {
+            address: Some("127.0.0.1".into()),
+            time_to_validate: Duration::from_millis(50),
+            ..Config::default()
+        };
+        Server::start(&config).unwrap()
+    }
+
+    #[test]
+    fn who_says_nothing_is_closed_and_others_stay() {
+        let server = server();
+        let connect = |bytes: &[u8]| {
+            let mut stream = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+            stream.write_all(bytes).unwrap();
+            stream
+        };
+        let mut validated = connect(&[0, 0xce, 0xf7, 0x85, 0x3c]);
+        for bytes in [&[][..], &[0], &[0, 0xce, 0xf7]] {
+            assert_eq!(connect(bytes).read(&mut [0; 8]).unwrap(), 0);
+        }
+        validated.write_all(&[13, 1, 2, 3, 4]).unwrap();
+        validated.read_exact(&mut [0; 4]).unwrap();
+    }
+
+    #[test]
+    fn servers_come_and_go() {
+        for _ in 0..300 {
+            let server = server();
+            let _ = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+        }
+    }
+}

@@ -574,8 +574,173 @@ fn store_its_thread_is_a_polite_guest() {
     server.end();
 }
 
+/// The same calls of PyTorch's client on the store at a port and on one of its own: prints what differs.
+const TORCH_CLIENT: &[u8] = br#"
+import datetime, sys, threading, warnings
+warnings.filterwarnings("ignore")
+import torch.distributed as dist
+
+limit = datetime.timedelta(seconds=30)
+short = datetime.timedelta(milliseconds=50)
+own = dist.TCPStore("127.0.0.1", 0, None, True, limit, wait_for_workers=False)
+
+def calls(port):
+    said = []
+    store = dist.TCPStore("127.0.0.1", port, None, False, limit, wait_for_workers=False)
+    other = store.clone()
+
+    def call(name, *args):
+        try:
+            said.append((name, args, getattr(store, name)(*args)))
+        except Exception as error:
+            said.append((name, args, type(error).__name__, str(error).splitlines()[0]))
+
+    def woken(name, args, change):
+        thread = threading.Thread(target=lambda: said.append((name, getattr(store, name)(*args))))
+        thread.start()
+        change()
+        thread.join(30)
+        assert not thread.is_alive(), name
+
+    for value in ["v", "", "x" * 100000]:
+        call("set", "k", value)
+        call("get", "k")
+    for delta in [5, -7, 2**62, 0]:
+        call("add", "n", delta)
+    call("get", "n")
+    for args in [("c", "wrong", "x"), ("c", "", "A"), ("c", "X", "B"), ("c", "A", "B"), ("c", "", "C")]:
+        call("compare_set", *args)
+    for keys in [["k"], ["k", "none"], [], ["k"] * 1000]:
+        call("check", keys)
+    call("wait", ["none"], short)
+    call("wait", ["k", "n"], short)
+    call("delete_key", "k")
+    call("delete_key", "k")
+    call("append", "a", "1")
+    call("append", "a", "2")
+    call("multi_set", ["m1", "m2", "a"], ["x", "y", "z"])
+    call("multi_get", ["m2", "a", "m1", "m2"])
+    call("multi_get", [])
+    said.append(sorted(store.list_keys()))
+    call("num_keys")
+    woken("get", ("late1",), lambda: other.set("late1", "now"))
+    woken("get", ("late2",), lambda: other.add("late2", 1))
+    woken("get", ("late3",), lambda: other.append("late3", "z"))
+    woken("get", ("late4",), lambda: other.compare_set("late4", "", "q"))
+    woken("multi_get", (["late5", "late6"],), lambda: other.multi_set(["late6", "late5"], ["a", "b"]))
+    woken("barrier", ("two", 2), lambda: other.barrier("two", 2))
+    woken("queue_pop", ("q",), lambda: other.queue_push("q", "item"))
+    call("barrier", "three", 3, short)
+    call("queue_push", "q", "1")
+    call("queue_push", "q", "2")
+    call("queue_len", "q")
+    call("check", ["q"])
+    call("queue_pop", "q")
+    call("queue_pop", "q")
+    call("queue_pop", "q", False)
+    nested = dist.PrefixStore("b", dist.PrefixStore("a", store))
+    nested.set("key", "v")
+    call("get", "a/b/key")
+    # Clients that count themselves; the one that hosts the store would wait for them.
+    for _ in range(3):
+        dist.TCPStore("127.0.0.1", port, 3, False, limit, wait_for_workers=True)
+    call("num_keys")
+    call("set", "text", "abc")
+    call("add", "text", 1)
+    call("get", "text")
+    return said
+
+pairs = list(zip(calls(int(sys.argv[1])), calls(own.port), strict=True))
+for ours, torchs in pairs:
+    if ours != torchs:
+        print("ours:", ours, "torch's:", torchs)
+print(len(pairs), "compared")
+"#;
+
+fn torch(t: &Case, script: &str) -> Command {
+    let mut command = t.command(torch_python().expect("a Python with torch"));
+    command.env("TORCH_CPP_LOG_LEVEL", "ERROR").arg(script);
+    command
+}
+
+fn store_01_torchs_client_sees_no_difference() {
+    let t = Case::new();
+    let script = t.write("client.py", TORCH_CLIENT, 0o644);
+    let server = Serving::start(&t, &["127.0.0.1"]);
+    let output = torch(&t, &script).arg(server.port.to_string()).output().expect("Python");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "51 compared", "{output:?}");
+    server.end();
+}
+
+const TORCH_SERVER: &[u8] = br#"
+import datetime, sys, warnings
+warnings.filterwarnings("ignore")
+import torch.distributed as dist
+
+limit = datetime.timedelta(seconds=30)
+store = dist.TCPStore("127.0.0.1", 0, None, True, limit, wait_for_workers=False, use_libuv=sys.argv[1] == "libuv")
+print(store.port, flush=True)
+sys.stdin.read()
+print("freed", flush=True)
+"#;
+
+fn store_02_torchs_servers_are_no_different() {
+    let t = Case::new();
+    let script = t.write("server.py", TORCH_SERVER, 0o644);
+    for kind in ["libuv", "legacy"] {
+        let mut command = torch(&t, &script);
+        command.arg(kind);
+        let server = Serving::of(command);
+        for (steps, said) in [NUMBERS, COMPARE_SET, SEVERAL, DELETE, PREFIX, BARRIER, BROADCAST] {
+            assert_eq!(does(&t, server.port, steps), said, "{kind}");
+        }
+        // The older one has no queues; the connection stays good.
+        let none = "STORE|STORE|STORE|STORE|STORE|0|STORE|STORE|STORE|STORE|0";
+        assert_eq!(does(&t, server.port, QUEUE.0), if kind == "libuv" { QUEUE.1 } else { none }, "{kind}");
+        server.end();
+    }
+}
+
+const GLOO: &[u8] = br#"
+import os
+import torch
+import torch.distributed as dist
+
+dist.init_process_group("gloo", init_method="env://")
+value = torch.tensor([float(dist.get_rank() + 1)])
+dist.all_reduce(value)
+assert value.item() == 6, value
+dist.new_group([0, 2])
+dist.barrier()
+dist.destroy_process_group()
+"#;
+
+fn store_13_process_groups_of_torch_meet_at_it() {
+    let t = Case::new();
+    let script = t.write("gloo.py", GLOO, 0o644);
+    let server = Serving::start(&t, &["127.0.0.1"]);
+    let workers: Vec<Child> = (0..3)
+        .map(|rank| {
+            let mut worker = torch(&t, &script);
+            worker.env("RANK", rank.to_string()).env("WORLD_SIZE", "3").env("MASTER_ADDR", "127.0.0.1");
+            worker.env("MASTER_PORT", server.port.to_string()).env("TORCHELASTIC_USE_AGENT_STORE", "True");
+            worker.stderr(Stdio::piped()).spawn().expect("Python")
+        })
+        .collect();
+    for worker in workers {
+        let output = worker.wait_with_output().expect("its end");
+        assert!(output.status.success(), "{output:?}");
+    }
+    // All three were its clients.
+    assert_eq!(does(&t, server.port, "check default_pg/0//cpu//0/0,default_pg/0//cpu//0/2"), "1");
+    server.end();
+}
+
 pub fn tests() -> Vec<Trial> {
     tests![
+        needs(torch): store_01_torchs_client_sees_no_difference,
+        needs(torch): store_02_torchs_servers_are_no_different,
         store_04_a_number_is_text,
         store_05_compare_set,
         store_06_all_that_wait_wake,
@@ -583,6 +748,7 @@ pub fn tests() -> Vec<Trial> {
         store_09_several_keys_and_append,
         store_10_prefixes,
         store_12_what_is_large_is_intact_or_refused,
+        needs(torch): store_13_process_groups_of_torch_meet_at_it,
         store_14_a_server_that_comes_later,
         store_16_an_end_frees_the_port_and_wakes_those_who_wait,
         store_18_it_listens_where_it_is_told,
