@@ -52,8 +52,8 @@ enum ice_status
   /* A pointer is NULL that must not be, an index is out of range, or a number is not one of its
    * enum. Outputs are untouched. */
   ICE_ERROR_ARGUMENT = -1,
-  /* The spec asks for something that cannot be. The message names the field, its value, and what
-   * would be right. Nothing was started. */
+  /* The spec, or a value of a call, asks for something that cannot be. The message names the field, its
+   * value, and what would be right. Nothing was started. */
   ICE_ERROR_CONFIG = -2,
   /* The call does not fit the state of the handle: a second run of one agent, a wait before start. */
   ICE_ERROR_STATE = -3,

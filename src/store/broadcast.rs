@@ -111,3 +111,44 @@ fn after(generation: Generation) -> Vec<u8> {
 fn blob_key(generation: u64) -> Vec<u8> {
     format!("blob/{generation}").into_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::server::{Config, Server};
+    use super::*;
+
+    #[test]
+    fn whoever_comes_when_gets_its_own_generation_or_none() {
+        let server =
+            Server::start(&Config { address: Some("127.0.0.1".into()), ..Config::default() }).unwrap();
+        let store = || Client::connect("127.0.0.1", server.port(), Some(Duration::from_secs(20))).unwrap();
+        let (roots, ranks): (Vec<Client>, Vec<Client>) = (0..3).map(|_| (store(), store())).unzip();
+        for round in 0..200u64 {
+            // Three generations at once, each with its rank 0 and one that receives, in any order.
+            let blob = |generation: u64| format!("blob of {generation}").into_bytes();
+            std::thread::scope(|scope| {
+                for (number, (root, rank)) in roots.iter().zip(&ranks).enumerate() {
+                    let generation = 3 * round + number as u64;
+                    scope.spawn(move || match root.publish(b"id", generation, &blob(generation)) {
+                        Ok(()) => {}
+                        Err(Error::Stale { .. }) => assert!(number < 2),
+                        Err(error) => panic!("{error}"),
+                    });
+                    scope.spawn(move || {
+                        match rank.receive(b"id", generation, Some(Duration::from_secs(20))) {
+                            Ok(got) => assert_eq!(got, blob(generation)),
+                            Err(Error::Stale { .. }) => assert!(number < 2),
+                            Err(error) => panic!("{error}"),
+                        }
+                    });
+                }
+            });
+            // Only the last one is left.
+            for number in 0..2 {
+                let old = ranks[0].receive(b"id", 3 * round + number, Some(Duration::from_secs(20)));
+                assert!(matches!(old, Err(Error::Stale { .. })), "{old:?}");
+            }
+            assert!(ranks[0].receive(b"id", 3 * round + 2, None).is_ok());
+        }
+    }
+}

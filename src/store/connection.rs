@@ -105,12 +105,8 @@ impl Connection {
 
     /// Its wait is over.
     pub fn wake(&mut self) -> Result<(), Close> {
-        if self.output.is_empty() {
-            self.send(&[WAITED])
-        } else {
-            self.output.push(WAITED);
-            Ok(())
-        }
+        self.output.push(WAITED);
+        self.flush()
     }
 
     /// The first `length` bytes of the scratch have come.
@@ -155,10 +151,7 @@ impl Connection {
                     continue;
                 }
             }
-            let sent = self.send(&shared.answers.replies);
-            shared.answers.replies.clear();
-            shared.answers.replies.shrink_to(MANY_REPLIES);
-            sent?;
+            self.send(&mut shared.answers.replies)?;
             if answered?.is_none() {
                 break;
             }
@@ -180,10 +173,15 @@ impl Connection {
         applied.map(|()| Some(length)).map_err(|_| Close)
     }
 
-    /// Sends what can be sent now and keeps the rest.
-    fn send(&mut self, bytes: &[u8]) -> Result<(), Close> {
-        let sent = send_all(&self.socket, bytes)?;
-        self.output.extend_from_slice(&bytes[sent..]);
+    /// Sends what can be sent now of `replies`, keeps the rest, and leaves them empty. Nothing waits before them.
+    fn send(&mut self, replies: &mut Vec<u8>) -> Result<(), Close> {
+        let sent = send_all(&self.socket, replies)?;
+        if sent < replies.len() {
+            (self.output, self.sent) = (std::mem::take(replies), sent);
+        } else {
+            replies.clear();
+            replies.shrink_to(MANY_REPLIES);
+        }
         Ok(())
     }
 

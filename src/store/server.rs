@@ -295,6 +295,7 @@ impl Service {
     fn with(&mut self, client: Client, act: impl FnOnce(&mut Connection, &mut Shared) -> bool) {
         let Some(connection) = self.connections.get_mut(&client) else { return };
         let (bytes, interest) = (connection.bytes(), connection.interest());
+        self.shared.answers.room = self.memory.saturating_sub(self.buffered);
         let mut goes_on = act(connection, &mut self.shared);
         self.buffered = self.buffered + connection.bytes() - bytes;
         if connection.interest() != interest {

@@ -528,6 +528,69 @@ fn store_memory_has_a_limit() {
     server.end();
 }
 
+fn store_more_clients_than_descriptors() {
+    let t = Case::new();
+    let mut command = t.command("sh");
+    command.args(["-c", "ulimit -n 24; exec \"$0\" serve 127.0.0.1"]).arg(program("store"));
+    let server = Serving::of(command);
+    let mut clients: Vec<Raw> = (0..40).map(|_| Raw::silent(server.port)).collect();
+    for client in &mut clients {
+        client.send(&[&VALIDATE[..], &[13, 1, 2, 3, 4]].concat());
+    }
+    // Those that knock while there is none left are served when others go, in their order.
+    for mut client in clients {
+        client.expect(&[1, 2, 3, 4]);
+    }
+    server.end();
+}
+
+/// Answers the beginning of a client as a store does, then sends `bytes` for whatever comes, then nothing more.
+fn bad_server(bytes: Vec<u8>) -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("a port").port();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        let mut start = [0; 19];
+        stream.read_exact(&mut start).expect("VALIDATE, PING, QUEUE_LEN");
+        stream.write_all(&[&start[6..10], &[0; 8]].concat()).expect("an answer");
+        let mut request = [0; 4096];
+        if stream.read(&mut request).is_ok_and(|length| length > 0) {
+            let _ = stream.write_all(&bytes);
+        }
+        while stream.read(&mut request).is_ok_and(|length| length > 0) {}
+    });
+    port
+}
+
+fn store_a_server_that_is_none() {
+    let t = Case::new();
+    // One that does not answer, in each call that waits for an answer; the calls after it know.
+    for call in
+        ["add n 1", "get k 9", "check k", "wait k 0.1", "barrier b 2 0.1", "num_keys", "pop q 1", "delete k"]
+    {
+        let port = bad_server(Vec::new());
+        assert_eq!(
+            does(&t, port, &format!("connect 0.3 {call} set a b add n 1")),
+            "|STORE|STORE|STORE",
+            "{call}"
+        );
+    }
+    // Lengths that cannot be, and answers that do not exist.
+    for (call, bytes) in [
+        ("get k 1", vec![0xff; 8]),
+        ("get k 1", [&(1u64 << 62).to_le_bytes()[..], &[1; 1000]].concat()),
+        ("check k", vec![7]),
+        ("wait k 1", vec![9]),
+        ("compare_set k a b", vec![0, 0, 0, 0, 0, 0, 0, 0x80]),
+    ] {
+        assert_eq!(
+            does(&t, bad_server(bytes), &format!("connect 0.3 {call} set a b")),
+            "|STORE|STORE",
+            "{call}"
+        );
+    }
+}
+
 fn store_its_thread_is_a_polite_guest() {
     let t = Case::new();
     let server = Serving::start(&t, &["127.0.0.1"]);
@@ -757,6 +820,8 @@ pub fn tests() -> Vec<Trial> {
         store_garbage_harms_nobody_else,
         store_one_that_does_not_take_its_replies,
         store_memory_has_a_limit,
+        store_more_clients_than_descriptors,
+        store_a_server_that_is_none,
         store_its_thread_is_a_polite_guest,
     ]
 }
