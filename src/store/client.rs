@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::set_up;
 use super::wire::{self, ALL_PRESENT, CANCELLED, Limits, NOT_ALL_PRESENT, Request, Strings, WAITED};
 use crate::error::Error;
 use crate::sys::fd::above_stdio;
@@ -581,7 +582,7 @@ fn connect_to(address: &SocketAddr, by: Deadline) -> Result<TcpStream, Error> {
     .map_err(failed)?;
     let socket = above_stdio(OwnedFd::from(stream));
     let stream = TcpStream::from(socket.map_err(|errno| failed(errno.into()))?);
-    stream.set_nodelay(true).map_err(failed)?;
+    set_up(&stream).map_err(|errno| failed(errno.into()))?;
     Ok(stream)
 }
 

@@ -142,6 +142,7 @@ impl Connection {
     /// Answers the requests in `bytes`, in order, while their replies can be sent. Returns how many bytes these
     /// were.
     fn answer(&mut self, bytes: &[u8], shared: &mut Shared) -> Result<usize, Close> {
+        debug_assert!(shared.answers.replies.is_empty());
         let mut start = 0;
         while self.output.is_empty() {
             let answered = self.answer_one(&bytes[start..], shared);
@@ -173,16 +174,18 @@ impl Connection {
         applied.map(|()| Some(length)).map_err(|_| Close)
     }
 
-    /// Sends what can be sent now of `replies`, keeps the rest, and leaves them empty. Nothing waits before them.
+    /// Sends what can be sent now of `replies` and keeps the rest; nothing else waits to be sent. They are empty
+    /// after it, also if the client is gone: the next ones are somebody else's.
     fn send(&mut self, replies: &mut Vec<u8>) -> Result<(), Close> {
-        let sent = send_all(&self.socket, replies)?;
-        if sent < replies.len() {
-            (self.output, self.sent) = (std::mem::take(replies), sent);
-        } else {
-            replies.clear();
-            replies.shrink_to(MANY_REPLIES);
+        let sent = send_all(&self.socket, replies);
+        match sent {
+            Ok(sent) if sent < replies.len() => (self.output, self.sent) = (std::mem::take(replies), sent),
+            Ok(_) | Err(Close) => {
+                replies.clear();
+                replies.shrink_to(MANY_REPLIES);
+            }
         }
-        Ok(())
+        sent.map(drop)
     }
 
     fn flush(&mut self) -> Result<(), Close> {

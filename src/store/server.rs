@@ -14,11 +14,12 @@ use nix::sys::socket::{
 };
 
 use super::connection::{Connection, Shared};
+use super::set_up;
 use super::table::{Answers, Client, Table};
 use super::wire::Limits;
 use crate::error::Error;
 use crate::sys::dispositions;
-use crate::sys::fd::{Bell, above_stdio};
+use crate::sys::fd::{Bell, above_stdio, accept};
 use crate::sys::process::milliseconds;
 
 /// How many bytes a store may take if nobody says otherwise.
@@ -28,10 +29,6 @@ const SCRATCH: usize = 64 << 10;
 const STACK: usize = 256 << 10;
 /// Between two tries to accept when there was no descriptor left for it.
 const TIME_TO_ACCEPT: Duration = Duration::from_millis(100);
-/// When a silent connection is asked whether its host is still there: seconds until the first question, between
-/// two, and how many stay without an answer.
-const KEEP_ALIVE: (u32, u32, u32) = (60, 10, 6);
-
 /// What a server is to be.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -253,7 +250,8 @@ impl Service {
     fn accept(&mut self) {
         // The others have their turn, too.
         for _ in 0..64 {
-            match accept(&self.listener) {
+            let accepted = accept(self.listener.as_raw_fd());
+            match accepted.and_then(|socket| set_up(&socket).map(|()| socket)) {
                 Ok(socket) => {
                     let client = self.next_client;
                     self.next_client += 1;
@@ -317,18 +315,6 @@ impl Service {
             self.shared.table.forget(client, &mut self.shared.answers);
         }
     }
-}
-
-fn accept(listener: &OwnedFd) -> Result<OwnedFd, Errno> {
-    let socket = crate::sys::fd::accept(listener.as_raw_fd())?;
-    setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
-    // The end of a host, or of the way to it, is not told by anybody else.
-    let (idle, interval, count) = KEEP_ALIVE;
-    setsockopt(&socket, sockopt::KeepAlive, &true)?;
-    setsockopt(&socket, sockopt::TcpKeepIdle, &idle)?;
-    setsockopt(&socket, sockopt::TcpKeepInterval, &interval)?;
-    setsockopt(&socket, sockopt::TcpKeepCount, &count)?;
-    Ok(socket)
 }
 
 #[cfg(test)]

@@ -371,8 +371,9 @@ fn leading_number(text: &[u8]) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::wire::put_string;
+    use super::super::wire::{Decoder, Limits, put_string};
     use super::*;
+    use proptest::prelude::*;
 
     const NOBODY: Vec<Client> = Vec::new();
     const NOTHING: Vec<u8> = Vec::new();
@@ -607,5 +608,76 @@ mod tests {
         store.1.replies.clear();
         store.ask(1, Request::Delete { key: b"a" });
         assert_eq!(store.0.bytes, 0);
+    }
+
+    prop_compose! {
+        /// Any request, of few clients and keys, so that they meet.
+        fn any_request()(
+            client in 0..4u64,
+            opcode in 1..19u8,
+            keys in prop::collection::vec(0..3u8, 1..4),
+            value in prop::sample::select(vec!["", "7", "-3", "text"]),
+            number in 0..4i64,
+        ) -> (Client, Vec<u8>) {
+            let keys: Vec<String> = keys.iter().map(|key| format!("key {key}")).collect();
+            let key = keys[0].as_bytes();
+            let (mut list, mut pairs, mut out) = (Vec::new(), Vec::new(), Vec::new());
+            for key in &keys {
+                put_string(key.as_bytes(), &mut list);
+                [key.as_bytes(), value.as_bytes()].iter().for_each(|string| put_string(string, &mut pairs));
+            }
+            let (keys, value) = (Strings::new(&list), value.as_bytes());
+            match opcode {
+                1 => Request::Set { key, value },
+                2 => Request::CompareSet { key, expected: value, desired: b"new" },
+                3 => Request::Get { key },
+                4 => Request::Add { key, delta: number },
+                5 => Request::Check { keys },
+                6 | 7 => Request::Wait { keys },
+                8 => Request::Delete { key },
+                9 => Request::Append { key, value },
+                10 => Request::MultiGet { keys },
+                11 => Request::MultiSet { pairs: Strings::new(&pairs) },
+                12 => Request::CancelWait,
+                13 | 14 => Request::QueuePush { key, value },
+                15 | 16 => Request::QueuePop { key },
+                17 => Request::ListKeys,
+                _ => Request::Barrier { key, world_size: number },
+            }
+            .put(&mut out);
+            (client, out)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_it_holds_is_what_it_counts(requests in prop::collection::vec(any_request(), 1..60)) {
+            let mut store = Store::new();
+            let mut decoder = Decoder::new(Limits::default());
+            decoder.next(&[0, 0xce, 0xf7, 0x85, 0x3c]).unwrap();
+            for (client, bytes) in &requests {
+                let (request, _) = decoder.next(bytes).unwrap().expect("a whole request");
+                let waited = store.0.waits.contains_key(client);
+                let _ = store.0.apply(*client, &request, &mut store.1);
+                // Nobody is told twice, or without a wait.
+                let mut woken = std::mem::take(&mut store.1.woken);
+                woken.sort();
+                prop_assert!(woken.windows(2).all(|two| two[0] != two[1]), "{:?}", woken);
+                prop_assert!(woken.iter().all(|told| !store.0.waits.contains_key(told)));
+                prop_assert!(!woken.contains(client) || waited);
+                // Who waits is in the line of each key that is missing, and in no other.
+                let Table { values, queues, waiting, waits, bytes, .. } = &store.0;
+                let in_line: usize = waiting.values().map(BTreeMap::len).sum();
+                prop_assert_eq!(in_line, waits.values().map(|wait| wait.missing).sum::<usize>());
+                let held = values.iter().map(|(key, value)| ENTRY + key.len() + value.len()).sum::<usize>()
+                    + queues.iter().map(|(key, items)| {
+                        ENTRY + key.len() + items.iter().map(|item| ENTRY + item.len()).sum::<usize>()
+                    }).sum::<usize>()
+                    + waits.values().map(|wait| wait.bytes).sum::<usize>();
+                prop_assert_eq!(*bytes, held);
+            }
+            (0..4).for_each(|client| store.0.forget(client, &mut store.1));
+            prop_assert!(store.0.waits.is_empty() && store.0.waiting.is_empty() && store.0.invited.is_empty());
+        }
     }
 }

@@ -465,6 +465,30 @@ fn store_garbage_harms_nobody_else() {
     server.end();
 }
 
+fn store_replies_go_to_nobody_else() {
+    let t = Case::new();
+    let server = Serving::start(&t, &["127.0.0.1"]);
+    let mut healthy = server.raw();
+    let mut value = vec![6; 300_000];
+    healthy.send(&set("big", &value));
+    for round in 0..300u32 {
+        // It is gone, with a reset, before its replies can be sent.
+        let mut gone = server.raw();
+        gone.send(&[13, 7, 7, 7, 7]);
+        gone.0.peek(&mut [0]).expect("a reply that it leaves unread");
+        gone.send(&[13, 8, 8, 8, 8].repeat(1 + round as usize % 50));
+        gone.send(&[vec![3], string(b"big")].concat());
+        drop(gone);
+        let nonce = round.to_le_bytes();
+        healthy.send(&[&[13], &nonce[..]].concat());
+        healthy.expect(&nonce);
+    }
+    value.truncate(0);
+    healthy.send(&[vec![3], string(b"none")].concat());
+    healthy.expect(&string(&value));
+    server.end();
+}
+
 fn store_one_that_does_not_take_its_replies() {
     let t = Case::new();
     let server = Serving::start(&t, &["127.0.0.1", "0", "67108864"]);
@@ -818,6 +842,7 @@ pub fn tests() -> Vec<Trial> {
         store_20_queues,
         store_broadcast_of_generations,
         store_garbage_harms_nobody_else,
+        store_replies_go_to_nobody_else,
         store_one_that_does_not_take_its_replies,
         store_memory_has_a_limit,
         store_more_clients_than_descriptors,
