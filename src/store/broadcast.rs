@@ -7,7 +7,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::client::{Client, deadline};
+use super::client::Client;
+use super::connection::deadline;
 use crate::error::Error;
 
 /// Before the bytes of a blob. One without it has been left behind.

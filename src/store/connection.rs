@@ -1,224 +1,297 @@
-//! One client's connection, as the server has it: bytes come in, requests are answered, replies go out. It
-//! never waits.
+//! A client's connection: requests go out, answers come in, each with a deadline. After an answer that is not
+//! right, or not there in time, nothing more is asked.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::sys::epoll::EpollFlags;
-use nix::sys::socket::{MsgFlags, recv};
+use super::set_up;
+use super::wire::{self, ALL_PRESENT, CANCELLED, NOT_ALL_PRESENT, Request, Strings, WAITED};
+use crate::error::Error;
+use crate::sys::fd::above_stdio;
 
-use super::table::{Answers, Client, Table};
-use super::wire::{Decoder, Limits, WAITED};
-use crate::sys::fd::send_now;
+/// Between two tries to connect: at first, and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
+/// What is read at once.
+const CHUNK: usize = 16 << 10;
 
-/// From here on replies are sent before the next request is looked at, which then waits until they are out.
-const MANY_REPLIES: usize = 256 << 10;
-/// How often one connection is read before it is the turn of the others.
-const READS: usize = 16;
-/// A buffer that is empty may stay as large as this.
-const KEPT: usize = 4 << 10;
+/// None is never.
+pub type Deadline = Option<Instant>;
 
-/// The connection cannot go on: it has ended, or was lost, or asked for what cannot be. Replies that are due to it
-/// have been sent.
-pub struct Close;
-
-/// What connections share.
-pub struct Shared {
-    pub table: Table,
-    pub answers: Answers,
-    /// What is read goes here first: a connection without a half request needs no memory of its own.
-    pub scratch: Box<[u8]>,
+pub fn deadline(limit: Option<Duration>) -> Deadline {
+    limit.and_then(|limit| Instant::now().checked_add(limit))
 }
 
+pub fn timed_out(what: &str) -> Error {
+    Error::Timeout { what: format!("the time-out passed: {what}") }
+}
+
+/// The socket, and what was read from it.
 pub struct Connection {
-    client: Client,
-    socket: OwnedFd,
-    decoder: Decoder,
-    /// What came and is not yet answered: a half request, or some behind replies that are not out yet.
-    input: Vec<u8>,
-    /// Up to here it is answered.
-    answered: usize,
-    output: Vec<u8>,
-    sent: usize,
-    /// The client will send nothing more.
-    ended: bool,
+    stream: TcpStream,
+    /// `host:port`, for messages.
+    peer: String,
+    /// Not PyTorch's older server: it has queues, and answers a GET of what is not there.
+    pub is_modern: bool,
+    /// When the answer to the request under way must be there.
+    pub deadline: Deadline,
+    /// The time-outs that the socket has: set again only when they change.
+    timeouts: [Option<Duration>; 2],
+    request: Vec<u8>,
+    buffer: Box<[u8]>,
+    /// What of the buffer was not taken yet.
+    unread: std::ops::Range<usize>,
+    /// Why nothing can be asked any more: an answer may still come that nobody waits for.
+    pub broken: Option<Error>,
 }
 
 impl Connection {
-    pub fn new(client: Client, socket: OwnedFd, limits: Limits) -> Connection {
-        Connection {
-            client,
-            socket,
-            decoder: Decoder::new(limits),
-            input: Vec::new(),
-            answered: 0,
-            output: Vec::new(),
-            sent: 0,
-            ended: false,
-        }
-    }
-
-    pub fn is_validated(&self) -> bool {
-        self.decoder.is_validated()
-    }
-
-    /// How much memory it holds.
-    pub fn bytes(&self) -> usize {
-        self.input.capacity() + self.output.capacity()
-    }
-
-    /// What it waits for: one that does not take its replies is not read from.
-    pub fn interest(&self) -> EpollFlags {
-        match (self.output.is_empty(), self.ended) {
-            (false, _) => EpollFlags::EPOLLOUT,
-            (true, false) => EpollFlags::EPOLLIN,
-            (true, true) => EpollFlags::empty(),
-        }
-    }
-
-    /// Something has happened at the socket. `shared.answers.woken` then has the other clients to be told.
-    pub fn serve(&mut self, shared: &mut Shared) -> Result<(), Close> {
-        self.flush()?;
-        // Replies are out that requests had to wait for.
-        if !self.input.is_empty() {
-            self.answer_input(shared)?;
-        }
-        for _ in 0..READS {
-            if !self.output.is_empty() || self.ended {
-                break;
+    /// Connects, and tries again until the time is over.
+    pub fn open(host: &str, port: u16, timeout: Option<Duration>) -> Result<Connection, Error> {
+        let deadline = deadline(timeout);
+        let (mut pause, longest) = PAUSES;
+        loop {
+            let tried = Connection::try_open(host, port, deadline);
+            let Err(why) = tried else { return tried };
+            let left =
+                deadline.map_or(longest, |deadline| deadline.saturating_duration_since(Instant::now()));
+            if deadline.is_some() && left.is_zero() {
+                return Err(timed_out(&format!("cannot connect to the store at {host}:{port}: {why}")));
             }
-            match recv(self.socket.as_raw_fd(), &mut shared.scratch, MsgFlags::MSG_DONTWAIT) {
-                Ok(0) => self.ended = true,
-                Ok(length) => {
-                    self.take(length, shared)?;
-                    if length < shared.scratch.len() {
-                        break;
-                    }
-                }
-                Err(Errno::EAGAIN) => break,
-                Err(Errno::EINTR) => {}
-                Err(_) => return Err(Close),
+            // Nobody tells when a port of another host is listened on.
+            std::thread::sleep(pause.min(left));
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    fn try_open(host: &str, port: u16, deadline: Deadline) -> Result<Connection, Error> {
+        let failed = |error: io::Error| Error::Store { what: error.to_string() };
+        let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(failed)?.collect();
+        let mut why = Error::Store { what: "the name has no address".into() };
+        for (tried, address) in addresses.iter().enumerate() {
+            // One that does not answer leaves time for the others.
+            let now = Instant::now();
+            let share = (addresses.len() - tried) as u32;
+            let by = deadline.map(|deadline| now + deadline.saturating_duration_since(now) / share);
+            // The older server closes the connection at the question that tells the two apart.
+            let opened = connect_to(address, by).and_then(|stream| {
+                let modern = Connection::greet(stream, host, true, by);
+                modern.or_else(|_| Connection::greet(connect_to(address, by)?, host, false, by))
+            });
+            match opened {
+                Ok(connection) => return Ok(connection),
+                Err(error) => why = error,
             }
         }
-        if self.ended && self.output.is_empty() { Err(Close) } else { Ok(()) }
+        Err(why)
     }
 
-    /// Its wait is over.
-    pub fn wake(&mut self) -> Result<(), Close> {
-        self.output.push(WAITED);
-        self.flush()
-    }
-
-    /// The first `length` bytes of the scratch have come.
-    fn take(&mut self, length: usize, shared: &mut Shared) -> Result<(), Close> {
-        if !self.input.is_empty() {
-            self.input.extend_from_slice(&shared.scratch[..length]);
-            return self.answer_input(shared);
+    /// Begins the conversation; with `modern` the first message has a question for a server that knows queues.
+    fn greet(stream: TcpStream, host: &str, modern: bool, by: Deadline) -> Result<Connection, Error> {
+        let port = stream.peer_addr().map_or(0, |address| address.port());
+        let mut connection = Connection {
+            stream,
+            peer: format!("{host}:{port}"),
+            is_modern: modern,
+            deadline: by,
+            timeouts: [None; 2],
+            request: Vec::new(),
+            buffer: vec![0; CHUNK].into(),
+            unread: 0..0,
+            broken: None,
+        };
+        let nonce = std::process::id();
+        // All in one message: PyTorch's server does not take VALIDATE in two parts.
+        Request::Validate { magic: wire::MAGIC }.put(&mut connection.request);
+        Request::Ping { nonce }.put(&mut connection.request);
+        if modern {
+            Request::QueueLength { key: b"" }.put(&mut connection.request);
         }
-        let scratch = std::mem::take(&mut shared.scratch);
-        let answered = self.answer(&scratch[..length], shared);
-        if let Ok(answered) = answered {
-            self.input.extend_from_slice(&scratch[answered..length]);
+        connection.send_request()?;
+        if connection.read::<4>()? != nonce.to_le_bytes() {
+            return Err(connection.out_of_step("does not answer as a store"));
         }
-        shared.scratch = scratch;
-        answered.map(drop)
+        if modern {
+            connection.number()?;
+        }
+        Ok(connection)
     }
 
-    fn answer_input(&mut self, shared: &mut Shared) -> Result<(), Close> {
-        let input = std::mem::take(&mut self.input);
-        let answered = self.answer(&input[self.answered..], shared);
-        self.input = input;
-        self.answered += answered?;
-        if self.answered == self.input.len() {
-            empty(&mut self.input);
-            self.answered = 0;
-        } else if self.answered > self.input.len() / 2 {
-            self.input.drain(..self.answered);
-            self.answered = 0;
+    /// Sends a request whose answer, if any, is to be there at `deadline`.
+    pub fn begin(&mut self, request: Request<'_>, deadline: Deadline) -> Result<(), Error> {
+        self.deadline = deadline;
+        self.send(request)
+    }
+
+    pub fn send(&mut self, request: Request<'_>) -> Result<(), Error> {
+        self.request.clear();
+        request.put(&mut self.request);
+        self.send_request()?;
+        self.request.shrink_to(CHUNK);
+        Ok(())
+    }
+
+    fn send_request(&mut self) -> Result<(), Error> {
+        let mut sent = 0;
+        while sent < self.request.len() {
+            self.set_timeout(1)?;
+            match (&self.stream).write(&self.request[sent..]) {
+                Ok(length) => sent += length,
+                Err(error) => self.check_error(error)?,
+            }
         }
         Ok(())
     }
 
-    /// Answers the requests in `bytes`, in order, while their replies can be sent. Returns how many bytes these
-    /// were.
-    fn answer(&mut self, bytes: &[u8], shared: &mut Shared) -> Result<usize, Close> {
-        debug_assert!(shared.answers.replies.is_empty());
-        let mut start = 0;
-        while self.output.is_empty() {
-            let answered = self.answer_one(&bytes[start..], shared);
-            if let Ok(Some(length)) = answered {
-                start += length;
-                if shared.answers.replies.len() < MANY_REPLIES {
-                    continue;
-                }
-            }
-            self.send(&mut shared.answers.replies)?;
-            if answered?.is_none() {
-                break;
-            }
+    /// Whether all keys of a list are there.
+    pub fn check(&mut self, list: &[u8]) -> Result<bool, Error> {
+        self.send(Request::Check { keys: Strings::new(list) })?;
+        match self.read::<1>()? {
+            [ALL_PRESENT] => Ok(true),
+            [NOT_ALL_PRESENT] => Ok(false),
+            _ => Err(self.out_of_step("does not answer as a store")),
         }
-        Ok(start)
     }
 
-    /// Answers the request that `bytes` begin with, if it is whole, and returns its length.
-    fn answer_one(&mut self, bytes: &[u8], shared: &mut Shared) -> Result<Option<usize>, Close> {
-        let Ok(found) = self.decoder.next(bytes) else { return Err(Close) };
-        let Some((request, length)) = found else { return Ok(None) };
-        let answers = &mut shared.answers;
-        let applied = shared.table.apply(self.client, &request, answers);
-        // Its own wait may be over by its own request.
-        if let Some(at) = answers.woken.iter().position(|woken| *woken == self.client) {
-            answers.woken.remove(at);
-            answers.replies.push(WAITED);
+    /// The answer to WAIT or BARRIER: false if it did not come in time, and will not.
+    pub fn waited(&mut self, deadline: Deadline, patience: Option<Duration>) -> Result<bool, Error> {
+        self.deadline = deadline;
+        if self.fill(1, Late::IsNoError)? {
+            return self.wait_answer().map(|_| true);
         }
-        applied.map(|()| Some(length)).map_err(|_| Close)
+        self.begin(Request::CancelWait, self::deadline(patience))?;
+        let mut waited = false;
+        while self.wait_answer()? != CANCELLED {
+            // It came at the last moment.
+            waited = true;
+        }
+        Ok(waited)
     }
 
-    /// Sends what can be sent now of `replies` and keeps the rest; nothing else waits to be sent. They are empty
-    /// after it, also if the client is gone: the next ones are somebody else's.
-    fn send(&mut self, replies: &mut Vec<u8>) -> Result<(), Close> {
-        let sent = send_all(&self.socket, replies);
-        match sent {
-            Ok(sent) if sent < replies.len() => (self.output, self.sent) = (std::mem::take(replies), sent),
-            Ok(_) | Err(Close) => {
-                replies.clear();
-                replies.shrink_to(MANY_REPLIES);
+    fn wait_answer(&mut self) -> Result<u8, Error> {
+        match self.read::<1>()? {
+            [answer @ (WAITED | CANCELLED)] => Ok(answer),
+            _ => Err(self.out_of_step("does not answer as a store")),
+        }
+    }
+
+    /// The next answer, a number.
+    pub fn number(&mut self) -> Result<i64, Error> {
+        self.read::<8>().map(i64::from_le_bytes)
+    }
+
+    /// The next answer, a string.
+    pub fn string(&mut self) -> Result<Vec<u8>, Error> {
+        let length = self.number()? as u64;
+        let mut string = Vec::new();
+        while (string.len() as u64) < length {
+            self.fill(1, Late::IsAnError)?;
+            let take = (length - string.len() as u64).min(self.unread.len() as u64) as usize;
+            string.extend_from_slice(&self.buffer[self.unread.start..self.unread.start + take]);
+            self.unread.start += take;
+        }
+        Ok(string)
+    }
+
+    fn read<const N: usize>(&mut self) -> Result<[u8; N], Error> {
+        self.fill(N, Late::IsAnError)?;
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&self.buffer[self.unread.start..self.unread.start + N]);
+        self.unread.start += N;
+        Ok(bytes)
+    }
+
+    /// Reads until so many bytes are there. False if they do not come in time and that is no error.
+    fn fill(&mut self, count: usize, late: Late) -> Result<bool, Error> {
+        while self.unread.len() < count {
+            if self.unread.is_empty() {
+                self.unread = 0..0;
+            } else if self.unread.start + count > self.buffer.len() {
+                self.buffer.copy_within(self.unread.clone(), 0);
+                self.unread = 0..self.unread.len();
+            }
+            if late == Late::IsNoError && self.deadline.is_some_and(|by| by <= Instant::now()) {
+                return Ok(false);
+            }
+            self.set_timeout(0)?;
+            match (&self.stream).read(&mut self.buffer[self.unread.end..]) {
+                Ok(0) => return Err(self.out_of_step("has closed the connection")),
+                Ok(length) => self.unread.end += length,
+                Err(error) if late == Late::IsNoError && is_timeout(&error) => {}
+                Err(error) => self.check_error(error)?,
             }
         }
-        sent.map(drop)
+        Ok(true)
     }
 
-    fn flush(&mut self) -> Result<(), Close> {
-        self.sent += send_all(&self.socket, &self.output[self.sent..])?;
-        if self.sent == self.output.len() {
-            empty(&mut self.output);
-            self.sent = 0;
+    /// The time-out of the socket's reading (0) or writing (1).
+    fn set_timeout(&mut self, way: usize) -> Result<(), Error> {
+        // Whole milliseconds, and a shorter one will do: requests one after the other find it set. The deadline is
+        // looked at after each time-out.
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.map(|left| Duration::from_millis(left.as_millis().clamp(1, 1 << 40) as u64));
+        let fits = match (self.timeouts[way], timeout) {
+            (Some(has), Some(wanted)) => has <= wanted && wanted - has <= wanted / 4,
+            (has, wanted) => has == wanted,
+        };
+        if !fits {
+            let set = if way == 0 { TcpStream::set_read_timeout } else { TcpStream::set_write_timeout };
+            set(&self.stream, timeout).map_err(|error| self.out_of_step(&error.to_string()))?;
+            self.timeouts[way] = timeout;
         }
         Ok(())
     }
-}
 
-impl AsFd for Connection {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-/// Sends until nothing more fits.
-fn send_all(socket: &OwnedFd, bytes: &[u8]) -> Result<usize, Close> {
-    let mut sent = 0;
-    while sent < bytes.len() {
-        match send_now(socket.as_raw_fd(), &bytes[sent..]) {
-            Ok(length) => sent += length,
-            Err(Errno::EAGAIN) => break,
-            Err(Errno::EINTR) => {}
-            Err(_) => return Err(Close),
+    /// Goes on after an interruption, and after a time-out of the socket before the deadline.
+    fn check_error(&mut self, error: io::Error) -> Result<(), Error> {
+        let late = self.deadline.is_some_and(|by| by <= Instant::now());
+        match error.kind() {
+            io::ErrorKind::Interrupted => Ok(()),
+            _ if is_timeout(&error) && !late => Ok(()),
+            _ if is_timeout(&error) => Err(self.out_of_step("does not answer in time")),
+            _ => Err(self.out_of_step(&format!("is lost: {error}"))),
         }
     }
-    Ok(sent)
+
+    pub fn needs_queues(&self) -> Result<(), Error> {
+        match self.is_modern {
+            true => Ok(()),
+            false => Err(Error::Store {
+                what: format!("the store at {} has no queues: it is PyTorch's older server", self.peer),
+            }),
+        }
+    }
+
+    /// From now on every call on this connection fails with this.
+    fn out_of_step(&mut self, why: &str) -> Error {
+        let error = Error::Store { what: format!("the store at {} {why}", self.peer) };
+        self.broken = Some(error.clone());
+        error
+    }
 }
 
-fn empty(buffer: &mut Vec<u8>) {
-    buffer.clear();
-    buffer.shrink_to(KEPT);
+fn connect_to(address: &SocketAddr, by: Deadline) -> Result<TcpStream, Error> {
+    let failed = |error: io::Error| Error::Store { what: error.to_string() };
+    let left = by.map(|by| by.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
+    let stream = match left {
+        Some(left) => TcpStream::connect_timeout(address, left),
+        None => TcpStream::connect(address),
+    }
+    .map_err(failed)?;
+    let socket = above_stdio(OwnedFd::from(stream));
+    let stream = TcpStream::from(socket.map_err(|errno| failed(errno.into()))?);
+    set_up(&stream).map_err(|errno| failed(errno.into()))?;
+    Ok(stream)
+}
+
+/// What it means if bytes do not come in time.
+#[derive(Clone, Copy, PartialEq)]
+enum Late {
+    IsAnError,
+    IsNoError,
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }

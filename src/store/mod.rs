@@ -1,12 +1,14 @@
 //! The key-value store that the processes of a job meet at, in the protocol of PyTorch's TCPStore (2.15): a
 //! server that unmodified PyTorch clients use, and a client for any such server.
 //!
-//! `wire` and `table` are pure: bytes and requests, requests and state. `server` and `client` are the shell.
+//! `wire` and `table` are pure: bytes and requests, requests and state. Around them a `server` with a `session` for
+//! each of its clients, and a `client` with its `connection`.
 
 mod broadcast;
 pub mod client;
 mod connection;
 pub mod server;
+mod session;
 mod table;
 mod wire;
 

@@ -13,7 +13,7 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 
-use super::connection::{Connection, Shared};
+use super::session::{Session, Shared};
 use super::set_up;
 use super::table::{Answers, Client, Table};
 use super::wire::Limits;
@@ -160,7 +160,7 @@ struct Service {
     limits: Limits,
     time_to_validate: Duration,
     shared: Shared,
-    connections: HashMap<Client, Connection>,
+    sessions: HashMap<Client, Session>,
     next_client: Client,
     /// Those that may not have begun yet, by when they must have.
     newcomers: VecDeque<(Instant, Client)>,
@@ -186,7 +186,7 @@ impl Service {
                 answers: Answers::new(config.memory),
                 scratch: vec![0; SCRATCH].into(),
             },
-            connections: HashMap::new(),
+            sessions: HashMap::new(),
             next_client: 0,
             newcomers: VecDeque::new(),
             accept_at: None,
@@ -233,8 +233,8 @@ impl Service {
             }
         }
         while let Some(&(deadline, client)) = self.newcomers.front() {
-            match self.connections.get(&client) {
-                Some(connection) if !connection.is_validated() => {
+            match self.sessions.get(&client) {
+                Some(session) if !session.is_validated() => {
                     if deadline > now {
                         break;
                     }
@@ -256,7 +256,7 @@ impl Service {
                     let client = self.next_client;
                     self.next_client += 1;
                     if self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, client)).is_ok() {
-                        self.connections.insert(client, Connection::new(client, socket, self.limits));
+                        self.sessions.insert(client, Session::new(client, socket, self.limits));
                         self.newcomers.push_back((Instant::now() + self.time_to_validate, client));
                     }
                 }
@@ -275,7 +275,7 @@ impl Service {
     }
 
     fn serve(&mut self, client: Client) {
-        self.with(client, |connection, shared| connection.serve(shared).is_ok());
+        self.with(client, |session, shared| session.serve(shared).is_ok());
         self.wake();
     }
 
@@ -284,34 +284,34 @@ impl Service {
         // One that turns out to be gone may leave its wake-up to another.
         while !self.shared.answers.woken.is_empty() {
             for client in std::mem::take(&mut self.shared.answers.woken) {
-                self.with(client, |connection, _| connection.wake().is_ok());
+                self.with(client, |session, _| session.wake().is_ok());
             }
         }
     }
 
     /// Lets a connection do something, then sees to what it waits for; closes it if it cannot go on.
-    fn with(&mut self, client: Client, act: impl FnOnce(&mut Connection, &mut Shared) -> bool) {
-        let Some(connection) = self.connections.get_mut(&client) else { return };
-        let (bytes, interest) = (connection.bytes(), connection.interest());
+    fn with(&mut self, client: Client, act: impl FnOnce(&mut Session, &mut Shared) -> bool) {
+        let Some(session) = self.sessions.get_mut(&client) else { return };
+        let (bytes, interest) = (session.bytes(), session.interest());
         self.shared.answers.room = self.memory.saturating_sub(self.buffered);
-        let mut goes_on = act(connection, &mut self.shared);
-        self.buffered = self.buffered + connection.bytes() - bytes;
-        if connection.interest() != interest {
-            let mut event = EpollEvent::new(connection.interest(), client);
-            goes_on &= self.epoll.modify(&*connection, &mut event).is_ok();
+        let mut goes_on = act(session, &mut self.shared);
+        self.buffered = self.buffered + session.bytes() - bytes;
+        if session.interest() != interest {
+            let mut event = EpollEvent::new(session.interest(), client);
+            goes_on &= self.epoll.modify(&*session, &mut event).is_ok();
         }
         // Who brings it over the limit pays for it.
-        goes_on &= self.buffered <= self.memory || connection.bytes() <= bytes;
+        goes_on &= self.buffered <= self.memory || session.bytes() <= bytes;
         if !goes_on {
             self.close(client);
         }
     }
 
     fn close(&mut self, client: Client) {
-        if let Some(connection) = self.connections.remove(&client) {
-            self.buffered -= connection.bytes();
+        if let Some(session) = self.sessions.remove(&client) {
+            self.buffered -= session.bytes();
             // A forked copy of the host may have the same socket still.
-            let _ = self.epoll.delete(&connection);
+            let _ = self.epoll.delete(&session);
             self.shared.table.forget(client, &mut self.shared.answers);
         }
     }
