@@ -114,6 +114,7 @@ static ice_status show_plan(const ice_agent *agent, int *code) {
 
 int main(int argc, char **argv) {
   (void)argc;
+  ice_worker_main(); /* the process that asks the CUDA driver is icerun again, and does not return */
   /* A stderr without a reader must not end a run; workers get the default back. */
   signal(SIGPIPE, SIG_IGN);
   /* Whoever started this may ignore it: then no exit status could be had. */

@@ -144,9 +144,6 @@ void accept_value(const struct options *options, enum option_id id, ice_status s
 /* icerun_rdzv.c */
 void rendezvous_to_spec(const struct options *options, ice_spec *spec);
 
-/* icerun_runner.c */
-void set_runner(ice_spec *spec);
-
 /* icerun_plan.c. Returns icerun's exit status. */
 int print_plan(const ice_plan *plan);
 

@@ -276,6 +276,5 @@ ice_spec *spec_from_options(const struct options *options) {
   rendezvous_to_spec(options, spec);
   set_command(options, spec);
   set_environment(options, spec);
-  set_runner(spec);
   return spec;
 }

@@ -52,13 +52,13 @@ enum ice_status
   /* A pointer is NULL that must not be, an index is out of range, or a number is not one of its
    * enum. Outputs are untouched. */
   ICE_ERROR_ARGUMENT = -1,
-  /* The spec asks for something that cannot be. The message names the field, its value, and what
-   * would be right. Nothing was started. */
+  /* The spec, or a value of a call, asks for something that cannot be. The message names the field, its
+   * value, and what would be right. Nothing was started. */
   ICE_ERROR_CONFIG = -2,
   /* The call does not fit the state of the handle: a second run of one agent, a wait before start. */
   ICE_ERROR_STATE = -3,
   /* The time-out of a wait passed and the run still goes on: nothing was changed. Or GPUs were not listed
-   * in time. */
+   * in time; or what was waited for in a store was not there, or no store to connect to. */
   ICE_ERROR_TIMEOUT = -4,
   /* The handle belongs to a process of which this one is a forked copy. Nothing was touched. */
   ICE_ERROR_FORKED = -5,
@@ -72,6 +72,12 @@ enum ice_status
   /* The GPUs could not be listed: the CUDA driver crashed, failed, or is not one that can be asked. The
    * message says which of its calls and how. */
   ICE_ERROR_DEVICE = -9,
+  /* The server of a store closed the connection, does not answer in time, or lacks what was asked for; the
+   * message says which. If the connection is lost, every further call on the handle fails with this. */
+  ICE_ERROR_STORE = -10,
+  /* The generation of a broadcast is over: a later one was broadcast. Who gets this belongs to a round that the
+   * others have left. */
+  ICE_ERROR_STALE = -11,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -384,6 +390,42 @@ typedef struct ice_snapshot ice_snapshot;
  * at a time. Unless a function says otherwise it gives ICE_ERROR_ARGUMENT for a NULL pointer and
  * ICE_ERROR_CONFIG for a value it does not take. */
 typedef struct ice_spec ice_spec;
+
+/* A connection to a key-value store: an `ice_store_server`, or a TCPStore of PyTorch (2.15), the libuv one or the
+ * older one, in whatever process. What one client sets the others get, PyTorch's clients too: the key `k` is their
+ * key `k`.
+ *
+ * Keys are NUL-terminated bytes, empty or not, of up to 8191 bytes with their prefix; values are any bytes, none
+ * to 8 MiB. What is longer is refused with ICE_ERROR_CONFIG before anything is sent.
+ *
+ * Time-outs: functions that wait for another client have `seconds`. 0 only looks; a negative number waits without
+ * a limit. When the time is over they return ICE_ERROR_TIMEOUT, and the connection is as good as before. All other
+ * functions are answered by the server at once; should it not answer within the time-out of `ice_store_connect()`,
+ * or close the connection, they return ICE_ERROR_STORE, and so does every call after that: the connection is lost,
+ * and is not made again by itself.
+ *
+ * Any thread may use the handle, but one call at a time is under way on a connection; others wait for their turn,
+ * within their time-outs. What is to go on while a call waits needs a connection of its own. */
+typedef struct ice_store ice_store;
+
+/* A key-value store that the processes of a job meet at, over TCP, in the protocol of PyTorch's TCPStore
+ * (2.15): PyTorch's own clients, `init_process_group("env://")` among them, and `ice_store_connect()` use it.
+ * It does what PyTorch's server (libuv) does, with its limits: keys of up to 8192 bytes, prefixes included,
+ * values of up to 8 MiB, lists of up to 131072 keys. A request beyond these, or one that makes no sense, closes
+ * the connection it came on, and no other. The rest of what it does better: no client makes another wait, no name
+ * is looked up, several keys are set at once or not at all, and the memory it takes has a limit.
+ *
+ * There is no password and no encryption: who can connect can read and change everything. Listen only where that
+ * is wanted.
+ *
+ * The server has one thread of its own, with all signals blocked, and one descriptor for each client; it needs no
+ * attention. A silent client whose host is gone is noticed after two minutes (TCP keep-alive). Any thread may use
+ * the handle, also at once; only `ice_store_server_free()` must be the last. */
+typedef struct ice_store_server ice_store_server;
+
+/* Values that came from a store. They never change; any thread may read them. Freed by
+ * `ice_store_values_free()`, before or after the store. */
+typedef struct ice_store_values ice_store_values;
 
 /* The worker that a function runs as. It exists in the worker's process only, is made before the
  * function is called and ends with it; one thread at a time. */
@@ -1403,6 +1445,203 @@ const char *ice_device_list_message(const struct ice_device_list *list);
 
 /* Frees a list and with it everything borrowed from it. NULL is fine. */
 void ice_device_list_free(struct ice_device_list *list);
+
+/* Starts a server with an empty store and writes it to `*out`; the caller frees it with
+ * `ice_store_server_free()`. When this returns, clients can connect.
+ *
+ * `address` is where it listens: an address of this host, IPv4 or IPv6, or a name, of which the first address that
+ * can be used is taken; `127.0.0.1` for clients of this host alone. NULL is every address of the host, IPv4 and
+ * IPv6, as PyTorch's server does: it is then open to all who can reach the host. `port` is 0 for any free one, see
+ * `ice_store_server_port()`, up to 65535.
+ *
+ * `memory_limit` is how many bytes keys, values, queues and waits may take, about; 0 is the default of 1 GiB. What
+ * is under way, half requests and replies that a client does not take, may come to as much again. A request that
+ * would go beyond closes its connection.
+ *
+ * ICE_ERROR_CONFIG for a port out of range, or an address that is none; ICE_ERROR_SYSTEM if nothing can be
+ * listened on, with EADDRINUSE where another server has the port, or if no thread can be made. */
+ice_status ice_store_server_new(const char *address,
+                                int32_t port,
+                                size_t memory_limit,
+                                struct ice_store_server **out);
+
+/* The port that it listens on, 1 to 65535. 0 for NULL, and in a forked copy of its process. */
+int32_t ice_store_server_port(const struct ice_store_server *server);
+
+/* Ends a server: when this returns its connections are closed, clients that wait have got an error, and the port is
+ * free for another one. NULL is fine. In a forked copy of the process only memory is freed. */
+void ice_store_server_free(struct ice_store_server *server);
+
+/* How many values there are. 0 for NULL. */
+size_t ice_store_values_count(const struct ice_store_values *values);
+
+/* The bytes of one value, by its place, with a NUL behind them that does not count: text can be used as such.
+ * Borrowed from the values. NULL if `index` is out of range. */
+const char *ice_store_values_data(const struct ice_store_values *values,
+                                  size_t index);
+
+/* How many bytes one value has. 0 if `index` is out of range. */
+size_t ice_store_values_length(const struct ice_store_values *values, size_t index);
+
+/* Frees values. NULL is fine. */
+void ice_store_values_free(struct ice_store_values *values);
+
+/* Connects to the store at `host`, a name or an address, and `port`, 1 to 65535, and writes it to `*out`; the
+ * caller frees it with `ice_store_free()`. What is not there yet is tried again, soon at first, then every half
+ * second, for up to `seconds`, more than 0; a negative number is without a limit. The same time is then how long
+ * the server may take for each answer that comes at once. Looking up a name is the C library's business, and is
+ * not cut short.
+ *
+ * ICE_ERROR_TIMEOUT if there is no store in that time, with what the last try came to; ICE_ERROR_CONFIG for a port
+ * out of range; ICE_ERROR_ARGUMENT for 0 `seconds`. */
+ice_status ice_store_connect(const char *host,
+                             int32_t port,
+                             double seconds,
+                             struct ice_store **out);
+
+/* The same store with `prefix` and a slash before every key, as PyTorch's PrefixStore has it, in a handle of its
+ * own that the caller frees with `ice_store_free()`. Prefixes may be nested: `a` and then `b` gives `a/b/key`.
+ * Nothing is sent; the connection is that of `store`, and ends with the last handle of it. */
+ice_status ice_store_prefix(const struct ice_store *store,
+                            const char *prefix,
+                            struct ice_store **out);
+
+/* Closes the connection, with its last handle, and frees the handle. NULL is fine. The server and what was set stay.
+ * Not while another thread uses the handle. */
+void ice_store_free(struct ice_store *store);
+
+/* Sets the value of a key, whatever it was, and lets those go who wait for it. As PyTorch's, it does not wait for
+ * the server: it returns when the value is handed to the kernel. What follows on this connection sees it set; that
+ * the connection was lost meanwhile shows in the next call. NULL is fine for `length` 0. */
+ice_status ice_store_set(const struct ice_store *store,
+                         const char *key,
+                         const char *value,
+                         size_t length);
+
+/* Waits until the key is there and writes its value to `*out`, one `ice_store_values`, which the caller frees with
+ * `ice_store_values_free()`. ICE_ERROR_TIMEOUT if it is not there in `seconds`. */
+ice_status ice_store_get(const struct ice_store *store,
+                         const char *key,
+                         double seconds,
+                         struct ice_store_values **out);
+
+/* Waits until each of `count` keys has been there at some time; one that was deleted meanwhile may be gone. A queue
+ * that is not empty is there, too; of several clients that wait for a queue, each push lets one go.
+ * ICE_ERROR_TIMEOUT if not all were there in `seconds`, with some of their names. */
+ice_status ice_store_wait(const struct ice_store *store,
+                          const char *const *keys,
+                          size_t count,
+                          double seconds);
+
+/* Adds `delta` to the number at a key, in one step with respect to all other clients, and writes the sum to `*out`.
+ * The number is kept as decimal text; a key that is not there counts as 0; the sum wraps around at 64 bits. A
+ * value that does not begin with a number makes the server close the connection: ICE_ERROR_STORE. */
+ice_status ice_store_add(const struct ice_store *store,
+                         const char *key,
+                         int64_t delta,
+                         int64_t *out);
+
+/* Sets a key to `desired` if its value is `expected`, in one step with respect to all other clients, and writes to
+ * `*out` the value it has then: `desired` if it was set, or what is there instead. A key that is not there is set
+ * if `expected` is empty; otherwise it stays away, and `expected` comes back, as PyTorch has it. The caller frees
+ * the value with `ice_store_values_free()`. */
+ice_status ice_store_compare_set(const struct ice_store *store,
+                                 const char *key,
+                                 const char *expected,
+                                 size_t expected_length,
+                                 const char *desired,
+                                 size_t desired_length,
+                                 struct ice_store_values **out);
+
+/* Writes 1 to `*out` if all of `count` keys are there, or queues that are not empty, else 0. */
+ice_status ice_store_check(const struct ice_store *store,
+                           const char *const *keys,
+                           size_t count,
+                           int32_t *out);
+
+/* Deletes a key, and writes 1 to `*out` if it was there, else 0. Queues cannot be deleted. */
+ice_status ice_store_delete(const struct ice_store *store, const char *key, int32_t *out);
+
+/* Appends to the value of a key, which may not be there yet. Otherwise as `ice_store_set()`. */
+ice_status ice_store_append(const struct ice_store *store,
+                            const char *key,
+                            const char *value,
+                            size_t length);
+
+/* Waits until all of `count` keys are there and writes their values, in order, to `*out`, which the caller frees
+ * with `ice_store_values_free()`. ICE_ERROR_TIMEOUT if not all were there in `seconds`. */
+ice_status ice_store_multi_get(const struct ice_store *store,
+                               const char *const *keys,
+                               size_t count,
+                               double seconds,
+                               struct ice_store_values **out);
+
+/* Sets `count` keys to `values` of `lengths`. An `ice_store_server` sets all of them in one step; PyTorch's servers
+ * do not. Otherwise as `ice_store_set()`. */
+ice_status ice_store_multi_set(const struct ice_store *store,
+                               const char *const *keys,
+                               const char *const *values,
+                               const size_t *lengths,
+                               size_t count);
+
+/* Writes to `*out` how many keys the whole store has, whatever their prefix, those of other clients and of
+ * barriers too; queues do not count. */
+ice_status ice_store_num_keys(const struct ice_store *store,
+                              int64_t *out);
+
+/* Puts a value at the end of the queue of a key, and lets one go who waits for it. Queues are apart from values: a
+ * key may have both. As `ice_store_set()`, it does not wait for the server. ICE_ERROR_STORE where the server has no
+ * queues (PyTorch's with `use_libuv=False`); the connection is then as good as before. */
+ice_status ice_store_queue_push(const struct ice_store *store,
+                                const char *key,
+                                const char *value,
+                                size_t length);
+
+/* Waits until the queue of a key has a value, takes the first one out and writes it to `*out`; the caller frees it
+ * with `ice_store_values_free()`. Each value goes to one client. ICE_ERROR_TIMEOUT if there is none in `seconds`,
+ * ICE_ERROR_STORE as `ice_store_queue_push()`. */
+ice_status ice_store_queue_pop(const struct ice_store *store,
+                               const char *key,
+                               double seconds,
+                               struct ice_store_values **out);
+
+/* Writes to `*out` how many values the queue of a key has. ICE_ERROR_STORE as `ice_store_queue_push()`. */
+ice_status ice_store_queue_len(const struct ice_store *store,
+                               const char *key,
+                               int64_t *out);
+
+/* Waits until `world_size` clients, 1 or more, have come to the barrier of this key. The key is used up by it: who
+ * comes later passes at once, so every barrier needs a key of its own. One that comes and gives up stays counted.
+ * ICE_ERROR_TIMEOUT if they were fewer in `seconds`. */
+ice_status ice_store_barrier(const struct ice_store *store,
+                             const char *key,
+                             int32_t world_size,
+                             double seconds);
+
+/* Hands `length` bytes from rank 0 to all other ranks: rank 0 sends what is at `data`, the others wait for it and
+ * get it there. What MPI_Bcast does, for instance for an ncclUniqueId:
+ *
+ *     if (rank == 0) ncclGetUniqueId(&id);
+ *     ice_store_broadcast(store, "nccl", round, rank, &id, sizeof id, 60);
+ *
+ * `generation` keeps rounds apart that use the same `name`: 0 or more, the same in all ranks of a round, larger in
+ * each round than in those before. Each rank gets the bytes of its own generation or none. With rank 0's call the
+ * generations before it are over: whoever then asks for one of these, or waits for it, gets ICE_ERROR_STALE, rank
+ * 0 of an older round as well. Numbers may be left out.
+ *
+ * `length` is up to 8388607. Rank 0 does not wait for the others. What was handed over stays in the store, for
+ * ranks that come late, until the next generation. The keys are those that begin with `name` and a slash.
+ *
+ * ICE_ERROR_TIMEOUT if rank 0 did not come in `seconds`; ICE_ERROR_CONFIG if rank 0 sent another `length`, if the
+ * generation was broadcast before with other bytes, or if the keys are used for something else; ICE_ERROR_ARGUMENT
+ * for a negative rank. */
+ice_status ice_store_broadcast(const struct ice_store *store,
+                               const char *name,
+                               uint64_t generation,
+                               int32_t rank,
+                               void *data,
+                               size_t length,
+                               double seconds);
 
 #ifdef __cplusplus
 }  // extern "C"

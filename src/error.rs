@@ -22,6 +22,10 @@ pub enum Error {
     System { what: String, errno: i32 },
     /// The GPUs could not be listed.
     Device { what: String },
+    /// The server of a store cannot be spoken with any more, or not in this way.
+    Store { what: String },
+    /// A round that others have left behind.
+    Stale { what: String },
     /// A defect of this library.
     Internal { what: String },
 }
@@ -53,7 +57,7 @@ impl fmt::Display for Error {
             Error::State { what } => write!(out, "{what}"),
             Error::Start { what } => write!(out, "{what}"),
             Error::Timeout { what } => write!(out, "{what}"),
-            Error::Device { what } => write!(out, "{what}"),
+            Error::Device { what } | Error::Store { what } | Error::Stale { what } => write!(out, "{what}"),
             Error::Forked { handle } => {
                 write!(out, "this {handle} belongs to the process this one was forked from")
             }

@@ -14,5 +14,6 @@ mod process;
 mod ranks;
 mod report;
 mod spec;
+mod store;
 mod supervise;
 mod sys;

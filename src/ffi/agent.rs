@@ -1,14 +1,13 @@
 //! `ice_agent`: one run of a spec.
 
 use std::ffi::{c_int, c_void};
-use std::time::Duration;
 
 use super::plan::ice_plan;
 use super::result::ice_result;
 use super::snapshot::ice_snapshot;
 use super::spec::ice_spec;
 use super::status::{guard, ice_status};
-use super::{handle, output};
+use super::{handle, limit, output};
 use crate::agent::Agent;
 use crate::error::Error;
 
@@ -119,11 +118,7 @@ pub extern "C" fn ice_agent_wait(
     guard(|| {
         let agent = self::agent(agent)?;
         let out = output(out, "out")?;
-        if seconds.is_nan() {
-            return Err(Error::Argument { what: "seconds is not a number".into() });
-        }
-        let limit = (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
-        *out = ice_result::into_raw(agent.wait(limit)?);
+        *out = ice_result::into_raw(agent.wait(limit(seconds)?)?);
         Ok(())
     })
 }

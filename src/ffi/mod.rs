@@ -12,9 +12,12 @@ mod result;
 mod snapshot;
 mod spec;
 mod status;
+mod store;
+mod store_server;
 mod worker;
 
 use std::ffi::{CStr, c_char};
+use std::time::Duration;
 
 use crate::error::Error;
 
@@ -59,6 +62,14 @@ fn bytes<'a>(pointer: *const c_char, length: usize, name: &str) -> Result<&'a [u
     }
     // SAFETY: not NULL, and the header says that `length` bytes are readable there.
     Ok(unsafe { std::slice::from_raw_parts(pointer.cast(), length) })
+}
+
+/// How long a function may wait; none is without a limit.
+fn limit(seconds: f64) -> Result<Option<Duration>, Error> {
+    if seconds.is_nan() {
+        return Err(Error::Argument { what: "seconds is not a number".into() });
+    }
+    Ok((seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)))
 }
 
 fn null(name: &str) -> Error {

@@ -16,13 +16,13 @@ pub enum ice_status {
     /// A pointer is NULL that must not be, an index is out of range, or a number is not one of its
     /// enum. Outputs are untouched.
     ICE_ERROR_ARGUMENT = -1,
-    /// The spec asks for something that cannot be. The message names the field, its value, and what
-    /// would be right. Nothing was started.
+    /// The spec, or a value of a call, asks for something that cannot be. The message names the field, its
+    /// value, and what would be right. Nothing was started.
     ICE_ERROR_CONFIG = -2,
     /// The call does not fit the state of the handle: a second run of one agent, a wait before start.
     ICE_ERROR_STATE = -3,
     /// The time-out of a wait passed and the run still goes on: nothing was changed. Or GPUs were not listed
-    /// in time.
+    /// in time; or what was waited for in a store was not there, or no store to connect to.
     ICE_ERROR_TIMEOUT = -4,
     /// The handle belongs to a process of which this one is a forked copy. Nothing was touched.
     ICE_ERROR_FORKED = -5,
@@ -36,6 +36,12 @@ pub enum ice_status {
     /// The GPUs could not be listed: the CUDA driver crashed, failed, or is not one that can be asked. The
     /// message says which of its calls and how.
     ICE_ERROR_DEVICE = -9,
+    /// The server of a store closed the connection, does not answer in time, or lacks what was asked for; the
+    /// message says which. If the connection is lost, every further call on the handle fails with this.
+    ICE_ERROR_STORE = -10,
+    /// The generation of a broadcast is over: a later one was broadcast. Who gets this belongs to a round that the
+    /// others have left.
+    ICE_ERROR_STALE = -11,
 }
 
 thread_local! {
@@ -80,6 +86,8 @@ fn status_of(error: &Error) -> ice_status {
         Error::Forked { .. } => ice_status::ICE_ERROR_FORKED,
         Error::System { .. } => ice_status::ICE_ERROR_SYSTEM,
         Error::Device { .. } => ice_status::ICE_ERROR_DEVICE,
+        Error::Store { .. } => ice_status::ICE_ERROR_STORE,
+        Error::Stale { .. } => ice_status::ICE_ERROR_STALE,
         Error::Internal { .. } => ice_status::ICE_ERROR_INTERNAL,
     }
 }
@@ -99,6 +107,8 @@ pub extern "C" fn ice_status_string(status: i32) -> *const c_char {
         -7 => c"ICE_ERROR_INTERNAL",
         -8 => c"ICE_ERROR_START",
         -9 => c"ICE_ERROR_DEVICE",
+        -10 => c"ICE_ERROR_STORE",
+        -11 => c"ICE_ERROR_STALE",
         _ => c"unknown status",
     };
     name.as_ptr()

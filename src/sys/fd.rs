@@ -91,6 +91,16 @@ impl std::os::fd::AsFd for Bell {
     }
 }
 
+/// Takes the next connection of a socket that listens: close-on-exec, above 2, and never waiting.
+pub fn accept(listener: RawFd) -> Result<OwnedFd, Errno> {
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: NULL for an address that is not wanted.
+    let socket =
+        Errno::result(unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags) })?;
+    // SAFETY: the kernel just made this descriptor for us.
+    above_stdio(unsafe { OwnedFd::from_raw_fd(socket) })
+}
+
 /// Writes without ever waiting to a socket.
 pub fn send_now(fd: RawFd, bytes: &[u8]) -> Result<usize, Errno> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;

@@ -27,6 +27,7 @@ pub fn tests() -> Vec<Trial> {
         abi_09_states_of_a_handle,
         abi_10_free_while_workers_run,
         abi_12_handles_in_a_forked_copy,
+        abi_12_a_store_in_a_forked_copy_and_in_threads,
         abi_13_loaded_and_unloaded_50_times,
         abi_14_the_header_is_fresh,
         abi_14_the_header_compiles_alone_in_c,
@@ -145,6 +146,10 @@ fn abi_getters() {
 
 fn abi_functions_and_start_methods() {
     contract("functions");
+}
+
+fn abi_12_a_store_in_a_forked_copy_and_in_threads() {
+    contract("store");
 }
 
 fn abi_names_of_statuses_and_version() {
@@ -806,7 +811,7 @@ fn abi_valgrind_finds_nothing() {
 }
 
 fn abi_valgrind_finds_nothing_in_the_contract() {
-    for mode in ["null", "getters", "states", "errors"] {
+    for mode in ["null", "getters", "states", "errors", "store"] {
         let t = Case::new();
         let mut command = t.command(VALGRIND[0]);
         command.args(&VALGRIND[1..]).arg(program("contract")).arg(mode);

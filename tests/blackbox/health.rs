@@ -111,11 +111,11 @@ fn time_16_a_loop_that_stands_still() {
 
 /// The thread of a process that has this name.
 fn thread_of(pid: i32, name: &str) -> i32 {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("threads").flatten();
+    let mut tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("threads").flatten();
     let named = |task: &std::fs::DirEntry| {
         std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim() == name)
     };
-    let task = tasks.filter(named).next().unwrap_or_else(|| panic!("no thread {name}"));
+    let task = tasks.find(named).unwrap_or_else(|| panic!("no thread {name}"));
     task.file_name().to_str().unwrap().parse().unwrap()
 }
 

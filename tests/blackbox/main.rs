@@ -31,6 +31,7 @@ mod rst;
 mod server;
 mod sig;
 mod sp;
+mod store;
 // Each area uses a part of it.
 #[allow(dead_code)]
 mod tool;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         abi::tests(),
         cli::tests(),
         dev::tests(),
+        store::tests(),
         e2e::tests(),
         examples::tests(),
         hosts::tests(),

@@ -1,0 +1,297 @@
+//! A client's connection: requests go out, answers come in, each with a deadline. After an answer that is not
+//! right, or not there in time, nothing more is asked.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use super::set_up;
+use super::wire::{self, ALL_PRESENT, CANCELLED, NOT_ALL_PRESENT, Request, Strings, WAITED};
+use crate::error::Error;
+use crate::sys::fd::above_stdio;
+
+/// Between two tries to connect: at first, and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
+/// What is read at once.
+const CHUNK: usize = 16 << 10;
+
+/// None is never.
+pub type Deadline = Option<Instant>;
+
+pub fn deadline(limit: Option<Duration>) -> Deadline {
+    limit.and_then(|limit| Instant::now().checked_add(limit))
+}
+
+pub fn timed_out(what: &str) -> Error {
+    Error::Timeout { what: format!("the time-out passed: {what}") }
+}
+
+/// The socket, and what was read from it.
+pub struct Connection {
+    stream: TcpStream,
+    /// `host:port`, for messages.
+    peer: String,
+    /// Not PyTorch's older server: it has queues, and answers a GET of what is not there.
+    pub is_modern: bool,
+    /// When the answer to the request under way must be there.
+    pub deadline: Deadline,
+    /// The time-outs that the socket has: set again only when they change.
+    timeouts: [Option<Duration>; 2],
+    request: Vec<u8>,
+    buffer: Box<[u8]>,
+    /// What of the buffer was not taken yet.
+    unread: std::ops::Range<usize>,
+    /// Why nothing can be asked any more: an answer may still come that nobody waits for.
+    pub broken: Option<Error>,
+}
+
+impl Connection {
+    /// Connects, and tries again until the time is over.
+    pub fn open(host: &str, port: u16, timeout: Option<Duration>) -> Result<Connection, Error> {
+        let deadline = deadline(timeout);
+        let (mut pause, longest) = PAUSES;
+        loop {
+            let tried = Connection::try_open(host, port, deadline);
+            let Err(why) = tried else { return tried };
+            let left =
+                deadline.map_or(longest, |deadline| deadline.saturating_duration_since(Instant::now()));
+            if deadline.is_some() && left.is_zero() {
+                return Err(timed_out(&format!("cannot connect to the store at {host}:{port}: {why}")));
+            }
+            // Nobody tells when a port of another host is listened on.
+            std::thread::sleep(pause.min(left));
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    fn try_open(host: &str, port: u16, deadline: Deadline) -> Result<Connection, Error> {
+        let failed = |error: io::Error| Error::Store { what: error.to_string() };
+        let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(failed)?.collect();
+        let mut why = Error::Store { what: "the name has no address".into() };
+        for (tried, address) in addresses.iter().enumerate() {
+            // One that does not answer leaves time for the others.
+            let now = Instant::now();
+            let share = (addresses.len() - tried) as u32;
+            let by = deadline.map(|deadline| now + deadline.saturating_duration_since(now) / share);
+            // The older server closes the connection at the question that tells the two apart.
+            let opened = connect_to(address, by).and_then(|stream| {
+                let modern = Connection::greet(stream, host, true, by);
+                modern.or_else(|_| Connection::greet(connect_to(address, by)?, host, false, by))
+            });
+            match opened {
+                Ok(connection) => return Ok(connection),
+                Err(error) => why = error,
+            }
+        }
+        Err(why)
+    }
+
+    /// Begins the conversation; with `modern` the first message has a question for a server that knows queues.
+    fn greet(stream: TcpStream, host: &str, modern: bool, by: Deadline) -> Result<Connection, Error> {
+        let port = stream.peer_addr().map_or(0, |address| address.port());
+        let mut connection = Connection {
+            stream,
+            peer: format!("{host}:{port}"),
+            is_modern: modern,
+            deadline: by,
+            timeouts: [None; 2],
+            request: Vec::new(),
+            buffer: vec![0; CHUNK].into(),
+            unread: 0..0,
+            broken: None,
+        };
+        let nonce = std::process::id();
+        // All in one message: PyTorch's server does not take VALIDATE in two parts.
+        Request::Validate { magic: wire::MAGIC }.put(&mut connection.request);
+        Request::Ping { nonce }.put(&mut connection.request);
+        if modern {
+            Request::QueueLength { key: b"" }.put(&mut connection.request);
+        }
+        connection.send_request()?;
+        if connection.read::<4>()? != nonce.to_le_bytes() {
+            return Err(connection.out_of_step("does not answer as a store"));
+        }
+        if modern {
+            connection.number()?;
+        }
+        Ok(connection)
+    }
+
+    /// Sends a request whose answer, if any, is to be there at `deadline`.
+    pub fn begin(&mut self, request: Request<'_>, deadline: Deadline) -> Result<(), Error> {
+        self.deadline = deadline;
+        self.send(request)
+    }
+
+    pub fn send(&mut self, request: Request<'_>) -> Result<(), Error> {
+        self.request.clear();
+        request.put(&mut self.request);
+        self.send_request()?;
+        self.request.shrink_to(CHUNK);
+        Ok(())
+    }
+
+    fn send_request(&mut self) -> Result<(), Error> {
+        let mut sent = 0;
+        while sent < self.request.len() {
+            self.set_timeout(1)?;
+            match (&self.stream).write(&self.request[sent..]) {
+                Ok(length) => sent += length,
+                Err(error) => self.check_error(error)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all keys of a list are there.
+    pub fn check(&mut self, list: &[u8]) -> Result<bool, Error> {
+        self.send(Request::Check { keys: Strings::new(list) })?;
+        match self.read::<1>()? {
+            [ALL_PRESENT] => Ok(true),
+            [NOT_ALL_PRESENT] => Ok(false),
+            _ => Err(self.out_of_step("does not answer as a store")),
+        }
+    }
+
+    /// The answer to WAIT or BARRIER: false if it did not come in time, and will not.
+    pub fn waited(&mut self, deadline: Deadline, patience: Option<Duration>) -> Result<bool, Error> {
+        self.deadline = deadline;
+        if self.fill(1, Late::IsNoError)? {
+            return self.wait_answer().map(|_| true);
+        }
+        self.begin(Request::CancelWait, self::deadline(patience))?;
+        let mut waited = false;
+        while self.wait_answer()? != CANCELLED {
+            // It came at the last moment.
+            waited = true;
+        }
+        Ok(waited)
+    }
+
+    fn wait_answer(&mut self) -> Result<u8, Error> {
+        match self.read::<1>()? {
+            [answer @ (WAITED | CANCELLED)] => Ok(answer),
+            _ => Err(self.out_of_step("does not answer as a store")),
+        }
+    }
+
+    /// The next answer, a number.
+    pub fn number(&mut self) -> Result<i64, Error> {
+        self.read::<8>().map(i64::from_le_bytes)
+    }
+
+    /// The next answer, a string.
+    pub fn string(&mut self) -> Result<Vec<u8>, Error> {
+        let length = self.number()? as u64;
+        let mut string = Vec::new();
+        while (string.len() as u64) < length {
+            self.fill(1, Late::IsAnError)?;
+            let take = (length - string.len() as u64).min(self.unread.len() as u64) as usize;
+            string.extend_from_slice(&self.buffer[self.unread.start..self.unread.start + take]);
+            self.unread.start += take;
+        }
+        Ok(string)
+    }
+
+    fn read<const N: usize>(&mut self) -> Result<[u8; N], Error> {
+        self.fill(N, Late::IsAnError)?;
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&self.buffer[self.unread.start..self.unread.start + N]);
+        self.unread.start += N;
+        Ok(bytes)
+    }
+
+    /// Reads until so many bytes are there. False if they do not come in time and that is no error.
+    fn fill(&mut self, count: usize, late: Late) -> Result<bool, Error> {
+        while self.unread.len() < count {
+            if self.unread.is_empty() {
+                self.unread = 0..0;
+            } else if self.unread.start + count > self.buffer.len() {
+                self.buffer.copy_within(self.unread.clone(), 0);
+                self.unread = 0..self.unread.len();
+            }
+            if late == Late::IsNoError && self.deadline.is_some_and(|by| by <= Instant::now()) {
+                return Ok(false);
+            }
+            self.set_timeout(0)?;
+            match (&self.stream).read(&mut self.buffer[self.unread.end..]) {
+                Ok(0) => return Err(self.out_of_step("has closed the connection")),
+                Ok(length) => self.unread.end += length,
+                Err(error) if late == Late::IsNoError && is_timeout(&error) => {}
+                Err(error) => self.check_error(error)?,
+            }
+        }
+        Ok(true)
+    }
+
+    /// The time-out of the socket's reading (0) or writing (1).
+    fn set_timeout(&mut self, way: usize) -> Result<(), Error> {
+        // Whole milliseconds, and a shorter one will do: requests one after the other find it set. The deadline is
+        // looked at after each time-out.
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.map(|left| Duration::from_millis(left.as_millis().clamp(1, 1 << 40) as u64));
+        let fits = match (self.timeouts[way], timeout) {
+            (Some(has), Some(wanted)) => has <= wanted && wanted - has <= wanted / 4,
+            (has, wanted) => has == wanted,
+        };
+        if !fits {
+            let set = if way == 0 { TcpStream::set_read_timeout } else { TcpStream::set_write_timeout };
+            set(&self.stream, timeout).map_err(|error| self.out_of_step(&error.to_string()))?;
+            self.timeouts[way] = timeout;
+        }
+        Ok(())
+    }
+
+    /// Goes on after an interruption, and after a time-out of the socket before the deadline.
+    fn check_error(&mut self, error: io::Error) -> Result<(), Error> {
+        let late = self.deadline.is_some_and(|by| by <= Instant::now());
+        match error.kind() {
+            io::ErrorKind::Interrupted => Ok(()),
+            _ if is_timeout(&error) && !late => Ok(()),
+            _ if is_timeout(&error) => Err(self.out_of_step("does not answer in time")),
+            _ => Err(self.out_of_step(&format!("is lost: {error}"))),
+        }
+    }
+
+    pub fn needs_queues(&self) -> Result<(), Error> {
+        match self.is_modern {
+            true => Ok(()),
+            false => Err(Error::Store {
+                what: format!("the store at {} has no queues: it is PyTorch's older server", self.peer),
+            }),
+        }
+    }
+
+    /// From now on every call on this connection fails with this.
+    fn out_of_step(&mut self, why: &str) -> Error {
+        let error = Error::Store { what: format!("the store at {} {why}", self.peer) };
+        self.broken = Some(error.clone());
+        error
+    }
+}
+
+fn connect_to(address: &SocketAddr, by: Deadline) -> Result<TcpStream, Error> {
+    let failed = |error: io::Error| Error::Store { what: error.to_string() };
+    let left = by.map(|by| by.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
+    let stream = match left {
+        Some(left) => TcpStream::connect_timeout(address, left),
+        None => TcpStream::connect(address),
+    }
+    .map_err(failed)?;
+    let socket = above_stdio(OwnedFd::from(stream));
+    let stream = TcpStream::from(socket.map_err(|errno| failed(errno.into()))?);
+    set_up(&stream).map_err(|errno| failed(errno.into()))?;
+    Ok(stream)
+}
+
+/// What it means if bytes do not come in time.
+#[derive(Clone, Copy, PartialEq)]
+enum Late {
+    IsAnError,
+    IsNoError,
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}

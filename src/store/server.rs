@@ -1,0 +1,359 @@
+//! The server: one thread that waits for all its clients at once, and for none of them.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getsockname, listen, setsockopt,
+    socket, sockopt,
+};
+
+use super::session::{Session, Shared};
+use super::set_up;
+use super::table::{Answers, Client, Table};
+use super::wire::Limits;
+use crate::error::Error;
+use crate::sys::dispositions;
+use crate::sys::fd::{Bell, above_stdio, accept};
+use crate::sys::process::milliseconds;
+
+/// How many bytes a store may take if nobody says otherwise.
+pub const DEFAULT_MEMORY: usize = 1 << 30;
+
+const SCRATCH: usize = 64 << 10;
+const STACK: usize = 256 << 10;
+/// Between two tries to accept when there was no descriptor left for it.
+const TIME_TO_ACCEPT: Duration = Duration::from_millis(100);
+/// What a server is to be.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// An address of this host, or a name of one, to listen on; all of them if there is none.
+    pub address: Option<String>,
+    /// 0 is any free one.
+    pub port: u16,
+    /// How many bytes keys, values, queues and waits may take. Requests and replies that are under way may take
+    /// as much again.
+    pub memory: usize,
+    pub limits: Limits,
+    /// A connection that has not begun as it must after so long is closed.
+    pub time_to_validate: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            address: None,
+            port: 0,
+            memory: DEFAULT_MEMORY,
+            limits: Limits::default(),
+            time_to_validate: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A store that serves until it is dropped, which closes all connections.
+pub struct Server {
+    pid: u32,
+    port: u16,
+    bell: Bell,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub fn start(config: &Config) -> Result<Server, Error> {
+        let (listener, port) = listen_on(config.address.as_deref(), config.port)?;
+        let failed = |errno: Errno| Error::system("cannot make a store's server", errno as i32);
+        let bell = Bell::new().map_err(failed)?;
+        let mut service = Service::new(config, listener, &bell).map_err(failed)?;
+        let thread = std::thread::Builder::new()
+            .name("ice-store".into())
+            .stack_size(STACK)
+            .spawn(move || {
+                dispositions::block_all();
+                service.run();
+            })
+            .map_err(|error| Error::system("cannot make a thread", error.raw_os_error().unwrap_or(0)))?;
+        Ok(Server { pid: std::process::id(), port, bell, thread: Some(thread) })
+    }
+
+    /// Refuses a handle in a forked copy of its process.
+    pub fn check_process(&self) -> Result<(), Error> {
+        if self.pid == std::process::id() { Ok(()) } else { Err(Error::Forked { handle: "store's server" }) }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let thread = self.thread.take();
+        if self.check_process().is_ok() {
+            self.bell.ring();
+            let _ = thread.map(JoinHandle::join);
+        } else {
+            std::mem::forget(thread);
+        }
+    }
+}
+
+/// A socket that listens, and its port.
+fn listen_on(address: Option<&str>, port: u16) -> Result<(OwnedFd, u16), Error> {
+    let failed = |name: &str, errno: Errno| {
+        Error::system(format!("cannot listen on port {port} of {name}"), errno as i32)
+    };
+    let Some(name) = address else {
+        return listen_at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
+            .or_else(|errno| match errno {
+                // A host without IPv6.
+                Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL => {
+                    listen_at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
+                }
+                errno => Err(errno),
+            })
+            .map_err(|errno| failed("all addresses", errno));
+    };
+    let found = (name, port).to_socket_addrs();
+    let addresses = found.map_err(|error| {
+        Error::config("address", name, format!("must be an address of this host, or a name of one: {error}"))
+    })?;
+    let mut result = Err(Errno::EADDRNOTAVAIL);
+    for address in addresses {
+        result = listen_at(address);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result.map_err(|errno| failed(name, errno))
+}
+
+fn listen_at(address: SocketAddr) -> Result<(OwnedFd, u16), Errno> {
+    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let listener = above_stdio(socket(family, SockType::Stream, flags, None)?)?;
+    // The port of a server that has just ended is free at once.
+    setsockopt(&listener, sockopt::ReuseAddr, &true)?;
+    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        setsockopt(&listener, sockopt::Ipv6V6Only, &false)?;
+    }
+    bind(listener.as_raw_fd(), &SockaddrStorage::from(address))?;
+    listen(&listener, Backlog::MAXALLOWABLE)?;
+    let bound: SockaddrStorage = getsockname(listener.as_raw_fd())?;
+    let port =
+        bound.as_sockaddr_in6().map(|v6| v6.port()).or_else(|| bound.as_sockaddr_in().map(|v4| v4.port()));
+    Ok((listener, port.unwrap_or(address.port())))
+}
+
+const BELL: u64 = u64::MAX;
+const LISTENER: u64 = u64::MAX - 1;
+
+/// What the thread has.
+struct Service {
+    epoll: Epoll,
+    listener: OwnedFd,
+    limits: Limits,
+    time_to_validate: Duration,
+    shared: Shared,
+    sessions: HashMap<Client, Session>,
+    next_client: Client,
+    /// Those that may not have begun yet, by when they must have.
+    newcomers: VecDeque<(Instant, Client)>,
+    /// When to accept again, if there was no descriptor left for a client.
+    accept_at: Option<Instant>,
+    /// What all connections hold, and may hold.
+    buffered: usize,
+    memory: usize,
+}
+
+impl Service {
+    fn new(config: &Config, listener: OwnedFd, bell: &Bell) -> Result<Service, Errno> {
+        let epoll = Epoll(above_stdio(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?.0)?);
+        epoll.add(bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
+        epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
+        Ok(Service {
+            epoll,
+            listener,
+            limits: config.limits,
+            time_to_validate: config.time_to_validate,
+            shared: Shared {
+                table: Table::new(config.memory),
+                answers: Answers::new(config.memory),
+                scratch: vec![0; SCRATCH].into(),
+            },
+            sessions: HashMap::new(),
+            next_client: 0,
+            newcomers: VecDeque::new(),
+            accept_at: None,
+            buffered: 0,
+            memory: config.memory,
+        })
+    }
+
+    fn run(&mut self) {
+        let mut events = [EpollEvent::empty(); 256];
+        loop {
+            let count = match self.epoll.wait(&mut events, self.patience()) {
+                Ok(count) => count,
+                Err(Errno::EINTR) => 0,
+                // Nothing can be served any more: the clients are to know.
+                Err(_) => return,
+            };
+            for event in &events[..count] {
+                match event.data() {
+                    BELL => return,
+                    LISTENER => self.accept(),
+                    client => self.serve(client),
+                }
+            }
+            if self.accept_at.is_some() || !self.newcomers.is_empty() {
+                self.on_time(Instant::now());
+            }
+        }
+    }
+
+    /// How long nothing needs to be done if nothing happens.
+    fn patience(&self) -> EpollTimeout {
+        let first = self.newcomers.front().map(|&(deadline, _)| deadline);
+        let Some(next) = first.into_iter().chain(self.accept_at).min() else { return EpollTimeout::NONE };
+        let left = next.saturating_duration_since(Instant::now());
+        EpollTimeout::try_from(milliseconds(left)).unwrap_or(EpollTimeout::NONE)
+    }
+
+    fn on_time(&mut self, now: Instant) {
+        if self.accept_at.is_some_and(|at| at <= now) {
+            self.accept_at = None;
+            if self.epoll.add(&self.listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER)).is_err() {
+                self.accept_at = Some(now + TIME_TO_ACCEPT);
+            }
+        }
+        while let Some(&(deadline, client)) = self.newcomers.front() {
+            match self.sessions.get(&client) {
+                Some(session) if !session.is_validated() => {
+                    if deadline > now {
+                        break;
+                    }
+                    self.close(client);
+                }
+                _ => {}
+            }
+            self.newcomers.pop_front();
+        }
+        self.wake();
+    }
+
+    fn accept(&mut self) {
+        // The others have their turn, too.
+        for _ in 0..64 {
+            let accepted = accept(self.listener.as_raw_fd());
+            match accepted.and_then(|socket| set_up(&socket).map(|()| socket)) {
+                Ok(socket) => {
+                    let client = self.next_client;
+                    self.next_client += 1;
+                    if self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, client)).is_ok() {
+                        self.sessions.insert(client, Session::new(client, socket, self.limits));
+                        self.newcomers.push_back((Instant::now() + self.time_to_validate, client));
+                    }
+                }
+                Err(Errno::EAGAIN) => return,
+                Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
+                    // Those who knock stay in the queue; asking at once again would be a busy loop.
+                    if self.epoll.delete(&self.listener).is_ok() {
+                        self.accept_at = Some(Instant::now() + TIME_TO_ACCEPT);
+                    }
+                    return;
+                }
+                // One that knocked and went away again.
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn serve(&mut self, client: Client) {
+        self.with(client, |session, shared| session.serve(shared).is_ok());
+        self.wake();
+    }
+
+    /// Tells those whose wait is over, in their order.
+    fn wake(&mut self) {
+        // One that turns out to be gone may leave its wake-up to another.
+        while !self.shared.answers.woken.is_empty() {
+            for client in std::mem::take(&mut self.shared.answers.woken) {
+                self.with(client, |session, _| session.wake().is_ok());
+            }
+        }
+    }
+
+    /// Lets a connection do something, then sees to what it waits for; closes it if it cannot go on.
+    fn with(&mut self, client: Client, act: impl FnOnce(&mut Session, &mut Shared) -> bool) {
+        let Some(session) = self.sessions.get_mut(&client) else { return };
+        let (bytes, interest) = (session.bytes(), session.interest());
+        self.shared.answers.room = self.memory.saturating_sub(self.buffered);
+        let mut goes_on = act(session, &mut self.shared);
+        self.buffered = self.buffered + session.bytes() - bytes;
+        if session.interest() != interest {
+            let mut event = EpollEvent::new(session.interest(), client);
+            goes_on &= self.epoll.modify(&*session, &mut event).is_ok();
+        }
+        // Who brings it over the limit pays for it.
+        goes_on &= self.buffered <= self.memory || session.bytes() <= bytes;
+        if !goes_on {
+            self.close(client);
+        }
+    }
+
+    fn close(&mut self, client: Client) {
+        if let Some(session) = self.sessions.remove(&client) {
+            self.buffered -= session.bytes();
+            // A forked copy of the host may have the same socket still.
+            let _ = self.epoll.delete(&session);
+            self.shared.table.forget(client, &mut self.shared.answers);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use super::*;
+
+    fn server() -> Server {
+        let config = Config {
+            address: Some("127.0.0.1".into()),
+            time_to_validate: Duration::from_millis(50),
+            ..Config::default()
+        };
+        Server::start(&config).unwrap()
+    }
+
+    #[test]
+    fn who_says_nothing_is_closed_and_others_stay() {
+        let server = server();
+        let connect = |bytes: &[u8]| {
+            let mut stream = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+            stream.write_all(bytes).unwrap();
+            stream
+        };
+        let mut validated = connect(&[0, 0xce, 0xf7, 0x85, 0x3c]);
+        for bytes in [&[][..], &[0], &[0, 0xce, 0xf7]] {
+            assert_eq!(connect(bytes).read(&mut [0; 8]).unwrap(), 0);
+        }
+        validated.write_all(&[13, 1, 2, 3, 4]).unwrap();
+        validated.read_exact(&mut [0; 4]).unwrap();
+    }
+
+    #[test]
+    fn servers_come_and_go() {
+        for _ in 0..300 {
+            let server = server();
+            let _ = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+        }
+    }
+}
