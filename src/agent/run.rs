@@ -3,16 +3,19 @@
 //! It waits in epoll for pidfds and requests, without a time-out while all is well. Nothing that may be
 //! slow is done between a worker's exit and the signals that follow it.
 
+mod stuck;
+
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use self::stuck::Watch;
 use super::port::reserve_port;
 use super::reporter::{Reporter, path_bytes};
 use super::{Host, Shared, binding};
@@ -54,6 +57,7 @@ const EVENTS: usize = 64;
 const INBOX: u64 = u64::MAX;
 const WATCHER: u64 = u64::MAX - 1;
 const SERVER: u64 = u64::MAX - 2;
+const TIMERS: u64 = u64::MAX - 3;
 /// How long births that are under way may still take once a stop was asked for.
 const BIRTHS_WITHIN: Duration = Duration::from_secs(1);
 /// How soon a stop is seen while births are under way and a signal waits to be handed on.
@@ -105,9 +109,9 @@ pub fn run_id(spec: &Spec) -> Vec<u8> {
 }
 
 /// What is the same for all workers of one attempt.
-pub fn job(spec: &Spec, run_id: Vec<u8>, master_port: u16, attempt: u32) -> Job {
+pub fn job(spec: &Spec, run_id: Vec<u8>, master_port: u16, attempt: u32, timer_file: Option<PathBuf>) -> Job {
     let master_addr = spec.master_addr.clone().unwrap_or_else(|| b"127.0.0.1".to_vec());
-    Job { run_id, hostname: hostname(), master_addr, master_port, attempt }
+    Job { run_id, hostname: hostname(), master_addr, master_port, attempt, timer_file }
 }
 
 /// The report of a run that ended before, or because, its machinery failed.
@@ -163,6 +167,8 @@ struct Run<'a> {
     output: Output<'a>,
     /// Keeps MASTER_PORT from being given away while an attempt runs.
     port: Option<(OwnedFd, u16)>,
+    /// For workers that are stuck.
+    watch: Watch,
     stop_told: bool,
     hurry_told: bool,
     /// Why the run cannot go on, for a start error or agent error.
@@ -218,6 +224,7 @@ impl<'a> Run<'a> {
             run_dir: None,
             output: Output::new(spec),
             port: None,
+            watch: Watch::default(),
             stop_told: false,
             hurry_told: false,
             error: None,
@@ -415,7 +422,8 @@ impl<'a> Run<'a> {
         }
         let reserved = self.port.take().map_or_else(|| reserve_port(self.spec.master_port), Ok)?;
         let master_port = self.port.insert(reserved).1;
-        let job = job(self.spec, self.run_id.clone(), master_port, number);
+        let timer_file = self.watch_attempt(number)?;
+        let job = job(self.spec, self.run_id.clone(), master_port, number, timer_file);
         let shares = self.shares_of_cpus()?;
         let plan = Plan::new(self.spec, self.devices, job, &self.host.env, shares);
         if let Some(server) = &mut self.server {
@@ -609,7 +617,8 @@ impl<'a> Run<'a> {
     // ---- events
 
     fn wait_for_events(&mut self) {
-        let timeout = match self.supervisor.deadline() {
+        let deadlines = [self.supervisor.deadline(), self.watch_deadline()];
+        let timeout = match deadlines.into_iter().flatten().min() {
             None => EpollTimeout::NONE,
             Some(deadline) => {
                 let left = deadline.saturating_sub(monotonic());
@@ -632,6 +641,7 @@ impl<'a> Run<'a> {
                 INBOX => self.take_requests(),
                 WATCHER => self.replace_watcher(),
                 SERVER => self.hear_server(),
+                TIMERS => self.hear_timers(),
                 index => self.look(index as usize),
             }
             self.act();
@@ -642,6 +652,7 @@ impl<'a> Run<'a> {
         if self.supervisor.deadline().is_some_and(|deadline| deadline <= monotonic()) {
             self.tell(Event::Deadline);
         }
+        self.look_after_stuck();
     }
 
     fn take_requests(&mut self) {
@@ -728,6 +739,7 @@ impl<'a> Run<'a> {
         if let Some(groups) = &self.groups {
             groups.note(index, worker.group());
         }
+        self.watch.forget(index);
         // A function's worker tells only now that it could not start.
         let reported =
             worker.channel.as_ref().and_then(|channel| self.launcher.start_error(self.spec, channel));
@@ -736,7 +748,7 @@ impl<'a> Run<'a> {
             worker.never_started();
         }
         let (rank, pid, outcome, cause) = (worker.rank, worker.pid, worker.outcome(), worker.cause());
-        let likely_failed = matches!(cause, Cause::OwnFailure | Cause::Lost);
+        let likely_failed = matches!(cause, Cause::OwnFailure | Cause::Lost | Cause::TimedOut);
         if let Some(error) = start_error {
             self.error.get_or_insert(error);
             self.tell(Event::StartFailed);
@@ -796,6 +808,7 @@ impl<'a> Run<'a> {
             }
         }
         self.port = None;
+        self.unwatch_attempt();
         self.output.close(attempt.number);
         let oom = self.shared.oom_kills.get();
         let reporter = Reporter { spec: self.spec, oom, server_end: self.server_end.as_deref() };
@@ -873,6 +886,9 @@ impl<'a> Run<'a> {
                     }
                     Some(NoRestart::ExitCode(code)) => {
                         text += &format!("; exit code {code} is not restarted")
+                    }
+                    Some(NoRestart::Uninterruptible) => {
+                        text += "; no restart beside a worker that the kernel does not let go of"
                     }
                     Some(NoRestart::Stuck) => text += "; a worker could not be killed, no restart beside it",
                     None => {}

@@ -1,4 +1,4 @@
-//! `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/{stdout.log,stderr.log,error.json}`.
+//! `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/{stdout.log,stderr.log,error.json,stack.txt}`.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -26,6 +26,8 @@ pub struct WorkerFiles {
     pub stdout: Option<PathBuf>,
     pub stderr: Option<PathBuf>,
     pub error: Option<PathBuf>,
+    /// Where it was when the agent found it stuck.
+    pub stack: Option<PathBuf>,
 }
 
 impl WorkerFiles {
@@ -116,8 +118,9 @@ impl RunDir {
         merge: bool,
     ) -> WorkerFiles {
         if self.flat {
-            let error = self.path.join(format!("attempt_{attempt}_{local_rank}_error.json"));
-            return WorkerFiles { error: Some(error), ..WorkerFiles::default() };
+            let file = |name| Some(self.path.join(format!("attempt_{attempt}_{local_rank}_{name}")));
+            let (error, stack) = (file("error.json"), file("stack.txt"));
+            return WorkerFiles { error, stack, ..WorkerFiles::default() };
         }
         let dir = self.worker_dir(attempt, local_rank);
         let file = |wanted: bool, name: &str| wanted.then(|| dir.join(name));
@@ -125,11 +128,23 @@ impl RunDir {
             stdout: file(streams.has(Streams::STDOUT), "stdout.log"),
             stderr: file(streams.has(Streams::STDERR) && !merge, "stderr.log"),
             error: file(true, "error.json"),
+            stack: file(true, "stack.txt"),
         }
+    }
+
+    /// Where the FIFO for the file timers of an attempt is.
+    pub fn timer_file(&self, attempt: u32) -> PathBuf {
+        self.path.join(format!("attempt_{attempt}_timers"))
     }
 
     fn worker_dir(&self, attempt: u32, local_rank: usize) -> PathBuf {
         self.attempt_dir(attempt).join(local_rank.to_string())
+    }
+
+    /// Writes a file of the agent's own.
+    pub fn write(&self, path: &Path, contents: &[u8]) -> io::Result<()> {
+        std::fs::write(path, contents)?;
+        self.modes.map_or(Ok(()), |(_, file)| set_mode(path, file))
     }
 
     /// Opens a log for a worker to write to.

@@ -29,6 +29,7 @@ mod rst;
 mod server;
 mod sig;
 mod sp;
+mod time;
 // Each area uses a part of it.
 #[allow(dead_code)]
 mod tool;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         kill::tests(),
         sig::tests(),
         reap::tests(),
+        time::tests(),
         log::tests(),
         err::tests(),
         abi::tests(),
