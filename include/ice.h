@@ -785,7 +785,8 @@ ice_status ice_spec_set_runner(struct ice_spec *spec,
  * unless it wrote that file itself. The handlers work on a stack of their own; they are installed before
  * the function is called, and only for signals that are at their default, so that handlers of the
  * program's own are left alone; the process then dies by the signal, and dumps core, as without them.
- * 0: no handler. */
+ * One more handler, for signal 62 (SIGRTMAX-2) and under the same terms, says where the threads of a stuck
+ * worker are when the agent asks, see `ice_spec_set_stack_timeout()`. 0: no handler. */
 ice_status ice_spec_set_crash_records(struct ice_spec *spec,
                                       int32_t on);
 
@@ -797,7 +798,8 @@ ice_status ice_spec_set_crash_records(struct ice_spec *spec,
  * TORCHELASTIC_USE_AGENT_STORE, TORCHELASTIC_ERROR_FILE; and where devices are assigned ICE_DEVICES,
  * ICE_DIST_BACKEND, ICE_LOCAL_RANK and the variables of `ice_spec_set_device_visibility()`. To set or unset
  * one of these here is ICE_ERROR_CONFIG, as is a name that is empty or has a `=` (but
- * CUDA_VISIBLE_DEVICES and HIP_VISIBLE_DEVICES, which are then shared out in place of the host's).
+ * CUDA_VISIBLE_DEVICES and HIP_VISIBLE_DEVICES, which are then shared out in place of the host's). With
+ * `ice_spec_set_file_timers()` TORCHELASTIC_TIMER_FILE is the agent's, whatever is set here.
  *
  * Where neither the host nor the spec says anything of them, TORCH_NCCL_ASYNC_ERROR_HANDLING becomes `1`,
  * and with more than one worker OMP_NUM_THREADS too, as under torchrun: each worker would else start as
@@ -878,10 +880,12 @@ ice_status ice_spec_set_min_uptime(struct ice_spec *spec,
 ice_status ice_spec_add_no_restart_exit_code(struct ice_spec *spec, int32_t code);
 
 /* The longest time, in seconds, between two looks at what the kernel announces by no event: whether
- * descendants of a stopped worker are gone. Exits of workers, stops and output are events and never
- * wait for it, and an agent whose workers are well does not wake up at all. 0.001 to 1e9, default
+ * descendants of a stopped worker are gone, and with `ice_spec_set_uninterruptible_timeout()` whether a worker
+ * is asleep in the kernel. Exits of workers, stops and output are events and never wait for it, and without
+ * that an agent whose workers are well does not wake up at all. 0.001 to 1e9, default
  * 0.1 (torchrun `--monitor-interval`). */
-ice_status ice_spec_set_monitor_interval(struct ice_spec *spec, double seconds);
+ice_status ice_spec_set_monitor_interval(struct ice_spec *spec,
+                                         double seconds);
 
 /* Seconds that workers have between the stop signal and SIGKILL, one value for every path: a failed
  * peer, a restart, a signal, `ice_agent_stop()`, `ice_agent_free()`. All workers share one deadline.
@@ -974,8 +978,8 @@ ice_status ice_spec_set_uninterruptible_timeout(struct ice_spec *spec,
  * all were looked at or their time is over. Meanwhile the agent goes on: the end of any worker and a stop
  * are seen as ever, and end the search.
  *
- * What is found is `stack` in `ice_worker_result`, and the file `stack.txt` in the worker's log directory
- * (`attempt_<n>_<local rank>_stack.txt` in a run directory of error files alone):
+ * What is found is `stack` in `ice_worker_result`, and the file `stack.txt` in the worker's log directory, if it
+ * has one:
  * - for each thread its name, state and wait channel, and where the host may see them (it is root, say) the
  *   system call and the stack within the kernel, from /proc;
  * - for a function with crash records (`ice_spec_set_crash_records()`) the stack of each thread, with symbols: a
@@ -1013,8 +1017,8 @@ ice_status ice_spec_set_master_port(struct ice_spec *spec,
 ice_status ice_spec_set_run_id(struct ice_spec *spec, const char *run_id);
 
 /* The directory under which a run makes its own,
- * `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/{stdout.log,stderr.log,error.json}`
- * (torchrun `--log-dir`). Missing directories are made. Two runs never share a run directory, and none
+ * `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/` with
+ * `stdout.log`, `stderr.log`, `error.json` and `stack.txt` in it (torchrun `--log-dir`). Missing directories are made. Two runs never share a run directory, and none
  * is removed, unless it is empty at the end.
  *
  * Default: `ice_<run id>_<unique>` below TMPDIR, if that is set, else below `/tmp`; if only error files

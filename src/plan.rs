@@ -240,7 +240,7 @@ impl Macros {
 }
 
 /// The files that execvp(3) would try for `program`.
-fn search(program: &CString, env: &[CString]) -> Vec<CString> {
+pub fn search(program: &CString, env: &[CString]) -> Vec<CString> {
     let name = program.to_bytes();
     if name.contains(&b'/') {
         return vec![program.clone()];

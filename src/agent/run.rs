@@ -58,6 +58,7 @@ const INBOX: u64 = u64::MAX;
 const WATCHER: u64 = u64::MAX - 1;
 const SERVER: u64 = u64::MAX - 2;
 const TIMERS: u64 = u64::MAX - 3;
+const SEARCHES: u64 = u64::MAX - 4;
 /// How long births that are under way may still take once a stop was asked for.
 const BIRTHS_WITHIN: Duration = Duration::from_secs(1);
 /// How soon a stop is seen while births are under way and a signal waits to be handed on.
@@ -642,6 +643,7 @@ impl<'a> Run<'a> {
                 WATCHER => self.replace_watcher(),
                 SERVER => self.hear_server(),
                 TIMERS => self.hear_timers(),
+                SEARCHES => {} // looked at below
                 index => self.look(index as usize),
             }
             self.act();
@@ -739,7 +741,7 @@ impl<'a> Run<'a> {
         if let Some(groups) = &self.groups {
             groups.note(index, worker.group());
         }
-        self.watch.forget(index);
+        self.watch.forget(&self.epoll, index);
         // A function's worker tells only now that it could not start.
         let reported =
             worker.channel.as_ref().and_then(|channel| self.launcher.start_error(self.spec, channel));
@@ -794,6 +796,7 @@ impl<'a> Run<'a> {
     }
 
     fn end_attempt(&mut self, succeeded: bool) {
+        self.unwatch_attempt();
         let Some(mut attempt) = self.attempt.take() else { return };
         let kill = !succeeded || self.spec.kill_group_on_success;
         let (server, interval) = (self.server.as_mut(), self.spec.monitor_interval);
@@ -808,7 +811,6 @@ impl<'a> Run<'a> {
             }
         }
         self.port = None;
-        self.unwatch_attempt();
         self.output.close(attempt.number);
         let oom = self.shared.oom_kills.get();
         let reporter = Reporter { spec: self.spec, oom, server_end: self.server_end.as_deref() };

@@ -118,9 +118,8 @@ impl RunDir {
         merge: bool,
     ) -> WorkerFiles {
         if self.flat {
-            let file = |name| Some(self.path.join(format!("attempt_{attempt}_{local_rank}_{name}")));
-            let (error, stack) = (file("error.json"), file("stack.txt"));
-            return WorkerFiles { error, stack, ..WorkerFiles::default() };
+            let error = self.path.join(format!("attempt_{attempt}_{local_rank}_error.json"));
+            return WorkerFiles { error: Some(error), ..WorkerFiles::default() };
         }
         let dir = self.worker_dir(attempt, local_rank);
         let file = |wanted: bool, name: &str| wanted.then(|| dir.join(name));
@@ -139,12 +138,6 @@ impl RunDir {
 
     fn worker_dir(&self, attempt: u32, local_rank: usize) -> PathBuf {
         self.attempt_dir(attempt).join(local_rank.to_string())
-    }
-
-    /// Writes a file of the agent's own.
-    pub fn write(&self, path: &Path, contents: &[u8]) -> io::Result<()> {
-        std::fs::write(path, contents)?;
-        self.modes.map_or(Ok(()), |(_, file)| set_mode(path, file))
     }
 
     /// Opens a log for a worker to write to.

@@ -252,6 +252,12 @@ pub fn signal(pidfd: BorrowedFd, signal: i32) -> Result<(), Errno> {
     Errno::result(sent).map(drop)
 }
 
+/// Sends a signal to one thread of a process that was not reaped.
+pub fn signal_thread(process: i32, thread: i32, signal: i32) -> Result<(), Errno> {
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) }).map(drop)
+}
+
 /// Sends SIGKILL to one child that was not reaped.
 pub fn kill(pid: i32, pidfd: &OwnedFd) {
     let none: *const libc::siginfo_t = std::ptr::null();

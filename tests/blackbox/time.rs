@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use crate::harness::{
     CAUSE_OWN_FAILURE, CAUSE_STOPPED_BY_AGENT, CAUSE_TIMED_OUT, Case, END_INTERRUPTED, END_WORKER_FAILURE,
-    Host, Kind, OUTCOME_SIGNALED, OUTCOME_STUCK, Run, alive, icerun, program, torch_python,
+    Host, Kind, OUTCOME_SIGNALED, OUTCOME_STUCK, Run, Way, alive, icerun, program, torch_python,
 };
 use crate::tests;
 
 pub fn tests() -> Vec<Trial> {
-    tests![
+    let mut all = tests![
         time_01_an_expired_timer_ends_its_worker,
         time_01_the_signal_is_the_one_that_was_asked_for,
         time_01_a_signal_that_ends_nothing_is_followed_by_sigkill,
@@ -33,7 +33,19 @@ pub fn tests() -> Vec<Trial> {
         time_13_a_worker_in_uninterruptible_sleep_fails_the_run,
         time_14_below_the_limit_nothing_happens,
         time_14_a_limit_that_is_none_is_off,
-    ]
+        time_20_where_a_program_was,
+        time_20_where_a_vforks_parent_was,
+        time_20_a_stack_that_cannot_be_followed,
+        time_20_threads_that_cannot_answer,
+        time_20_a_command_looks,
+        time_20_a_command_that_fails_or_hangs,
+        time_20_others_are_seen_meanwhile,
+        time_20_all_are_looked_at_before_one_is_ended,
+        time_20_it_can_be_left_out,
+        time_20_by_icerun,
+    ];
+    all.extend(crate::tests_by_way![Way::ALL; time_20_where_a_function_was]);
+    all
 }
 
 /// A host that serves file timers, with its log in a file.
@@ -503,4 +515,251 @@ fn time_14_a_limit_that_is_none_is_off() {
     let t = Case::new();
     let host = t.host().set("uninterruptible_timeout", -1).probe(&["exit", "0"]);
     host.run().refused(&["uninterruptible_timeout", "-1"]);
+}
+
+fn stack(worker: &Value) -> String {
+    worker["stack"].as_str().unwrap().to_string()
+}
+
+/// The frames of the thread that is the worker itself, in its own words.
+fn own_frames(worker: &Value) -> Vec<String> {
+    let stack = stack(worker);
+    let own = stack.split("by its own handler:\n").nth(1).unwrap_or_else(|| panic!("{stack}"));
+    let start = format!("thread {} (", worker["pid"]);
+    let mine = own.split("\n\n").find(|part| part.starts_with(&start)).unwrap_or_else(|| panic!("{stack}"));
+    let frame = |line: &str| line.splitn(3, ' ').nth(2).unwrap_or_default().to_string();
+    mine.lines().skip(1).map(frame).collect()
+}
+
+fn time_20_where_a_function_was(way: Way) {
+    for how in ["spin", "deadlock"] {
+        let t = Case::new();
+        let verbs = ["threads", "2", "timer", "%p", "s", "0.3", "KILL", how];
+        let run = timed(&t, 2).set("log_dir", t.path("logs")).function(way, &verbs).run();
+        run.failed_as(END_WORKER_FAILURE);
+        for rank in 0..2 {
+            let worker = run.worker(rank);
+            let stack = stack(worker);
+            let frames = own_frames(worker);
+            let leaf = frames.iter().position(|frame| frame.starts_with("hang_leaf+0x")).unwrap_or(99);
+            assert!(how == "deadlock" || leaf == 0, "{frames:#?}");
+            assert!(
+                frames.get(leaf + 1).is_some_and(|next| next.starts_with("hang_outer+0x")),
+                "{frames:#?}"
+            );
+            assert!(frames.get(leaf + 2).is_some_and(|next| next.starts_with("run_verbs+0x")), "{frames:#?}");
+            assert_eq!(stack.matches("sleep_forever+0x").count(), 2, "{stack}");
+            let state = if how == "spin" { "): R (running)" } else { "): S (sleeping)" };
+            assert!(stack.contains(state), "{stack}");
+            // The same is in the worker's directory, and nothing else.
+            let dir = Path::new(run.result()["run_dir"].as_str().unwrap()).join(format!("attempt_0/{rank}"));
+            assert_eq!(std::fs::read_to_string(dir.join("stack.txt")).unwrap(), stack);
+            assert_eq!(std::fs::read_dir(dir).unwrap().count(), 1);
+            assert!(life(worker) < 3.0, "{run}");
+        }
+        assert!(run.result()["summary"].as_str().unwrap().contains("| #"), "{run}");
+    }
+}
+
+fn time_20_where_a_program_was() {
+    let t = Case::new();
+    let run = timed(&t, 1).set("redirects", 1).probe(&["timer", "%p", "s", "0.2", "KILL", "pause"]).run();
+    assert_eq!(run.result()["end"], END_WORKER_FAILURE);
+    let (worker, stack) = (run.worker(0), stack(run.worker(0)));
+    assert!(stack.starts_with(&format!("thread {} (probe): S (sleeping)", worker["pid"])), "{stack}");
+    assert!(!stack.contains("by its own handler"), "{stack}");
+    // SAFETY: no arguments, and it cannot fail.
+    if unsafe { libc::geteuid() } == 0 {
+        assert!(stack.contains("nanosleep"), "{stack}");
+    }
+    let file = Path::new(run.result()["run_dir"].as_str().unwrap()).join("attempt_0/0/stack.txt");
+    assert_eq!(std::fs::read_to_string(file).unwrap(), stack);
+    // Where nobody asked for logs nothing is left behind.
+    let t = Case::new();
+    let run = timed(&t, 1).probe(&["timer", "%p", "s", "0.2", "KILL", "pause"]).run();
+    expired(&run, 0, "s", libc::SIGKILL);
+    assert!(run.worker(0)["stack"].as_str().unwrap().contains("(probe): S"), "{run}");
+    // Nowhere.
+    let t = Case::new();
+    let run =
+        timed(&t, 1).set("log_dir", "/dev/null").callback(&["timer", "%p", "s", "0.2", "KILL", "spin"]).run();
+    expired(&run, 0, "s", libc::SIGKILL);
+    assert!(run.worker(0)["stack"].as_str().unwrap().contains("R (running)"), "{run}");
+}
+
+fn time_20_where_a_vforks_parent_was() {
+    let t = Case::new();
+    let host = t.host().set("uninterruptible_timeout", 0.3).set("shutdown_timeout", 1);
+    let run = host.set("log_dir", t.path("logs")).callback(&["stuck", "10"]).spawn().finish();
+    let stack = stack(run.worker(0));
+    assert!(stack.contains("D (disk sleep)"), "{stack}");
+    assert!(!stack.contains("by its own handler"), "it cannot be asked: {stack}");
+    // SAFETY: no arguments, and it cannot fail.
+    if unsafe { libc::geteuid() } == 0 {
+        assert!(stack.contains("clone") || stack.contains("vfork"), "{stack}");
+    }
+    assert!(life(run.worker(0)) < 2.5, "{run}");
+}
+
+fn time_20_a_stack_that_cannot_be_followed() {
+    let t = Case::new();
+    let host = timed(&t, 1).set("log_dir", t.path("logs"));
+    let run = host.callback(&["timer", "%p", "s", "0.2", "KILL", "spin_smashed"]).run();
+    expired(&run, 0, "s", libc::SIGKILL);
+    let frames = own_frames(run.worker(0));
+    assert!(frames[0].starts_with("spin_smashed+0x"), "{frames:#?}");
+    assert_eq!(run.worker(0)["error_file"], "", "it did not crash: {run}");
+}
+
+fn time_20_threads_that_cannot_answer() {
+    for verbs in [&["block", "62"][..], &["ignore", "62"], &["stop"]] {
+        let t = Case::new();
+        let stops = verbs == ["stop"];
+        let timer = ["timer", "%p", "s", "0.2", "KILL"];
+        let verbs = [&timer[..], verbs, &["pause"]].concat();
+        let run = timed(&t, 1).set("log_dir", t.path("logs")).callback(&verbs).run();
+        expired(&run, 0, "s", libc::SIGKILL);
+        let stack = stack(run.worker(0));
+        assert!(!stack.contains("by its own handler"), "{stack}");
+        assert_eq!(stack.contains("T (stopped)"), stops, "{stack}");
+        assert!(life(run.worker(0)) < 2.0, "nobody is waited for that cannot answer: {run}");
+    }
+    // Without crash records there is no handler, and no signal.
+    let t = Case::new();
+    let host = timed(&t, 1).set("crash_records", 0).set("log_dir", t.path("logs"));
+    let run = host.callback(&["timer", "%p", "s", "0.2", "KILL", "spin"]).run();
+    expired(&run, 0, "s", libc::SIGKILL);
+    assert!(!stack(run.worker(0)).contains("by its own handler"), "{run}");
+}
+
+fn script(t: &Case, text: &str) -> String {
+    t.write("look", format!("#!/bin/sh\n{text}\n").as_bytes(), 0o755)
+}
+
+/// One program that is stuck, looked at by this script.
+fn looked_at(t: &Case, text: &str, seconds: f64) -> Run {
+    let command = format!("{} ${{pid}} r${{rank}}", script(t, text));
+    let host = timed(t, 1).set("stack_command", command).set("stack_timeout", seconds);
+    host.probe(&["timer", "%p", "s", "0.2", "KILL", "pause"]).run()
+}
+
+fn time_20_a_command_looks() {
+    let t = Case::new();
+    let run = looked_at(&t, "echo \"args $1 $2\"; echo problem >&2; head -c 1 | wc -c; printf end", 5.0);
+    expired(&run, 0, "s", libc::SIGKILL);
+    let stack = stack(run.worker(0));
+    let wanted = format!("by {}:\nargs {} r0\nproblem\n0\nend\n", t.path("look"), run.worker(0)["pid"]);
+    assert!(stack.ends_with(&wanted), "{stack}");
+    assert!(run.result()["summary"].as_str().unwrap().contains("| problem"));
+    // Its output is bounded, and does not hold it up.
+    let t = Case::new();
+    let run = looked_at(&t, "head -c 3000000 /dev/zero | tr '\\0' x; echo done >&2", 5.0);
+    expired(&run, 0, "s", libc::SIGKILL);
+    let length = run.worker(0)["stack"].as_str().unwrap().len();
+    assert!((65_536..80_000).contains(&length), "{length}");
+    assert!(life(run.worker(0)) < 3.0);
+}
+
+fn time_20_a_command_that_fails_or_hangs() {
+    for (text, note) in [("exit 3", "(it exited with code 3)"), ("kill -9 $$", "(signal 9 ended it)")] {
+        let t = Case::new();
+        let run = looked_at(&t, text, 5.0);
+        expired(&run, 0, "s", libc::SIGKILL);
+        assert!(stack(run.worker(0)).ends_with(&format!("{note}\n")), "{run}");
+    }
+    let t = Case::new();
+    let host = timed(&t, 1).set("stack_command", "no_such_program ${pid}");
+    let run = host.probe(&["timer", "%p", "s", "0.2", "KILL", "pause"]).run();
+    expired(&run, 0, "s", libc::SIGKILL);
+    assert!(stack(run.worker(0)).contains("(it cannot start: ENOENT"), "{run}");
+    // It hangs, it and what it has started, which would like to stay.
+    for text in ["echo begun; sleep 60 & sleep 60", "echo begun; trap '' TERM; sleep 60", "yes"] {
+        let t = Case::new();
+        let run = looked_at(&t, text, 0.7);
+        expired(&run, 0, "s", libc::SIGKILL);
+        let stack = stack(run.worker(0));
+        assert!(text == "yes" || stack.contains("begun\n"), "{stack}");
+        assert!(stack.ends_with("(its time was over)\n"), "{stack}");
+        assert!((0.9..3.0).contains(&life(run.worker(0))), "{run}");
+    }
+    // It is gone, and what it has started holds its output.
+    let t = Case::new();
+    let run = looked_at(&t, "echo begun; sleep 60 &", 20.0);
+    expired(&run, 0, "s", libc::SIGKILL);
+    assert!(stack(run.worker(0)).ends_with(":\nbegun\n"), "{run}");
+    assert!(life(run.worker(0)) < 3.0, "{run}");
+}
+
+fn time_20_others_are_seen_meanwhile() {
+    // Another one fails: that is the cause, and the search is over.
+    let t = Case::new();
+    let command = script(&t, "echo begun; sleep 60");
+    let host = timed(&t, 2).set("stack_command", &command).set("stack_timeout", 60);
+    let timer = ["rank", "0", "timer", "%p", "s", "0.2", "KILL", "pause", ";"];
+    let run = host.probe(&[&timer[..], &["sleep", "1", "exit", "3"]].concat()).run();
+    run.failed_as(END_WORKER_FAILURE);
+    assert_eq!(run.result()["root_cause"]["exit_code"], 3, "{run}");
+    assert_eq!(run.worker(0)["cause"], CAUSE_STOPPED_BY_AGENT, "{run}");
+    assert!(stack(run.worker(0)).contains("(probe): S"), "what was found is kept: {run}");
+    assert!(run.wall < Duration::from_secs(5), "{:?}", run.wall);
+    // The worker itself ends.
+    let t = Case::new();
+    let command = script(&t, "echo begun; sleep 60");
+    let host = timed(&t, 1).set("stack_command", &command).set("stack_timeout", 60);
+    let run = host.probe(&["timer", "%p", "s", "0.2", "KILL", "sleep", "0.8"]).run();
+    run.succeeded();
+    assert!(run.wall < Duration::from_secs(5), "{:?}", run.wall);
+    // A stop.
+    let t = Case::new();
+    let command = script(&t, &format!("touch {}; sleep 60", t.path("begun")));
+    let host = timed(&t, 1).set("stack_command", &command).set("stack_timeout", 60);
+    let host = host.probe(&["timer", "%p", "s", "0.2", "KILL", "pause"]);
+    let run = host.steps(&["start", &format!("await={}", t.path("begun")), "stop=TERM", "wait=60"]).run();
+    run.failed_as(END_INTERRUPTED);
+    assert!(run.wall < Duration::from_secs(5), "{:?}", run.wall);
+}
+
+fn time_20_all_are_looked_at_before_one_is_ended() {
+    let t = Case::new();
+    let command = script(&t, "sleep 0.5; echo seen");
+    let host = timed(&t, 5).set("stack_command", &command);
+    let ready = t.path("ready");
+    let verbs =
+        ["append", &ready, "x", "await_lines", &ready, "5", "timer", "%p", "s", "0.5", "KILL", "pause"];
+    let run = host.probe(&verbs).run();
+    run.failed_as(END_WORKER_FAILURE);
+    for rank in 0..5 {
+        assert_eq!(run.worker(rank)["cause"], CAUSE_TIMED_OUT, "{run}");
+        assert!(stack(run.worker(rank)).ends_with("seen\n"), "{run}");
+    }
+}
+
+fn time_20_it_can_be_left_out() {
+    let t = Case::new();
+    let host = timed(&t, 1).set("stack_timeout", 0).set("stack_command", script(&t, "echo seen"));
+    let run =
+        host.set("log_dir", t.path("logs")).callback(&["timer", "%p", "s", "0.2", "KILL", "spin"]).run();
+    expired(&run, 0, "s", libc::SIGKILL);
+    assert_eq!(stack(run.worker(0)), "");
+    let t = Case::new();
+    let host = t.host().set("stack_timeout", -1).probe(&["exit", "0"]);
+    host.run().refused(&["stack_timeout", "-1"]);
+}
+
+fn time_20_by_icerun() {
+    let t = Case::new();
+    let mut command = t.command(icerun());
+    command.args([
+        "--file-timers",
+        "--stack-timeout",
+        "3",
+        "--stack-command",
+        "echo looked at ${pid}=$((1+1))",
+    ]);
+    command.args(["--log-dir", &t.path("logs"), "--no-python"]).arg(program("probe"));
+    let output = command.args(["timer", "%p", "s", "0.2", "KILL", "pause"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(128 + libc::SIGKILL), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("| looked at ") && text.contains("=2\n"), "{text}");
+    t.nothing_left();
 }

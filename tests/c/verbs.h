@@ -39,7 +39,8 @@
  *   stuck SECONDS        uninterruptible: the parent of a vfork whose child sleeps
  *   timer PID SCOPE SECONDS S | release PID SCOPE     torch's file timer, as its client does it; %p is this process
  *   timer_raw TEXT       these bytes to the FIFO (escapes as write)
- *   spin                 an endless loop, in spin_leaf, called by spin_outer
+ *   spin | deadlock      an endless loop, a lock that is never free, in hang_leaf, called by hang_outer
+ *   spin_smashed         an endless loop with nothing above it on the stack that could be followed
  *   listen FILE          bind MASTER_PORT with SO_REUSEADDR, listen; FILE gets "ok" or the errno
  *   truncate_out FD      ftruncate to 0             umask OCTAL | setenv K V | chdir DIR
  *   uid N                become that user (a set-user-ID probe may become root)
@@ -515,13 +516,22 @@ static double seconds_since_1970(void) {
 
 static volatile unsigned SPINS;
 
-static __attribute__((noinline)) int spin_leaf(void) {
-  for (int64_t end = now_ns() + (int64_t)(LONGEST * 1e9); now_ns() < end;)
+static __attribute__((noinline)) int hang_leaf(int locks) {
+  static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+  for (int64_t end = now_ns() + (int64_t)(LONGEST * 1e9); now_ns() < end;) {
+    if (locks) pthread_mutex_lock(&mutex);
     for (int i = 0; i < 1000; i++) SPINS++;
+  }
   return (int)SPINS;
 }
 
-static __attribute__((noinline)) int spin_outer(void) { return spin_leaf() + (int)SPINS; }
+static __attribute__((noinline)) int hang_outer(int locks) { return hang_leaf(locks) + (int)SPINS; }
+
+static __attribute__((noinline)) void spin_smashed(void) {
+  volatile uintptr_t *frame = __builtin_frame_address(0);
+  frame[0] = frame[1] = 0x1000;
+  for (;;) SPINS++;
+}
 
 /* GCC warns of vfork; being the parent that waits uninterruptibly is what is wanted here. */
 #pragma GCC diagnostic push
@@ -865,7 +875,11 @@ static void run_verbs(verbs_state *v, char **argv, int argc) {
       NEED(1);
       write_timer(bytes, unescape(fill(argv[++i]), bytes));
     } else if (IS("spin")) {
-      spin_outer();
+      hang_outer(0);
+    } else if (IS("deadlock")) {
+      hang_outer(1);
+    } else if (IS("spin_smashed")) {
+      spin_smashed();
     } else if (IS("listen")) {
       NEED(1);
       listen_master_port(fill(argv[++i]));

@@ -4,13 +4,18 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use nix::sys::epoll::{EpollEvent, EpollFlags};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
-use super::{Run, TIMERS};
+use super::{Run, SEARCHES, TIMERS};
+use crate::agent::reporter::path_bytes;
 use crate::agent::timer_file::TimerFile;
 use crate::control::d_state::Stays;
 use crate::control::file_timer::{Clocks, Expired, Holder, Line, Lines, MOST, Timers};
-use crate::error::Error;
+use crate::error::{Error, c_string_lossy};
+use crate::plan::{self, Macros};
+use crate::process::attempt::Worker;
+use crate::process::command::Command;
+use crate::process::stack::{Search, Subject};
 use crate::spec::Level;
 use crate::spec::names::Signal;
 use crate::supervise::{Event, Now};
@@ -18,6 +23,8 @@ use crate::sys::process::{self, monotonic, since_1970};
 
 /// How many requests of strangers are told of: whoever sends many is not to fill the log.
 const REFUSALS_TOLD: usize = 16;
+/// How many workers are looked at together: each has a thread for it.
+const SEARCHES_AT_ONCE: usize = 64;
 
 /// What is watched in one attempt. It costs nothing where nothing of it is asked for.
 #[derive(Default)]
@@ -58,6 +65,8 @@ struct Condemned {
 }
 
 enum Stage {
+    /// Where it is is still looked for.
+    LookedFor(Search),
     Sentenced,
     /// It has got its signal.
     Signalled {
@@ -68,19 +77,32 @@ enum Stage {
 impl Watch {
     fn deadline(&self) -> Option<Now> {
         let timers = self.served.as_ref().and_then(|served| served.timers.deadline());
-        let condemned = self.condemned.iter().map(|condemned| match condemned.stage {
-            Stage::Sentenced => Duration::ZERO,
-            Stage::Signalled { until } => until,
+        let searches = self.is_searching();
+        let condemned = self.condemned.iter().filter_map(|condemned| match &condemned.stage {
+            Stage::LookedFor(search) => Some(search.deadline()),
+            Stage::Sentenced if searches => None,
+            Stage::Sentenced => Some(Duration::ZERO),
+            Stage::Signalled { until } => Some(*until),
         });
         condemned.chain(timers).chain(self.next_look).min()
     }
 
+    fn is_searching(&self) -> bool {
+        self.condemned.iter().any(|condemned| matches!(condemned.stage, Stage::LookedFor(_)))
+    }
+
     /// A worker has ended.
-    pub(super) fn forget(&mut self, worker: usize) {
+    pub(super) fn forget(&mut self, epoll: &Epoll, worker: usize) {
         if let Some(served) = &mut self.served {
             served.timers.forget(worker);
         }
-        self.condemned.retain(|condemned| condemned.worker != worker);
+        self.condemned.retain(|condemned| {
+            let stays = condemned.worker != worker;
+            if let (false, Stage::LookedFor(search)) = (stays, &condemned.stage) {
+                let _ = epoll.delete(search);
+            }
+            stays
+        });
     }
 }
 
@@ -112,6 +134,7 @@ impl Run<'_> {
 
     /// An attempt is over: its timers are void.
     pub(super) fn unwatch_attempt(&mut self) {
+        self.call_off_searches();
         let watch = std::mem::take(&mut self.watch);
         if let Some(served) = &watch.served {
             let _ = self.epoll.delete(served.file.as_fd());
@@ -161,8 +184,7 @@ impl Run<'_> {
     /// Does what is due.
     pub(super) fn look_after_stuck(&mut self) {
         if !self.supervisor.is_running() {
-            self.watch.condemned.clear();
-            return;
+            return self.call_off_searches();
         }
         let now = monotonic();
         if self.watch.deadline().is_none_or(|deadline| deadline > now) {
@@ -170,7 +192,19 @@ impl Run<'_> {
         }
         self.look_at_timers(now);
         self.look_at_states(now);
+        self.look_at_searches(now);
         self.carry_out(now);
+    }
+
+    /// The group is being stopped: nobody has to be ended any more. What was found is kept.
+    fn call_off_searches(&mut self) {
+        for condemned in &self.watch.condemned {
+            if let Stage::LookedFor(search) = &condemned.stage {
+                search.call_off();
+            }
+        }
+        self.look_at_searches(Duration::MAX);
+        self.watch.condemned.clear();
     }
 
     fn look_at_timers(&mut self, now: Now) {
@@ -227,13 +261,76 @@ impl Run<'_> {
             return;
         }
         self.log(Level::Warning, || format!("rank {}: {verdict}", self.ranks[worker].global));
-        self.watch.condemned.push(Condemned { worker, verdict, sentence, stage: Stage::Sentenced });
+        let stage = match self.look_for(worker) {
+            Ok(Some(search)) => Stage::LookedFor(search),
+            Ok(None) => Stage::Sentenced,
+            Err(error) => {
+                self.log(Level::Warning, || format!("nobody looks where it is: {error}"));
+                Stage::Sentenced
+            }
+        };
+        self.watch.condemned.push(Condemned { worker, verdict, sentence, stage });
     }
 
-    /// Ends those whose time has come.
+    /// Has somebody look where a worker is.
+    fn look_for(&self, worker: usize) -> Result<Option<Search>, Error> {
+        let searches =
+            self.watch.condemned.iter().filter(|condemned| matches!(condemned.stage, Stage::LookedFor(_)));
+        let (Some(attempt), false, true) =
+            (&self.attempt, self.spec.stack_timeout.is_zero(), searches.count() < SEARCHES_AT_ONCE)
+        else {
+            return Ok(None);
+        };
+        let Worker { pid, files, rank, .. } = &attempt.workers[worker];
+        let has_handler = self.spec.method().is_some() && self.spec.crash_records;
+        let command = self.spec.stack_command.first().map(|program| {
+            let job = super::job(self.spec, self.run_id.clone(), 0, attempt.number, None);
+            let macros = Macros::new(self.spec, &job, rank).with_pid(*pid);
+            let argv = &self.spec.stack_command;
+            let command = Command {
+                argv: argv.iter().map(|word| c_string_lossy(&macros.expand(word.to_bytes()))).collect(),
+                paths: plan::search(program, &self.host.env),
+                env: self.host.env.clone(),
+                working_dir: self.host.working_dir.as_deref().map(|dir| c_string_lossy(path_bytes(dir))),
+            };
+            (command, program.to_string_lossy().into_owned())
+        });
+        let search = Search::start(Subject {
+            pid: *pid,
+            error_file: files.error.clone().filter(|_| has_handler),
+            command,
+            limit: self.spec.stack_timeout,
+            file: files.stack.clone().map(|path| (path, self.spec.log_modes.map(|(_, file)| file))),
+        })?;
+        self.epoll
+            .add(&search, EpollEvent::new(EpollFlags::EPOLLIN, SEARCHES))
+            .map_err(|errno| Error::system("cannot watch a search", errno as i32))?;
+        Ok(Some(search))
+    }
+
+    /// Takes what was found where the search is over, or its time is.
+    fn look_at_searches(&mut self, now: Now) {
+        for condemned in &mut self.watch.condemned {
+            let Stage::LookedFor(search) = &condemned.stage else { continue };
+            if search.deadline() > now {
+                continue;
+            }
+            let _ = self.epoll.delete(search);
+            if let Some(attempt) = &mut self.attempt {
+                attempt.workers[condemned.worker].stack = search.found();
+            }
+            condemned.stage = Stage::Sentenced;
+        }
+    }
+
+    /// Ends those whose time has come; none as long as somebody else is still looked at: the end of one may
+    /// change what the others do.
     fn carry_out(&mut self, now: Now) {
+        let searches = self.watch.is_searching();
         for mut condemned in std::mem::take(&mut self.watch.condemned) {
             let goes_on = match condemned.stage {
+                Stage::LookedFor(_) => true,
+                Stage::Sentenced if searches => true,
                 Stage::Signalled { until } if until > now => true,
                 Stage::Signalled { .. } => {
                     if let (Sentence::Signal { holder, .. }, Some(attempt)) =
