@@ -1017,8 +1017,8 @@ ice_status ice_spec_set_master_port(struct ice_spec *spec,
 ice_status ice_spec_set_run_id(struct ice_spec *spec, const char *run_id);
 
 /* The directory under which a run makes its own,
- * `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/` with
- * `stdout.log`, `stderr.log`, `error.json` and `stack.txt` in it (torchrun `--log-dir`). Missing directories are made. Two runs never share a run directory, and none
+ * `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/{stdout.log,stderr.log,error.json,stack.txt}`
+ * (torchrun `--log-dir`). Missing directories are made. Two runs never share a run directory, and none
  * is removed, unless it is empty at the end.
  *
  * Default: `ice_<run id>_<unique>` below TMPDIR, if that is set, else below `/tmp`; if only error files

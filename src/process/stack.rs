@@ -181,7 +181,7 @@ fn text(path: impl AsRef<Path>) -> Option<String> {
 
 /// What /proc says of a thread. Nothing in here needs the memory of the process.
 fn in_kernel(pid: i32, thread: i32) -> String {
-    let of = |name: &str| text(&format!("/proc/{pid}/task/{thread}/{name}"));
+    let of = |name: &str| text(format!("/proc/{pid}/task/{thread}/{name}"));
     let Some(status) = of("status") else { return String::new() };
     let mut out = format!("thread {thread} ({})", field(&status, "Name:").unwrap_or_default());
     if let Some(state) = field(&status, "State:") {
@@ -220,7 +220,7 @@ fn own_stacks(pid: i32, threads: &[i32], error_file: &Path, until: Now, call_off
     name.push(STACK_SUFFIX);
     let path = PathBuf::from(name);
     let ask = |&&thread: &&i32| {
-        let status = text(&format!("/proc/{pid}/task/{thread}/status")).unwrap_or_default();
+        let status = text(format!("/proc/{pid}/task/{thread}/status")).unwrap_or_default();
         let called_off = fd::is_readable(call_off);
         !called_off && answers(&status) && process::signal_thread(pid, thread, STACK_SIGNAL).is_ok()
     };

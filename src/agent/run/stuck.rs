@@ -365,7 +365,8 @@ impl Run<'_> {
                 // Nothing but the stop of the group tells a worker that a process of its own is gone.
                 let alone = holder.pid == attempt.workers[condemned.worker].pid && signal != libc::SIGKILL;
                 let patience = if alone { self.checked.shutdown_timeout } else { Duration::ZERO };
-                (attempt.signal(holder, signal), Some(now + patience))
+                let sent = attempt.signal(holder, signal);
+                (sent, Some(if sent.is_ok() { now + patience } else { now }))
             }
         };
         if signalled == Err(nix::errno::Errno::ESRCH) {
