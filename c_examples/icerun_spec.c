@@ -137,6 +137,18 @@ static void set_numa_binding(const struct options *options, ice_spec *spec) {
   accept_value(options, OPT_NUMA_BINDING, ice_spec_set_cpu_binding(spec, values[chosen]));
 }
 
+static void set_file_timers(const struct options *options, ice_spec *spec) {
+  /* Left to the environment, unless it is given. */
+  if (!option_on(options, OPT_FILE_TIMERS)) return;
+  accept_value(options, OPT_FILE_TIMERS, ice_spec_set_file_timers(spec, 1));
+}
+
+static void set_stack_command(const struct options *options, ice_spec *spec) {
+  if (!option_filled(options, OPT_STACK_COMMAND)) return;
+  const char *words[] = {"/bin/sh", "-c", option_text(options, OPT_STACK_COMMAND)};
+  accept_value(options, OPT_STACK_COMMAND, ice_spec_set_stack_command(spec, words, 3));
+}
+
 static void set_backoff(const struct options *options, ice_spec *spec) {
   if (!option_filled(options, OPT_RESTART_BACKOFF)) return;
   const char *text = option_text(options, OPT_RESTART_BACKOFF);
@@ -199,6 +211,8 @@ static const struct {
   {OPT_MIN_UPTIME, ice_spec_set_min_uptime},
   {OPT_MONITOR_INTERVAL, ice_spec_set_monitor_interval},
   {OPT_SHUTDOWN_TIMEOUT, ice_spec_set_shutdown_timeout},
+  {OPT_UNINTERRUPTIBLE_TIMEOUT, ice_spec_set_uninterruptible_timeout},
+  {OPT_STACK_TIMEOUT, ice_spec_set_stack_timeout},
 };
 
 static const struct {
@@ -271,6 +285,8 @@ ice_spec *spec_from_options(const struct options *options) {
   set_visibility(options, spec);
   set_stdin(options, spec);
   set_numa_binding(options, spec);
+  set_file_timers(options, spec);
+  set_stack_command(options, spec);
   set_backoff(options, spec);
   set_no_restart_codes(options, spec);
   rendezvous_to_spec(options, spec);

@@ -87,6 +87,20 @@ const struct option OPTIONS[OPTION_COUNT] = {
   [OPT_MONITOR_INTERVAL] = {VALUE("monitor-interval", "SECONDS", "0.1"),
     .help = "How often to look for what the kernel does not announce. Exits are seen at once."},
 
+  [OPT_FILE_TIMERS] = {FLAG("file-timers"),
+    .heading = "Stuck workers",
+    .help = "Serves torch's file timers: a worker that does not release one in time has failed. Also "
+            "on with TORCHELASTIC_ENABLE_FILE_TIMER=1."},
+  [OPT_UNINTERRUPTIBLE_TIMEOUT] = {VALUE("uninterruptible-timeout", "SECONDS", NULL),
+    .help = "A worker in uninterruptible sleep (state D) for longer ends the run, without a restart; 0 "
+            "for no limit. Without it TORCHELASTIC_UNINTERRUPTIBLE_STATE_TIMEOUT, else none."},
+  [OPT_STACK_TIMEOUT] = {VALUE("stack-timeout", "SECONDS", NULL),
+    .help = "How long it may take to find out where a stuck worker is before it is ended (5 if not "
+            "given); 0 for not at all. It is in the report, and in stack.txt beside its logs."},
+  [OPT_STACK_COMMAND] = {VALUE("stack-command", "COMMAND", NULL),
+    .help = "A shell command that looks at a stuck worker, with ${pid}, ${rank} and the like: "
+            "'py-spy dump --pid ${pid}'."},
+
   [OPT_SIGNALS_TO_HANDLE] = {VALUE("signals-to-handle", "LIST", "SIGTERM,SIGINT,SIGHUP,SIGQUIT"),
     .heading = "Signals and the end",
     .help = "Signals that stop the run: workers get the same one, and SIGKILL after the "

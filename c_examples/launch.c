@@ -17,6 +17,7 @@ static const char *fate(ice_cause cause) {
     case ICE_CAUSE_OWN_FAILURE: return "failed";
     case ICE_CAUSE_STOPPED_BY_AGENT: return "stopped by us";
     case ICE_CAUSE_STUCK: return "could not be killed";
+    case ICE_CAUSE_TIMED_OUT: return "was stuck";
     case ICE_CAUSE_NEVER_STARTED: return "not started";
     default: return "lost";
   }

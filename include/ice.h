@@ -192,6 +192,11 @@ enum ice_cause
   ICE_CAUSE_NEVER_STARTED = 4,
   /* Its status is unknown, see ICE_OUTCOME_LOST. */
   ICE_CAUSE_LOST = 5,
+  /* The agent found it stuck and ended it: a timer of its own expired (`ice_spec_set_file_timers()`), or it
+   * was in uninterruptible sleep for too long (`ice_spec_set_uninterruptible_timeout()`). `message` begins
+   * with which of them, and how long; `stack` says where it was; `outcome` how it ended, which may be
+   * ICE_OUTCOME_STUCK. */
+  ICE_CAUSE_TIMED_OUT = 6,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -546,6 +551,9 @@ typedef struct ice_worker_result {
   const char *stdout_log;
   /* The path of its stderr file, or empty. */
   const char *stderr_log;
+  /* Where it was when the agent found it stuck, several lines for people, see
+   * `ice_spec_set_stack_timeout()`; else empty. At most some 256 KiB. */
+  const char *stack;
 } ice_worker_result;
 
 /* One worker of a snapshot. */
@@ -825,7 +833,8 @@ ice_status ice_spec_set_runner(struct ice_spec *spec,
  * unless it wrote that file itself. The handlers work on a stack of their own; they are installed before
  * the function is called, and only for signals that are at their default, so that handlers of the
  * program's own are left alone; the process then dies by the signal, and dumps core, as without them.
- * 0: no handler. */
+ * One more handler, for signal 62 (SIGRTMAX-2) and under the same terms, says where the threads of a stuck
+ * worker are when the agent asks, see `ice_spec_set_stack_timeout()`. 0: no handler. */
 ice_status ice_spec_set_crash_records(struct ice_spec *spec,
                                       int32_t on);
 
@@ -837,7 +846,8 @@ ice_status ice_spec_set_crash_records(struct ice_spec *spec,
  * TORCHELASTIC_USE_AGENT_STORE, TORCHELASTIC_ERROR_FILE; and where devices are assigned ICE_DEVICES,
  * ICE_DIST_BACKEND, ICE_LOCAL_RANK and the variables of `ice_spec_set_device_visibility()`. To set or unset
  * one of these here is ICE_ERROR_CONFIG, as is a name that is empty or has a `=` (but
- * CUDA_VISIBLE_DEVICES and HIP_VISIBLE_DEVICES, which are then shared out in place of the host's).
+ * CUDA_VISIBLE_DEVICES and HIP_VISIBLE_DEVICES, which are then shared out in place of the host's). With
+ * `ice_spec_set_file_timers()` TORCHELASTIC_TIMER_FILE is the agent's, whatever is set here.
  *
  * Where neither the host nor the spec says anything of them, TORCH_NCCL_ASYNC_ERROR_HANDLING becomes `1`,
  * and with more than one worker OMP_NUM_THREADS too, as under torchrun: each worker would else start as
@@ -918,10 +928,12 @@ ice_status ice_spec_set_min_uptime(struct ice_spec *spec,
 ice_status ice_spec_add_no_restart_exit_code(struct ice_spec *spec, int32_t code);
 
 /* The longest time, in seconds, between two looks at what the kernel announces by no event: whether
- * descendants of a stopped worker are gone. Exits of workers, stops and output are events and never
- * wait for it, and an agent whose workers are well does not wake up at all. 0.001 to 1e9, default
+ * descendants of a stopped worker are gone, and with `ice_spec_set_uninterruptible_timeout()` whether a worker
+ * is asleep in the kernel. Exits of workers, stops and output are events and never wait for it, and without
+ * that an agent whose workers are well does not wake up at all. 0.001 to 1e9, default
  * 0.1 (torchrun `--monitor-interval`). */
-ice_status ice_spec_set_monitor_interval(struct ice_spec *spec, double seconds);
+ice_status ice_spec_set_monitor_interval(struct ice_spec *spec,
+                                         double seconds);
 
 /* Seconds that workers have between the stop signal and SIGKILL, one value for every path: a failed
  * peer, a restart, a signal, `ice_agent_stop()`, `ice_agent_free()`. All workers share one deadline.
@@ -972,6 +984,70 @@ ice_status ice_spec_set_pass_signals(struct ice_spec *spec, const char *list);
 ice_status ice_spec_set_kill_group_on_success(struct ice_spec *spec,
                                               int32_t on);
 
+/* Serves workers as torch's file timers do (`torch.distributed.elastic.timer`, as of 2.15): each attempt has a
+ * FIFO of its own, in TORCHELASTIC_TIMER_FILE of its workers, and a worker that does not release a timer in
+ * time gets the signal that its client has named. 1 on, 0 off. Default: on if the host's environment has
+ * TORCHELASTIC_ENABLE_FILE_TIMER=1 when the agent is made, as for torch.
+ *
+ * The FIFO is where the host's own TORCHELASTIC_TIMER_FILE says, else in the run directory, else below
+ * TMPDIR or `/tmp`; only processes of the host's user may write to it; a FIFO that is there already is
+ * replaced, anything else is a start error. A request is one line of JSON, at most 4096 bytes, with `pid`,
+ * `scope_id`, `expiration_time` in seconds since 1970 and `signal`. A negative time releases the timer of that
+ * process and scope; another one sets or replaces it. The time is read when the line arrives: what happens
+ * to the wall clock later changes nothing. What is no request is left out, and told to the log once.
+ *
+ * Timers are of workers and of processes that these have started, found by process group or descent; a
+ * request for anybody else is refused with a warning, and nobody but these is ever signalled. A worker
+ * has at most 256. They end with their process and with their attempt.
+ *
+ * When one expires, its stack is taken (`ice_spec_set_stack_timeout()`) and that process gets the signal, once,
+ * whatever else of it has expired by then; 0 or less only warns in the log; a number that is no signal stands
+ * for SIGKILL. A worker that is still there after the shutdown time-out is killed. It has failed then,
+ * as ICE_CAUSE_TIMED_OUT, with all that follows: the group is stopped, and started again if restarts are left. */
+ice_status ice_spec_set_file_timers(struct ice_spec *spec,
+                                    int32_t on);
+
+/* How many seconds a worker may be in uninterruptible sleep (state D of ps(1)) without a pause: 0 to 1e9, 0
+ * for any time. One that has been for longer waits for a GPU, a network card or a disk that does not answer,
+ * and what it holds a new one would miss: its stack is taken, the group is stopped, and the run has failed, as
+ * ICE_END_WORKER_FAILURE, whatever restarts are left. The worker is ICE_CAUSE_TIMED_OUT; if SIGKILL cannot
+ * end it, it is given up as ICE_OUTCOME_STUCK. Only its first thread counts, as for torch.
+ *
+ * While this is on, the agent looks at each worker once per `ice_spec_set_monitor_interval()`: one small file
+ * of /proc for each. Default: TORCHELASTIC_UNINTERRUPTIBLE_STATE_TIMEOUT of the host's environment when the
+ * agent is made, where anything but such a number means none, as for torch; else off, at no cost. */
+ice_status ice_spec_set_uninterruptible_timeout(struct ice_spec *spec,
+                                                double seconds);
+
+/* How many seconds the agent may take to find out where a stuck worker is before it ends it: 0 to 1e9, default
+ * 5; 0 means that it does not look. A worker is stuck when a timer of its own has expired
+ * (`ice_spec_set_file_timers()`) or when it has been in uninterruptible sleep for too long
+ * (`ice_spec_set_uninterruptible_timeout()`). Where several are found stuck at the same time, none is ended before
+ * all were looked at or their time is over. Meanwhile the agent goes on: the end of any worker and a stop
+ * are seen as ever, and end the search.
+ *
+ * What is found is `stack` in `ice_worker_result`, and the file `stack.txt` in the worker's log directory, if it
+ * has one:
+ * - for each thread its name, state and wait channel, and where the host may see them (it is root, say) the
+ *   system call and the stack within the kernel, from /proc;
+ * - for a function with crash records (`ice_spec_set_crash_records()`) the stack of each thread, with symbols: a
+ *   handler for signal 62 (SIGRTMAX-2), which is there unless the program handles that signal, writes it
+ *   down and goes on. A thread that blocks the signal, or that the kernel holds, has none;
+ * - what the command of `ice_spec_set_stack_command()` says. */
+ice_status ice_spec_set_stack_timeout(struct ice_spec *spec,
+                                      double seconds);
+
+/* A program that looks at a stuck worker, a debugger say, within the time of `ice_spec_set_stack_timeout()`:
+ * `count` strings at `words`, the program (a path, or a name that is looked for in the host's PATH) and its
+ * arguments, with the macros of `ice_spec_add_arg()` and `${pid}`. For example `py-spy dump --pid ${pid}`, or
+ * `gdb -p ${pid} -batch -ex bt`. It runs in the host's directory and with the host's environment, in a process
+ * group of its own, without an input; of what it writes to stdout and stderr the first 64 KiB are taken. When
+ * the time is over its group is killed. That it cannot start, or fails, is said in place of its output.
+ * `count` 0 takes the command back. Default: none. */
+ice_status ice_spec_set_stack_command(struct ice_spec *spec,
+                                      const char *const *words,
+                                      size_t count);
+
 /* MASTER_ADDR for the workers. Default `127.0.0.1` (torchrun `--master-addr`). */
 ice_status ice_spec_set_master_addr(struct ice_spec *spec, const char *address);
 
@@ -989,7 +1065,7 @@ ice_status ice_spec_set_master_port(struct ice_spec *spec,
 ice_status ice_spec_set_run_id(struct ice_spec *spec, const char *run_id);
 
 /* The directory under which a run makes its own,
- * `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/{stdout.log,stderr.log,error.json}`
+ * `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/{stdout.log,stderr.log,error.json,stack.txt}`
  * (torchrun `--log-dir`). Missing directories are made. Two runs never share a run directory, and none
  * is removed, unless it is empty at the end.
  *
@@ -1275,7 +1351,8 @@ const struct ice_worker_result *ice_result_worker(const struct ice_result *resul
 const struct ice_worker_result *ice_result_worker_of_rank(const struct ice_result *result,
                                                           int32_t rank);
 
-/* The worker that made the last attempt fail: the first, in the kernel's order, that failed by itself. Of
+/* The worker that made the last attempt fail: the first, in the kernel's order, that the agent found stuck
+ * (ICE_CAUSE_TIMED_OUT) while no other had failed; else the first that failed by itself. Of
  * several that failed before the agent could stop them, one that a signal killed counts as the first:
  * peers see its closed sockets, and may exit, before it counts as dead.
  * Borrowed from the result. NULL if none did. */

@@ -23,6 +23,8 @@ pub struct Job {
     pub master_addr: Vec<u8>,
     pub master_port: u16,
     pub attempt: u32,
+    /// The FIFO of torch's file timers, where they are served.
+    pub timer_file: Option<PathBuf>,
 }
 
 /// The host's environment as it was when the run started: `KEY=VALUE` each.
@@ -122,6 +124,7 @@ impl<'a> Plan<'a> {
         ] {
             env.set(key.as_bytes(), value);
         }
+        job.add_timer_file(&mut env);
         let expands = spec.args.iter().any(|arg| arg.to_bytes().contains(&b'$'));
         Plan { spec, devices, job, common: env.into_strings(), expands, shares, threads_chosen }
     }
@@ -163,6 +166,7 @@ impl<'a> Plan<'a> {
             let mut env = Env::of_host(&self.common);
             // Reserved names are not among the edits: the setters refuse them.
             env.edit(edits);
+            self.job.add_timer_file(&mut env);
             env.into_strings()
         });
         let (argv, paths) = match &self.spec.program {
@@ -188,26 +192,46 @@ impl<'a> Plan<'a> {
     }
 
     pub fn macros(&self, rank: &Rank) -> Macros {
+        Macros::new(self.spec, &self.job, rank)
+    }
+}
+
+impl Job {
+    /// The agent's word is the last, whatever the host says.
+    fn add_timer_file(&self, env: &mut Env) {
+        use std::os::unix::ffi::OsStrExt;
+        if let Some(path) = &self.timer_file {
+            env.set(b"TORCHELASTIC_TIMER_FILE", path.as_os_str().as_bytes());
+        }
+    }
+}
+
+/// The values of `${..}` for one worker of one attempt.
+pub struct Macros(Vec<(&'static str, Vec<u8>)>);
+
+impl Macros {
+    pub fn new(spec: &Spec, job: &Job, rank: &Rank) -> Macros {
         let number = |n: usize| n.to_string().into_bytes();
-        Macros([
+        Macros(vec![
             ("local_rank", number(rank.local)),
             ("rank", number(rank.global)),
             ("role_rank", number(rank.role)),
             ("group_rank", number(rank.group)),
             ("local_world_size", number(rank.local_world_size)),
             ("world_size", number(rank.world_size)),
-            ("role_name", self.spec.role.clone()),
-            ("run_id", self.job.run_id.clone()),
-            ("restart_count", number(self.job.attempt as usize)),
-            ("hostname", self.job.hostname.clone()),
+            ("role_name", spec.role.clone()),
+            ("run_id", job.run_id.clone()),
+            ("restart_count", number(job.attempt as usize)),
+            ("hostname", job.hostname.clone()),
         ])
     }
-}
 
-/// The values of `${..}` for one worker of one attempt.
-pub struct Macros([(&'static str, Vec<u8>); 10]);
+    /// With `${pid}`, for a worker that is there.
+    pub fn with_pid(mut self, pid: i32) -> Macros {
+        self.0.push(("pid", pid.to_string().into_bytes()));
+        self
+    }
 
-impl Macros {
     pub fn expand(&self, template: &[u8]) -> Vec<u8> {
         expand(template, |name| {
             self.0.iter().find(|(known, _)| known.as_bytes() == name).map(|(_, value)| value.as_slice())
@@ -216,7 +240,7 @@ impl Macros {
 }
 
 /// The files that execvp(3) would try for `program`.
-fn search(program: &CString, env: &[CString]) -> Vec<CString> {
+pub fn search(program: &CString, env: &[CString]) -> Vec<CString> {
     let name = program.to_bytes();
     if name.contains(&b'/') {
         return vec![program.clone()];
@@ -309,6 +333,7 @@ mod tests {
             master_addr: b"127.0.0.1".to_vec(),
             master_port: 4242,
             attempt: 2,
+            timer_file: None,
         }
     }
 
@@ -369,6 +394,21 @@ mod tests {
         let name = "TORCH_NCCL_ASYNC_ERROR_HANDLING";
         assert_eq!(worker_env(&spec(), &[])[name], "1");
         assert_eq!(worker_env(&spec(), &[(name, "0")])[name], "0");
+    }
+
+    #[test]
+    fn time_10_each_worker_finds_the_fifo_of_its_attempt() {
+        const NAME: &str = "TORCHELASTIC_TIMER_FILE";
+        assert_eq!(worker_env(&spec(), &[(NAME, "/host")])[NAME], "/host", "torch leaves it as well");
+        let mut spec = spec();
+        spec.rank_env.insert(1, vec![EnvEdit::Set(NAME.into(), b"/own".to_vec())]);
+        let job = Job { timer_file: Some("/ours".into()), ..job() };
+        let (nothing, ranks) = (Assignment::default(), ranks::single(2));
+        let host = vec![CString::new(format!("{NAME}=/host")).unwrap()];
+        let plan = Plan::new(&spec, &nothing, job, &host, Vec::new());
+        let wanted = CString::new(format!("{NAME}=/ours")).unwrap();
+        assert!(plan.common_env().contains(&wanted));
+        assert!(plan.worker(&ranks[1], None).common.unwrap().contains(&wanted));
     }
 
     #[test]

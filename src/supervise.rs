@@ -52,6 +52,9 @@ pub enum Event {
     Lost,
     /// The fork server is gone, and its workers are going with it.
     ServerGone,
+    /// A worker was found to be stuck, and is ended or beyond help. `restart`: a new one in its place may do
+    /// better.
+    Stuck { restart: bool },
     /// The agent cannot go on.
     AgentFailed,
     /// A stop was asked for, with a signal of its own or 0.
@@ -106,7 +109,10 @@ enum State {
 pub enum NoRestart {
     CrashLoop,
     ExitCode(i32),
+    /// One that SIGKILL did not end.
     Stuck,
+    /// One that the kernel does not let go of, with what it has.
+    Uninterruptible,
 }
 
 #[derive(Debug)]
@@ -182,6 +188,14 @@ impl Supervisor {
                 let then = self.after_failure(None, now);
                 self.stop(self.policy.stop.stop, then, now)
             }
+            (State::Starting | State::Running { .. }, Event::Stuck { restart: true }) => {
+                let then = self.after_failure(None, now);
+                self.stop(self.policy.stop.stop, then, now)
+            }
+            (State::Starting | State::Running { .. }, Event::Stuck { restart: false }) => {
+                self.no_restart = Some(NoRestart::Uninterruptible);
+                self.stop(self.policy.stop.stop, Then::End(End::WorkerFailure), now)
+            }
             (State::Starting | State::Running { .. }, Event::Lost | Event::AgentFailed) => {
                 self.stop(self.policy.stop.stop, Then::End(End::AgentError), now)
             }
@@ -227,9 +241,12 @@ impl Supervisor {
             }
 
             // What is left cannot happen or changes nothing: a deadline that was overtaken, a hurry in
-            // the last stage or without a stop, workers that end while none is there.
+            // the last stage or without a stop, workers that end or are stuck while none is there.
             (State::Starting | State::Running { .. }, Event::Deadline | Event::Hurry | Event::Started)
-            | (State::Stopping { .. }, Event::Started | Event::Hurry | Event::ServerGone)
+            | (
+                State::Stopping { .. },
+                Event::Started | Event::Hurry | Event::ServerGone | Event::Stuck { .. },
+            )
             | (
                 State::Waiting { .. },
                 Event::Started
@@ -237,6 +254,7 @@ impl Supervisor {
                 | Event::Exited { .. }
                 | Event::Lost
                 | Event::ServerGone
+                | Event::Stuck { .. }
                 | Event::Hurry,
             ) => vec![],
         }
@@ -423,6 +441,24 @@ mod tests {
     }
 
     #[test]
+    fn time_01_a_stuck_worker_is_a_failed_one() {
+        let mut group = started(policy());
+        assert_eq!(group.step(Event::Stuck { restart: true }, SECOND), [Signal(libc::SIGTERM)]);
+        assert_eq!(group.step(Event::Stuck { restart: true }, SECOND), []);
+        group.step(FAILED, SECOND);
+        assert_eq!(group.step(FAILED, SECOND), [EndAttempt { succeeded: false }, Start { attempt: 1 }]);
+    }
+
+    #[test]
+    fn time_13_no_restart_beside_one_that_the_kernel_holds() {
+        let mut group = started(Policy { max_restarts: 9, ..policy() });
+        assert_eq!(group.step(Event::Stuck { restart: false }, SECOND), [Signal(libc::SIGTERM)]);
+        group.step(FAILED, SECOND);
+        assert_eq!(group.step(FAILED, SECOND), [EndAttempt { succeeded: false }, Finish(End::WorkerFailure)]);
+        assert_eq!(group.no_restart(), Some(NoRestart::Uninterruptible));
+    }
+
+    #[test]
     fn an_exit_code_may_forbid_the_restart() {
         let mut group = started(Policy { no_restart_exit_codes: [3].into(), ..policy() });
         group.step(FAILED, 9 * SECOND);
@@ -518,7 +554,7 @@ mod tests {
         /// no worker of the one before is alive, and there is always a deadline while it stops.
         #[test]
         fn no_order_of_events_leaves_the_machine_early(
-            events in prop::collection::vec(0u8..8, 1..60), timeout in 0u64..3, restarts in 0u32..3,
+            events in prop::collection::vec(0u8..10, 1..60), timeout in 0u64..3, restarts in 0u32..3,
         ) {
             let workers = 3;
             let (mut group, mut pending) = Supervisor::new(Policy {
@@ -547,6 +583,8 @@ mod tests {
                     5 => Event::Stop { signal: 15 },
                     6 => Event::Hurry,
                     7 if group.deadline().is_some() => Event::Deadline,
+                    8 if alive > 0 => Event::Stuck { restart: true },
+                    9 if alive > 0 => Event::Stuck { restart: false },
                     _ => continue,
                 };
                 pending = group.step(event, now);

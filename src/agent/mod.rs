@@ -6,6 +6,7 @@ mod port;
 pub mod preview;
 mod reporter;
 mod run;
+mod timer_file;
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStringExt;

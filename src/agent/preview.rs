@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::path::PathBuf;
 
+use super::timer_file::TimerFile;
 use super::{Agent, binding, run};
 use crate::device::assign::Backend;
 use crate::error::{Error, c_string_lossy};
@@ -39,7 +40,10 @@ impl Agent {
         let working_dir = host.working_dir.unwrap_or_default();
         let run_dir = RunDir::planned(spec, &self.checked, &run_id, &working_dir, host.tmpdir.as_deref());
         let shares = binding::shares(spec, devices)?;
-        let plan = Plan::new(spec, devices, run::job(spec, run_id, spec.master_port, 0), &host.env, shares);
+        let timer_file =
+            TimerFile::place(&self.checked, run_dir.as_ref(), 0, &working_dir, host.tmpdir.as_deref());
+        let job = run::job(spec, run_id, spec.master_port, 0, timer_file);
+        let plan = Plan::new(spec, devices, job, &host.env, shares);
         let path = |path: Option<PathBuf>| {
             path.map(|path| c_string_lossy(path.as_os_str().as_bytes())).unwrap_or_default()
         };

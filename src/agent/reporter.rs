@@ -44,6 +44,7 @@ impl Reporter<'_> {
             stderr_tail: vec![0],
             stdout_log: path(&worker.files.stdout),
             stderr_log: path(&worker.files.stderr),
+            stack: c_string_lossy(worker.stack.as_bytes()),
         }
     }
 
@@ -80,6 +81,11 @@ impl Reporter<'_> {
             report.error_timestamp = contents.timestamp;
             report.error_data = Some(contents.raw);
             report.error_file = c_string_lossy(path_bytes(path));
+        }
+        if let Some(verdict) = &worker.verdict {
+            // Whatever it had to say itself, this is why it had to end.
+            let text = [verdict.as_bytes(), b"; ", report.message.to_bytes()].concat();
+            report.message = c_string_lossy(&text);
         }
         if report.cause != Cause::StoppedByAgent {
             let file = if self.spec.merge_stderr { &worker.files.stdout } else { &worker.files.stderr };

@@ -3,10 +3,12 @@
 //! It waits in epoll for pidfds and requests, without a time-out while all is well. Nothing that may be
 //! slow is done between a worker's exit and the signals that follow it.
 
+mod stuck;
+
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use self::stuck::Watch;
 use super::health::Health;
 use super::port::reserve_port;
 use super::reporter::{Reporter, path_bytes};
@@ -57,6 +60,8 @@ const EVENTS: usize = 64;
 const INBOX: u64 = u64::MAX;
 const WATCHER: u64 = u64::MAX - 1;
 const SERVER: u64 = u64::MAX - 2;
+const TIMERS: u64 = u64::MAX - 3;
+const SEARCHES: u64 = u64::MAX - 4;
 /// How long births that are under way may still take once a stop was asked for.
 const BIRTHS_WITHIN: Duration = Duration::from_secs(1);
 /// How soon a stop is seen while births are under way and a signal waits to be handed on.
@@ -110,9 +115,9 @@ pub fn run_id(spec: &Spec) -> Vec<u8> {
 }
 
 /// What is the same for all workers of one attempt.
-pub fn job(spec: &Spec, run_id: Vec<u8>, master_port: u16, attempt: u32) -> Job {
+pub fn job(spec: &Spec, run_id: Vec<u8>, master_port: u16, attempt: u32, timer_file: Option<PathBuf>) -> Job {
     let master_addr = spec.master_addr.clone().unwrap_or_else(|| b"127.0.0.1".to_vec());
-    Job { run_id, hostname: hostname(), master_addr, master_port, attempt }
+    Job { run_id, hostname: hostname(), master_addr, master_port, attempt, timer_file }
 }
 
 /// Where events are appended to. A pipe must have a reader.
@@ -193,6 +198,8 @@ struct Run<'a> {
     health: Option<Health>,
     /// Keeps MASTER_PORT from being given away while an attempt runs.
     port: Option<(OwnedFd, u16)>,
+    /// For workers that are stuck.
+    watch: Watch,
     stop_told: bool,
     hurry_told: bool,
     /// Why the run cannot go on, for a start error or agent error.
@@ -252,6 +259,7 @@ impl<'a> Run<'a> {
             started: monotonic(),
             health: None,
             port: None,
+            watch: Watch::default(),
             stop_told: false,
             hurry_told: false,
             error: None,
@@ -477,7 +485,8 @@ impl<'a> Run<'a> {
         }
         let reserved = self.port.take().map_or_else(|| reserve_port(self.spec.master_port), Ok)?;
         let master_port = self.port.insert(reserved).1;
-        let job = job(self.spec, self.run_id.clone(), master_port, number);
+        let timer_file = self.watch_attempt(number)?;
+        let job = job(self.spec, self.run_id.clone(), master_port, number, timer_file);
         let shares = self.shares_of_cpus()?;
         let plan = Plan::new(self.spec, self.devices, job, &self.host.env, shares);
         if let Some(server) = &mut self.server {
@@ -672,7 +681,8 @@ impl<'a> Run<'a> {
     // ---- events
 
     fn wait_for_events(&mut self) {
-        let timeout = match self.supervisor.deadline() {
+        let deadlines = [self.supervisor.deadline(), self.watch_deadline()];
+        let timeout = match deadlines.into_iter().flatten().min() {
             None => EpollTimeout::NONE,
             Some(deadline) => {
                 let left = deadline.saturating_sub(monotonic());
@@ -696,6 +706,8 @@ impl<'a> Run<'a> {
                 INBOX => self.take_requests(),
                 WATCHER => self.replace_watcher(),
                 SERVER => self.hear_server(),
+                TIMERS => self.hear_timers(),
+                SEARCHES => {} // looked at below
                 index => self.look(index as usize),
             }
             self.act();
@@ -706,6 +718,7 @@ impl<'a> Run<'a> {
         if self.supervisor.deadline().is_some_and(|deadline| deadline <= monotonic()) {
             self.tell(Event::Deadline);
         }
+        self.look_after_stuck();
     }
 
     fn take_requests(&mut self) {
@@ -793,6 +806,7 @@ impl<'a> Run<'a> {
         if let Some(groups) = &self.groups {
             groups.note(index, worker.group());
         }
+        self.watch.forget(&self.epoll, index);
         // A function's worker tells only now that it could not start.
         let reported =
             worker.channel.as_ref().and_then(|channel| self.launcher.start_error(self.spec, channel));
@@ -801,7 +815,7 @@ impl<'a> Run<'a> {
             worker.never_started();
         }
         let (rank, pid, outcome, cause) = (worker.rank, worker.pid, worker.outcome(), worker.cause());
-        let likely_failed = matches!(cause, Cause::OwnFailure | Cause::Lost);
+        let likely_failed = matches!(cause, Cause::OwnFailure | Cause::Lost | Cause::TimedOut);
         if let Some(error) = start_error {
             self.error.get_or_insert(error);
             self.tell(Event::StartFailed);
@@ -847,6 +861,7 @@ impl<'a> Run<'a> {
     }
 
     fn end_attempt(&mut self, succeeded: bool) {
+        self.unwatch_attempt();
         let Some(mut attempt) = self.attempt.take() else { return };
         let kill = !succeeded || self.spec.kill_group_on_success;
         let (server, interval) = (self.server.as_mut(), self.spec.monitor_interval);
@@ -945,6 +960,9 @@ impl<'a> Run<'a> {
                     }
                     Some(NoRestart::ExitCode(code)) => {
                         text += &format!("; exit code {code} is not restarted")
+                    }
+                    Some(NoRestart::Uninterruptible) => {
+                        text += "; no restart beside a worker that the kernel does not let go of"
                     }
                     Some(NoRestart::Stuck) => text += "; a worker could not be killed, no restart beside it",
                     None => {}

@@ -86,6 +86,11 @@ pub enum ice_cause {
     ICE_CAUSE_NEVER_STARTED = 4,
     /// Its status is unknown, see ICE_OUTCOME_LOST.
     ICE_CAUSE_LOST = 5,
+    /// The agent found it stuck and ended it: a timer of its own expired (`ice_spec_set_file_timers()`), or it
+    /// was in uninterruptible sleep for too long (`ice_spec_set_uninterruptible_timeout()`). `message` begins
+    /// with which of them, and how long; `stack` says where it was; `outcome` how it ended, which may be
+    /// ICE_OUTCOME_STUCK.
+    ICE_CAUSE_TIMED_OUT = 6,
 }
 
 /// What became of one worker. Borrowed from the result it came from: all pointers are valid until that
@@ -162,6 +167,9 @@ pub struct ice_worker_result {
     pub stdout_log: *const c_char,
     /// The path of its stderr file, or empty.
     pub stderr_log: *const c_char,
+    /// Where it was when the agent found it stuck, several lines for people, see
+    /// `ice_spec_set_stack_timeout()`; else empty. At most some 256 KiB.
+    pub stack: *const c_char,
 }
 
 /// How a run ended. It never changes; any thread may read it. It does not need the agent, which may be
@@ -215,6 +223,7 @@ fn view(worker: &WorkerReport) -> ice_worker_result {
         stderr_tail_size: worker.stderr_tail.len().saturating_sub(1),
         stdout_log: worker.stdout_log.as_ptr(),
         stderr_log: worker.stderr_log.as_ptr(),
+        stack: worker.stack.as_ptr(),
     }
 }
 
@@ -253,6 +262,7 @@ impl From<Cause> for ice_cause {
             Cause::Stuck => ice_cause::ICE_CAUSE_STUCK,
             Cause::NeverStarted => ice_cause::ICE_CAUSE_NEVER_STARTED,
             Cause::Lost => ice_cause::ICE_CAUSE_LOST,
+            Cause::TimedOut => ice_cause::ICE_CAUSE_TIMED_OUT,
         }
     }
 }
@@ -372,7 +382,8 @@ pub extern "C" fn ice_result_worker_of_rank(
     })
 }
 
-/// The worker that made the last attempt fail: the first, in the kernel's order, that failed by itself. Of
+/// The worker that made the last attempt fail: the first, in the kernel's order, that the agent found stuck
+/// (ICE_CAUSE_TIMED_OUT) while no other had failed; else the first that failed by itself. Of
 /// several that failed before the agent could stop them, one that a signal killed counts as the first:
 /// peers see its closed sockets, and may exit, before it counts as dead.
 /// Borrowed from the result. NULL if none did.

@@ -1,4 +1,4 @@
-//! `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/{stdout.log,stderr.log,error.json}`.
+//! `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/{stdout.log,stderr.log,error.json,stack.txt}`.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -26,6 +26,8 @@ pub struct WorkerFiles {
     pub stdout: Option<PathBuf>,
     pub stderr: Option<PathBuf>,
     pub error: Option<PathBuf>,
+    /// Where it was when the agent found it stuck.
+    pub stack: Option<PathBuf>,
 }
 
 impl WorkerFiles {
@@ -125,7 +127,13 @@ impl RunDir {
             stdout: file(streams.has(Streams::STDOUT), "stdout.log"),
             stderr: file(streams.has(Streams::STDERR) && !merge, "stderr.log"),
             error: file(true, "error.json"),
+            stack: file(true, "stack.txt"),
         }
+    }
+
+    /// Where the FIFO for the file timers of an attempt is.
+    pub fn timer_file(&self, attempt: u32) -> PathBuf {
+        self.path.join(format!("attempt_{attempt}_timers"))
     }
 
     fn worker_dir(&self, attempt: u32, local_rank: usize) -> PathBuf {

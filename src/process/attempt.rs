@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use crate::control::file_timer::Holder;
 use crate::logs::run_dir::WorkerFiles;
 use crate::process::channel::Channel;
 use crate::process::forkserver::Forkserver;
@@ -47,6 +48,10 @@ pub struct Worker {
     pub channel: Option<Channel>,
     /// It went with its fork server.
     pub orphaned: bool,
+    /// Why the agent had to end it, found stuck.
+    pub verdict: Option<String>,
+    /// Where it was then.
+    pub stack: String,
     child: Option<Child>,
     keeper: Keeper,
 }
@@ -82,7 +87,7 @@ impl Worker {
     }
 
     pub fn cause(&self) -> Cause {
-        Cause::of(self.outcome(), self.told_to_stop, self.completed())
+        Cause::of(self.outcome(), self.verdict.is_some(), self.told_to_stop, self.completed())
     }
 
     /// It ended before it came to its work.
@@ -97,7 +102,7 @@ impl Worker {
         if self.keeper == Keeper::Nobody { 0 } else { self.pid }
     }
 
-    fn is_alive(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         self.pid != 0 && self.ended.is_none()
     }
 
@@ -128,6 +133,8 @@ impl Attempt {
             ended: None,
             channel: None,
             orphaned: false,
+            verdict: None,
+            stack: String::new(),
             child: None,
             keeper: Keeper::Agent,
         };
@@ -265,6 +272,32 @@ impl Attempt {
     pub fn pass(&self, signal: i32) {
         for worker in self.workers.iter().filter(|worker| worker.is_alive()) {
             let _ = process::signal_group(worker.pid, signal);
+        }
+    }
+
+    /// Whose worker's process this is, its own or one that it has started: a member of its group, or a
+    /// descendant that is none. None for a stranger, and for what has ended.
+    pub fn holder(&self, pid: i32) -> Option<Holder> {
+        const GENERATIONS: usize = 64;
+        let worker = |pid: i32| self.workers.iter().position(|worker| worker.is_alive() && worker.pid == pid);
+        if let Some(worker) = worker(pid) {
+            return Some(Holder { worker, pid, started: 0 });
+        }
+        let first = process::kinship(pid).filter(|_| process::proc_is_ours())?;
+        let started = first.started;
+        let line = std::iter::successors(Some(first), |last| process::kinship(last.parent));
+        let found = line.take(GENERATIONS).find_map(|one| worker(one.group).or_else(|| worker(one.parent)));
+        found.map(|worker| Holder { worker, pid, started })
+    }
+
+    /// Sends a signal to one process of a worker's, if it is still the one that it was.
+    pub fn signal(&self, holder: Holder, signal: i32) -> Result<(), Errno> {
+        let opened = process::pidfd_open(holder.pid)?;
+        // Asked while the descriptor is held: from here on it means the process that was asked about.
+        if self.holder(holder.pid) == Some(holder) && !process::has_ended(&opened) {
+            process::signal(opened.as_fd(), signal)
+        } else {
+            Err(Errno::ESRCH)
         }
     }
 

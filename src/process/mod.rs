@@ -3,6 +3,7 @@
 
 pub mod attempt;
 pub mod channel;
+pub mod command;
 pub mod entry;
 pub mod forkserver;
 pub mod function;
@@ -10,5 +11,6 @@ pub mod image;
 pub mod launch;
 pub mod registry;
 mod server;
+pub mod stack;
 pub mod watcher;
 pub mod wire;

@@ -35,7 +35,7 @@ impl Origin {
     pub fn worker_ended(&self, report: &WorkerReport) -> Option<String> {
         let state = match report.cause {
             Cause::Success => "SUCCEEDED",
-            Cause::OwnFailure | Cause::Lost | Cause::Stuck => "FAILED",
+            Cause::OwnFailure | Cause::TimedOut | Cause::Lost | Cause::Stuck => "FAILED",
             Cause::StoppedByAgent => "TERMINATED",
             Cause::NeverStarted => return None,
         };

@@ -112,15 +112,17 @@ pub enum Cause {
     Stuck,
     NeverStarted,
     Lost,
+    TimedOut,
 }
 
 impl Cause {
-    /// `told_to_stop`: the agent had sent it a stop while it was alive. `completed`: a program, or a
-    /// callback that returned.
-    pub fn of(outcome: Outcome, told_to_stop: bool, completed: bool) -> Cause {
+    /// `timed_out`: the agent had found it stuck. `told_to_stop`: the agent had sent it a stop while it was
+    /// alive. `completed`: a program, or a callback that returned.
+    pub fn of(outcome: Outcome, timed_out: bool, told_to_stop: bool, completed: bool) -> Cause {
         match outcome {
             Outcome::NeverStarted => Cause::NeverStarted,
             Outcome::Lost => Cause::Lost,
+            _ if timed_out => Cause::TimedOut,
             Outcome::Stuck | Outcome::Running => Cause::Stuck,
             Outcome::Exited { .. } | Outcome::Signaled { .. } if told_to_stop => Cause::StoppedByAgent,
             Outcome::Exited { code: 0 } if completed => Cause::Success,
@@ -166,6 +168,8 @@ pub struct WorkerReport {
     pub stderr_tail: Vec<u8>,
     pub stdout_log: CString,
     pub stderr_log: CString,
+    /// Where it was when the agent found it stuck.
+    pub stack: CString,
 }
 
 impl WorkerReport {
@@ -196,6 +200,7 @@ impl WorkerReport {
             stderr_tail: self.stderr_tail.clone(),
             stdout_log: self.stdout_log.clone(),
             stderr_log: self.stderr_log.clone(),
+            stack: self.stack.clone(),
             ..*self
         }
     }
@@ -225,7 +230,8 @@ impl RunReport {
     }
 }
 
-/// The first worker, in the order of their ends, that failed by itself; else one that could not be killed.
+/// The first worker, in the order of their ends, that was found stuck or else failed by itself; else one that
+/// could not be killed. Nobody had failed yet when one was found stuck.
 ///
 /// Several that failed before the stop reached them did so within a moment. One of them that a signal
 /// killed comes first: its peers saw its closed sockets and exited, perhaps before it counted as dead.
@@ -235,7 +241,10 @@ pub fn root_cause(workers: &[WorkerReport]) -> Option<usize> {
         let place = |worker: &WorkerReport| (worker.signal() == 0, worker.order.unwrap_or(usize::MAX));
         failed.min_by_key(|(_, worker)| place(worker)).map(|(index, _)| index)
     };
-    first(Cause::OwnFailure).or_else(|| first(Cause::Lost)).or_else(|| first(Cause::Stuck))
+    first(Cause::TimedOut)
+        .or_else(|| first(Cause::OwnFailure))
+        .or_else(|| first(Cause::Lost))
+        .or_else(|| first(Cause::Stuck))
 }
 
 /// The words for a failure that left no error file.

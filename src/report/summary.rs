@@ -7,6 +7,8 @@ use crate::spec::names::Signal;
 
 /// How many workers of one kind are listed before the rest is only counted.
 const LISTED: usize = 16;
+/// How many lines of a stack are shown.
+const SHOWN: usize = 60;
 
 pub fn text(report: &RunReport) -> String {
     let mut out = String::new();
@@ -31,7 +33,7 @@ pub fn text(report: &RunReport) -> String {
     order.sort_by_key(|(index, worker)| {
         (Some(*index) != report.root_cause, place(worker.cause), worker.order.unwrap_or(usize::MAX))
     });
-    let mut listed = [0usize; 6];
+    let mut listed = [0usize; 7];
     for (index, worker) in order {
         if worker.cause == Cause::Success {
             continue;
@@ -62,15 +64,16 @@ fn plural(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Own failures first, then what the agent could not end or tell, stopped workers last.
+/// Those that were stuck first, then own failures, then what the agent could not end or tell, stopped workers last.
 fn place(cause: Cause) -> usize {
     match cause {
-        Cause::OwnFailure => 0,
-        Cause::Lost => 1,
-        Cause::Stuck => 2,
-        Cause::NeverStarted => 3,
-        Cause::Success => 4,
-        Cause::StoppedByAgent => 5,
+        Cause::TimedOut => 0,
+        Cause::OwnFailure => 1,
+        Cause::Lost => 2,
+        Cause::Stuck => 3,
+        Cause::NeverStarted => 4,
+        Cause::Success => 5,
+        Cause::StoppedByAgent => 6,
     }
 }
 
@@ -109,6 +112,17 @@ fn details(out: &mut String, worker: &WorkerReport) {
         && worker.error_data.is_some()
     {
         let _ = writeln!(out, "    exit code: {code}");
+    }
+    let stack = worker.stack.to_string_lossy();
+    if !stack.is_empty() {
+        let _ = writeln!(out, "    where it was:");
+        for line in stack.lines().take(SHOWN) {
+            let _ = writeln!(out, "    | {line}");
+        }
+        match stack.lines().count().saturating_sub(SHOWN) {
+            0 => {}
+            hidden => drop(writeln!(out, "    | ... and {}", plural(hidden, "more line"))),
+        }
     }
     let file = worker.error_file.to_string_lossy();
     let _ = writeln!(out, "    error file: {}", if file.is_empty() { "<N/A>" } else { &file });

@@ -187,6 +187,13 @@ pub struct Spec {
     pub unknown_signals: Vec<String>,
     pub kill_group_on_success: bool,
 
+    pub file_timers: Option<bool>,
+    pub uninterruptible_timeout: Option<Duration>,
+    /// How long the stack of a stuck worker may take.
+    pub stack_timeout: Duration,
+    /// A program, and its arguments, that looks at one.
+    pub stack_command: Vec<CString>,
+
     pub master_addr: Option<Vec<u8>>,
     pub master_port: u16,
     pub run_id: Option<Vec<u8>>,
@@ -254,6 +261,10 @@ impl Default for Spec {
             pass_signals: Vec::new(),
             unknown_signals: Vec::new(),
             kill_group_on_success: true,
+            file_timers: None,
+            uninterruptible_timeout: None,
+            stack_timeout: Duration::from_secs(5),
+            stack_command: Vec::new(),
             master_addr: None,
             master_port: 0,
             run_id: None,
@@ -377,7 +388,25 @@ impl Spec {
             .clone()
             .or_else(|| var("TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"))
             .unwrap_or_else(|| b"[${role_name}${local_rank}]:".to_vec());
-        Ok(Checked { shutdown_timeout, log_prefix_template: prefix, null_log_dir })
+        let file_timers = self
+            .file_timers
+            .unwrap_or_else(|| var("TORCHELASTIC_ENABLE_FILE_TIMER").is_some_and(|value| value == b"1"));
+        let timer_file = var("TORCHELASTIC_TIMER_FILE").filter(|path| file_timers && !path.is_empty());
+        // As torch has it, what is no time there means none.
+        let in_environment = || {
+            let text = var("TORCHELASTIC_UNINTERRUPTIBLE_STATE_TIMEOUT")?;
+            let number = std::str::from_utf8(&text).ok()?.trim().parse().ok()?;
+            seconds("uninterruptible_timeout", number).ok()
+        };
+        let uninterruptible_timeout = self.uninterruptible_timeout.or_else(in_environment);
+        Ok(Checked {
+            shutdown_timeout,
+            log_prefix_template: prefix,
+            null_log_dir,
+            file_timers,
+            timer_file: timer_file.map(|path| PathBuf::from(OsStr::from_bytes(&path))),
+            uninterruptible_timeout: uninterruptible_timeout.filter(|limit| !limit.is_zero()),
+        })
     }
 
     /// What a worker is: exactly one of three, with what belongs to it.
@@ -483,6 +512,12 @@ pub struct Checked {
     pub shutdown_timeout: Duration,
     pub log_prefix_template: Vec<u8>,
     pub null_log_dir: bool,
+    /// Whether workers are served as torch's file timers.
+    pub file_timers: bool,
+    /// Where their FIFO is to be, if the host says so.
+    pub timer_file: Option<PathBuf>,
+    /// How long a worker may be in uninterruptible sleep.
+    pub uninterruptible_timeout: Option<Duration>,
 }
 
 pub fn below(field: &'static str, rank: impl std::fmt::Display, size: usize) -> Error {
@@ -616,6 +651,33 @@ mod tests {
             assert!(error.contains("TORCH_ELASTIC_SHUTDOWN_TIMEOUT"), "{error}");
         }
         assert!(seconds("shutdown_timeout", -5.0).unwrap_err().to_string().contains("-5"));
+    }
+
+    #[test]
+    fn time_14_the_limit_is_torchs_and_garbage_means_none() {
+        let limit = |spec: &Spec, text: &'static str| {
+            let env = |name: &str| name.contains("UNINTERRUPTIBLE").then(|| text.as_bytes().to_vec());
+            spec.check(env).unwrap().uninterruptible_timeout
+        };
+        assert_eq!(limit(&program(), "2.5"), Some(Duration::from_millis(2500)));
+        for off in ["", "0", "-3", "abc", "nan", "inf", "3 s"] {
+            assert_eq!(limit(&program(), off), None, "{off}");
+        }
+        let own = |seconds| Spec { uninterruptible_timeout: Some(Duration::from_secs(seconds)), ..program() };
+        assert_eq!(limit(&own(7), "2"), Some(Duration::from_secs(7)));
+        assert_eq!(limit(&own(0), "2"), None);
+    }
+
+    #[test]
+    fn time_01_file_timers_are_on_as_torch_has_it() {
+        let on = |spec: &Spec, text: &'static str| {
+            let env = |name: &str| name.contains("ENABLE").then(|| text.as_bytes().to_vec());
+            spec.check(env).unwrap().file_timers
+        };
+        assert_eq!(["1", "0", "", "true"].map(|text| on(&program(), text)), [true, false, false, false]);
+        assert!(!program().check(|_| None).unwrap().file_timers);
+        let said = |file_timers| Spec { file_timers: Some(file_timers), ..program() };
+        assert_eq!((on(&said(true), "0"), on(&said(false), "1")), (true, false));
     }
 
     #[test]

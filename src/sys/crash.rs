@@ -4,10 +4,14 @@
 //! The handler runs in a process whose memory may be in any state: no allocation, no lock, nothing that
 //! panics, memory of its own, system calls straight to the kernel. What can go wrong all the same, a crash or
 //! a hang within the handler, costs the part of the record that it was at: the steps after it are still taken.
+//! A worker that is stuck says where in the same way, see `request`.
 
 mod frames;
 mod kernel;
+mod request;
 mod text;
+
+pub use request::{SIGNAL as STACK_SIGNAL, SUFFIX as STACK_SUFFIX};
 
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_int, c_void};
@@ -64,16 +68,29 @@ pub fn prepare() {
     ONCE.call_once(frames::prepare);
 }
 
-/// The signals, by their place in SIGNALS, whose handler a forked worker has from its parent.
+type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
+
+/// What is handled: crashes, and the agent's question.
+const HANDLED: [(c_int, Handler); SIGNALS.len() + 1] = {
+    let mut handled = [(request::SIGNAL, request::on_request as Handler); SIGNALS.len() + 1];
+    let mut index = 0;
+    while index < SIGNALS.len() {
+        handled[index] = (SIGNALS[index].0, on_crash as Handler);
+        index += 1;
+    }
+    handled
+};
+
+/// The signals, by their place in HANDLED, whose handler a forked worker has from its parent.
 static INHERITED: AtomicUsize = AtomicUsize::new(0);
 
 /// In a process that only forks workers: has what `install` does for each of them be there already, the stack
 /// and the handlers, but for the worker's own record. A crash of this process itself is none of theirs.
 pub fn install_for_children() {
     make_stack();
-    for (index, (signal, _)) in SIGNALS.into_iter().enumerate() {
+    for (index, (signal, handler)) in HANDLED.into_iter().enumerate() {
         if is_default(signal) {
-            handle(signal);
+            handle(signal, handler);
             INHERITED.fetch_or(1 << index, Ordering::Relaxed);
         }
     }
@@ -96,9 +113,9 @@ pub fn install(error_file: &CStr) {
     if inherited == 0 {
         make_stack();
     }
-    for (index, (signal, _)) in SIGNALS.into_iter().enumerate() {
+    for (index, (signal, handler)) in HANDLED.into_iter().enumerate() {
         if inherited & (1 << index) == 0 && is_default(signal) {
-            handle(signal);
+            handle(signal, handler);
         }
     }
 }
@@ -113,15 +130,16 @@ fn is_default(signal: c_int) -> bool {
     now.sa_sigaction == libc::SIG_DFL
 }
 
-fn handle(signal: c_int) {
+fn handle(signal: c_int, handler: Handler) {
     // SAFETY: a zeroed sigaction is a valid one; sigfillset initialises its mask; the handler is
     // async-signal-safe, and what it reads was set before.
     unsafe {
         let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
-        action.sa_sigaction = on_crash as extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) as usize;
+        action.sa_sigaction = handler as usize;
         // NODEFER: a crash of the handler itself comes to the handler, and so does the reminder. No
-        // RESETHAND: a second thread that crashes would end the process before the record is written.
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
+        // RESETHAND: a second thread that crashes would end the process before the record is written. RESTART
+        // is for the one who goes on.
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER | libc::SA_RESTART;
         libc::sigfillset(&raw mut action.sa_mask);
         for (other, _) in SIGNALS {
             libc::sigdelset(&raw mut action.sa_mask, other);
@@ -184,6 +202,9 @@ extern "C" fn on_crash(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
     // SAFETY: the kernel, or a handler of the program's that hands on to this one, passes a siginfo.
     let words = unsafe { info.as_ref() }.filter(|_| is_worker);
     let Some(words) = words else { return die(signal, info) };
+    if words.si_code > 0 {
+        request::survive(thread);
+    }
     match OWNER.compare_exchange(0, thread, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => {
             // SAFETY: this thread is the owner, and has no other reference.

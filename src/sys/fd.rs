@@ -1,9 +1,10 @@
 //! Descriptors: close-on-exec from their creation, and never 0, 1 or 2, which belong to the host even
 //! while it has them closed.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::inherited;
 
@@ -86,7 +87,7 @@ impl AsRawFd for Bell {
 }
 
 impl std::os::fd::AsFd for Bell {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
@@ -99,6 +100,12 @@ pub fn accept(listener: RawFd) -> Result<OwnedFd, Errno> {
         Errno::result(unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags) })?;
     // SAFETY: the kernel just made this descriptor for us.
     above_stdio(unsafe { OwnedFd::from_raw_fd(socket) })
+}
+
+/// Whether there is something to read now.
+pub fn is_readable(fd: BorrowedFd) -> bool {
+    let mut items = [PollFd::new(fd, PollFlags::POLLIN)];
+    matches!(poll(&mut items, PollTimeout::ZERO), Ok(1..))
 }
 
 /// Writes without ever waiting to a socket.

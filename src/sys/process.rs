@@ -131,19 +131,46 @@ pub fn proc_is_ours() -> bool {
 /// What /proc/<pid>/stat says of a process.
 struct Stat {
     state: u8,
+    parent: i32,
     group: i32,
     flags: u64,
+    started: u64,
 }
 
 fn stat(pid: i32) -> Option<Stat> {
     let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    // After the name, which may hold anything: state, parent, group, session, terminal, its group, flags.
+    // After the name, which may hold anything: state, parent, group, session, terminal, its group, flags, ..,
+    // and as the twentieth the time of the start.
     let rest = text.get(text.iter().rposition(|&byte| byte == b')')? + 1..)?;
     let mut fields = std::str::from_utf8(rest).ok()?.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
-    let group = fields.nth(1)?.parse().ok()?;
+    let parent = fields.next()?.parse().ok()?;
+    let group = fields.next()?.parse().ok()?;
     let flags = fields.nth(3)?.parse().ok()?;
-    Some(Stat { state, group, flags })
+    let started = fields.nth(12)?.parse().ok()?;
+    Some(Stat { state, parent, group, flags, started })
+}
+
+/// Where a process belongs.
+pub struct Kinship {
+    pub parent: i32,
+    pub group: i32,
+    /// When it was started, in the kernel's ticks since it started itself: with the number it names one process.
+    pub started: u64,
+}
+
+/// None for a zombie too. Needs `proc_is_ours`.
+pub fn kinship(pid: i32) -> Option<Kinship> {
+    let Stat { parent, group, started, .. } = stat(pid).filter(|stat| !matches!(stat.state, b'Z' | b'X'))?;
+    Some(Kinship { parent, group, started })
+}
+
+/// How often a process had gone to sleep before, if it is in uninterruptible sleep now. Needs `proc_is_ours`.
+pub fn uninterruptible(pid: i32) -> Option<u64> {
+    stat(pid).filter(|stat| stat.state == b'D')?;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+    line.trim().parse().ok()
 }
 
 /// Whether a process that is still there is on its way out (PF_EXITING in its flags), killed or not. Not
@@ -215,6 +242,20 @@ pub fn signal_group(group: i32, signal: i32) -> Result<(), Errno> {
 pub fn set_group(pid: i32) {
     // SAFETY: plain numbers; EACCES says that the child has done it and exec'ed already.
     unsafe { libc::setpgid(pid, pid) };
+}
+
+/// Sends a signal to the one process that a pidfd means, whoever has its number by now.
+pub fn signal(pidfd: BorrowedFd, signal: i32) -> Result<(), Errno> {
+    let none: *const libc::siginfo_t = std::ptr::null();
+    // SAFETY: no siginfo is given; the rest are plain numbers.
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, none, 0) };
+    Errno::result(sent).map(drop)
+}
+
+/// Sends a signal to one thread of a process that was not reaped.
+pub fn signal_thread(process: i32, thread: i32, signal: i32) -> Result<(), Errno> {
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) }).map(drop)
 }
 
 /// Sends SIGKILL to one child that was not reaped.

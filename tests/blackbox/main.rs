@@ -32,6 +32,7 @@ mod server;
 mod sig;
 mod sp;
 mod store;
+mod time;
 // Each area uses a part of it.
 #[allow(dead_code)]
 mod tool;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         kill::tests(),
         sig::tests(),
         reap::tests(),
+        time::tests(),
         log::tests(),
         err::tests(),
         abi::tests(),

@@ -81,6 +81,10 @@ static void null_spec(void) {
   ARGUMENT(ice_spec_set_signals(NULL, ""));
   ARGUMENT(ice_spec_set_pass_signals(NULL, ""));
   ARGUMENT(ice_spec_set_kill_group_on_success(NULL, 1));
+  ARGUMENT(ice_spec_set_file_timers(NULL, 1));
+  ARGUMENT(ice_spec_set_uninterruptible_timeout(NULL, 1));
+  ARGUMENT(ice_spec_set_stack_timeout(NULL, 1));
+  ARGUMENT(ice_spec_set_stack_command(NULL, list, 1));
   ARGUMENT(ice_spec_set_master_addr(NULL, "a"));
   ARGUMENT(ice_spec_set_master_port(NULL, 0));
   ARGUMENT(ice_spec_set_run_id(NULL, "a"));
@@ -122,6 +126,9 @@ static void null_texts(ice_spec *spec) {
   ARGUMENT(ice_spec_add_arg_bytes(spec, NULL, 3));
   ARGUMENT(ice_spec_add_args(spec, NULL, 2));
   ARGUMENT(ice_spec_add_args(spec, list, 2)); /* all or none: "a" is not added */
+  ARGUMENT(ice_spec_set_stack_command(spec, NULL, 1));
+  ARGUMENT(ice_spec_set_stack_command(spec, list, 2));
+  CHECK(ice_spec_set_stack_command(spec, NULL, 0) == ICE_OK);
   ARGUMENT(ice_spec_set_callback(spec, NULL, NULL));
   ARGUMENT(ice_spec_set_function(spec, NULL, NULL));
   ARGUMENT(ice_spec_set_function(spec, "a", NULL));
@@ -568,7 +575,7 @@ static void getters(void) {
   CHECK(ice_result_failure_count(r) == 1);
   CHECK(ice_result_failure(r, 1) == NULL && ice_result_failure(r, (size_t)-1) == NULL);
   const ice_worker_result *w = ice_result_worker(r, 0);
-  CHECK(w->message && w->call_stack && w->error_file && w->stderr_tail && w->stdout_log && w->stderr_log);
+  CHECK(w->message && w->call_stack && w->error_file && w->stderr_tail && w->stdout_log && w->stderr_log && w->stack);
   CHECK(w->exit_code == 1 && w->start_ns > 0 && w->end_ns >= w->start_ns && w->end_unix_ns > 0);
   CHECK(w->max_rss_bytes > 0);
   CHECK(ice_result_summary(r)[0] != 0 && ice_result_message(r)[0] != 0);

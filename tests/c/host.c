@@ -155,6 +155,7 @@ static void worker_result(json *j, const ice_worker_result *w) {
   json_number(j, "stderr_tail_terminated", w->stderr_tail[w->stderr_tail_size] == 0);
   json_text(j, "stdout_log", w->stdout_log);
   json_text(j, "stderr_log", w->stderr_log);
+  json_text(j, "stack", w->stack);
   json_close(j, "}");
 }
 
@@ -432,6 +433,7 @@ static int set_field(const char *key, char *value, ice_status *status) {
   INTEGER(cpu_binding)
   INTEGER(stop_signal)
   INTEGER(kill_group_on_success)
+  INTEGER(file_timers)
   INTEGER(master_port)
   INTEGER(merge_stderr)
   INTEGER(log_timestamps)
@@ -439,6 +441,8 @@ static int set_field(const char *key, char *value, ice_status *status) {
   REAL(monitor_interval)
   REAL(shutdown_timeout)
   REAL(probe_timeout)
+  REAL(uninterruptible_timeout)
+  REAL(stack_timeout)
 #undef TEXT
 #undef INTEGER
 #undef LONG
@@ -450,6 +454,11 @@ static int set_field(const char *key, char *value, ice_status *status) {
     size_t count = 0;
     for (char *at = strtok(value, " "); at && count < 1024; at = strtok(NULL, " ")) list[count++] = at;
     *status = ice_spec_add_args(SPEC, list, count);
+  } else if (strcmp(key, "stack_command") == 0) {
+    const char *list[64];
+    size_t count = 0;
+    for (char *at = strtok(value, " "); at && count < 64; at = strtok(NULL, " ")) list[count++] = at;
+    *status = ice_spec_set_stack_command(SPEC, list, count);
   } else if (strcmp(key, "many_args") == 0) {
     int count = atoi(value);
     char text[32];

@@ -37,6 +37,10 @@
  *   hand_on S FILE       own handler that appends "S" to FILE and calls the one before
  *   limit fsize|nofile N
  *   stuck SECONDS        uninterruptible: the parent of a vfork whose child sleeps
+ *   timer PID SCOPE SECONDS S | release PID SCOPE     torch's file timer, as its client does it; %p is this process
+ *   timer_raw TEXT       these bytes to the FIFO (escapes as write)
+ *   spin | deadlock      an endless loop, a lock that is never free, in hang_leaf, called by hang_outer
+ *   spin_smashed         an endless loop with nothing above it on the stack that could be followed
  *   listen FILE          bind MASTER_PORT with SO_REUSEADDR, listen; FILE gets "ok" or the errno
  *   truncate_out FD      ftruncate to 0             umask OCTAL | setenv K V | chdir DIR
  *   uid N                become that user (a set-user-ID probe may become root)
@@ -479,6 +483,56 @@ static void listen_master_port(const char *file) {
   }
 }
 
+/* In one write, as PIPE_BUF allows it. */
+static void write_timer(const void *data, size_t length) {
+  int fd = open(env_or("TORCHELASTIC_TIMER_FILE", ""), O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+  if (fd < 0) _exit(94);
+  write_all(fd, data, length);
+  close(fd);
+}
+
+static void request_timer(const char *pid, const char *scope, double expiration, int number) {
+  json j = {0};
+  char text[64];
+  json_open(&j, "{");
+  json_number(&j, "version", 1);
+  json_number(&j, "pid", atoi(pid));
+  json_text(&j, "scope_id", scope);
+  json_key(&j, "expiration_time");
+  snprintf(text, sizeof text, "%.6f", expiration);
+  json_put(&j, text);
+  json_number(&j, "signal", number);
+  json_close(&j, "}");
+  json_put(&j, "\n");
+  write_timer(j.at, j.length);
+  json_free(&j);
+}
+
+static double seconds_since_1970(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_REALTIME, &t);
+  return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static volatile unsigned SPINS;
+
+static __attribute__((noinline)) int hang_leaf(int locks) {
+  static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+  for (int64_t end = now_ns() + (int64_t)(LONGEST * 1e9); now_ns() < end;) {
+    if (locks) pthread_mutex_lock(&mutex);
+    for (int i = 0; i < 1000; i++) SPINS++;
+  }
+  return (int)SPINS;
+}
+
+static __attribute__((noinline)) int hang_outer(int locks) { return hang_leaf(locks) + (int)SPINS; }
+
+static __attribute__((noinline)) void spin_smashed(void) {
+  volatile uintptr_t *frame = __builtin_frame_address(0);
+  frame[0] = frame[1] = 0x1000;
+  for (;;) SPINS++;
+}
+
 /* GCC warns of vfork; being the parent that waits uninterruptibly is what is wanted here. */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
@@ -808,6 +862,24 @@ static void run_verbs(verbs_state *v, char **argv, int argc) {
     } else if (IS("stuck")) {
       NEED(1);
       stuck(atof(argv[++i]));
+    } else if (IS("timer")) {
+      NEED(4);
+      const char *pid = fill(argv[i + 1]), *scope = fill(argv[i + 2]);
+      request_timer(pid, scope, seconds_since_1970() + atof(argv[i + 3]), signal_number(argv[i + 4]));
+      i += 4;
+    } else if (IS("release")) {
+      NEED(2);
+      request_timer(fill(argv[i + 1]), fill(argv[i + 2]), -1, 0);
+      i += 2;
+    } else if (IS("timer_raw")) {
+      NEED(1);
+      write_timer(bytes, unescape(fill(argv[++i]), bytes));
+    } else if (IS("spin")) {
+      hang_outer(0);
+    } else if (IS("deadlock")) {
+      hang_outer(1);
+    } else if (IS("spin_smashed")) {
+      spin_smashed();
     } else if (IS("listen")) {
       NEED(1);
       listen_master_port(fill(argv[++i]));

@@ -102,6 +102,11 @@ impl Trace {
         }
     }
 
+    pub fn clear(&mut self) {
+        (self.count, self.cut) = (0, false);
+        self.names.cut(0);
+    }
+
     /// False when there is no room for it.
     fn push(&mut self, frame: Frame) -> bool {
         let slot = self.frames.get_mut(self.count);

@@ -26,6 +26,10 @@ impl File {
         File::new(path, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW, 0o666)
     }
 
+    pub fn append(path: &CStr) -> Option<File> {
+        File::new(path, libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_NOFOLLOW, 0o666)
+    }
+
     fn new(path: &CStr, flags: i32, mode: usize) -> Option<File> {
         let flags = (flags | libc::O_CLOEXEC) as usize;
         let open = || call(libc::SYS_openat, [HERE, path.as_ptr() as usize, flags, mode, 0, 0]);
@@ -204,6 +208,17 @@ pub fn send_again(signal: i32, info: *const libc::siginfo_t) {
     if sent.is_err() {
         let _ = call(libc::SYS_tgkill, [process, thread, number, 0, 0, 0]);
     }
+}
+
+/// The name of this thread.
+pub fn thread_name(into: &mut [u8; 64]) -> &[u8] {
+    let length = File::open(c"/proc/thread-self/comm").map_or(0, |file| file.read(into));
+    into.get(..length).unwrap_or_default().trim_ascii_end()
+}
+
+pub fn pause(milliseconds: i64) {
+    let time = libc::timespec { tv_sec: 0, tv_nsec: milliseconds * 1_000_000 };
+    let _ = call(libc::SYS_ppoll, [0, 0, &raw const time as usize, 0, 0, 0]);
 }
 
 pub fn wait_for_ever() -> ! {

@@ -1,0 +1,95 @@
+//! The FIFO that clients of torch's file timers write to.
+
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::stat::Mode;
+
+use crate::error::Error;
+use crate::logs::run_dir::RunDir;
+use crate::spec::Checked;
+use crate::sys::fd;
+
+/// What is read at a time, so that no client keeps the agent from its other work.
+const AT_ONCE: usize = 64 << 10;
+
+/// There until it is dropped. Only processes of the host's own user may write to it.
+pub struct TimerFile {
+    path: PathBuf,
+    file: std::fs::File,
+}
+
+impl TimerFile {
+    /// Where the one of an attempt is: where the host says, else in the run directory, else beside other
+    /// temporary files. None where no timers are served.
+    pub fn place(
+        checked: &Checked,
+        run_dir: Option<&RunDir>,
+        attempt: u32,
+        working_dir: &Path,
+        tmpdir: Option<&Path>,
+    ) -> Option<PathBuf> {
+        if !checked.file_timers {
+            return None;
+        }
+        let place = match (&checked.timer_file, run_dir) {
+            (Some(path), _) => path.clone(),
+            (None, Some(run_dir)) => run_dir.timer_file(attempt),
+            (None, None) => {
+                let dir = tmpdir.unwrap_or(Path::new("/tmp"));
+                dir.join(format!("ice_timers_{}_{:x}", std::process::id(), unique()))
+            }
+        };
+        Some(working_dir.join(place))
+    }
+
+    /// Makes it, in place of one that another agent has left there.
+    pub fn make(path: PathBuf) -> Result<TimerFile, Error> {
+        if path.symlink_metadata().is_ok_and(|data| data.file_type().is_fifo()) {
+            let _ = std::fs::remove_file(&path);
+        }
+        let failed = |errno: Errno| {
+            Error::system(
+                format!("cannot make the FIFO of the file timers, {}", path.display()),
+                errno as i32,
+            )
+        };
+        nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).map_err(failed)?;
+        // With a writer of its own it has no end: epoll would report that for ever.
+        match fd::open(&path, libc::O_RDWR | libc::O_NONBLOCK, 0) {
+            Ok(file) => Ok(TimerFile { path, file: file.into() }),
+            Err(errno) => {
+                let _ = std::fs::remove_file(&path);
+                Err(failed(errno))
+            }
+        }
+    }
+
+    /// Some of what has been written; nothing if that is all.
+    pub fn read(&mut self) -> Vec<u8> {
+        let mut bytes = vec![0; AT_ONCE];
+        let length = self.file.read(&mut bytes).unwrap_or(0);
+        bytes.truncate(length);
+        bytes
+    }
+}
+
+impl AsFd for TimerFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Drop for TimerFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn unique() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,129 @@
+//! A command that is run to its end, or until its time is over, for what it has to say.
+
+use std::ffi::CString;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::launch::{Failure, spawn};
+use crate::error::errno_text;
+use crate::plan::as_c_strs;
+use crate::supervise::Now;
+use crate::sys::child::{Child, Nursery, Pointers, Program, Report, Setup};
+use crate::sys::dispositions::Reset;
+use crate::sys::fd;
+use crate::sys::memory::Mapping;
+use crate::sys::process::{self, milliseconds, monotonic};
+
+/// What is taken of its output.
+const MOST: usize = 64 << 10;
+/// How long it may take to be gone after SIGKILL.
+const GONE_WITHIN: Duration = Duration::from_secs(1);
+
+pub struct Command {
+    pub argv: Vec<CString>,
+    /// The files to try, in this order.
+    pub paths: Vec<CString>,
+    pub env: Vec<CString>,
+    pub working_dir: Option<CString>,
+}
+
+impl Command {
+    /// What it writes to stdout and stderr until it ends, the deadline passes, or the bell rings; then nobody of
+    /// its group is left. In a thread in which all signals are blocked, and which it dies with.
+    pub fn output(&self, deadline: Now, bell: BorrowedFd) -> Vec<u8> {
+        let started = self.start();
+        let (child, pipe) = match started {
+            Ok(started) => started,
+            Err(errno) => return format!("(it cannot start: {})\n", errno_text(errno as i32)).into_bytes(),
+        };
+        let mut output = Vec::new();
+        let mut pipe = std::fs::File::from(pipe);
+        let ended = loop {
+            let left = deadline.saturating_sub(monotonic());
+            // Its end counts, not that of its output: a descendant may hold that for ever.
+            let ended = process::has_ended(&child.pidfd);
+            let open = take(&mut pipe, &mut output);
+            if ended || left.is_zero() || fd::is_readable(bell) {
+                break ended;
+            }
+            let mut items = vec![
+                PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN),
+                PollFd::new(bell, PollFlags::POLLIN),
+            ];
+            if open {
+                items.push(PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
+            }
+            let _ = poll(&mut items, PollTimeout::try_from(milliseconds(left)).unwrap_or(PollTimeout::MAX));
+        };
+        let _ = process::signal_group(child.pid, libc::SIGKILL);
+        process::ends_within(&child.pidfd, GONE_WITHIN, None);
+        let end = process::wait(&child.pidfd, true);
+        output.truncate(MOST);
+        let note = match end {
+            _ if !ended => "(its time was over)\n".to_string(),
+            process::Waited::Ended { status: process::Status::Exited(0), .. } => String::new(),
+            process::Waited::Ended { status: process::Status::Exited(code), .. } => {
+                format!("(it exited with code {code})\n")
+            }
+            process::Waited::Ended { status: process::Status::Signaled { signal, .. }, .. } => {
+                format!("(signal {signal} ended it)\n")
+            }
+            process::Waited::Running | process::Waited::Lost => String::new(),
+        };
+        if !output.is_empty() && !output.ends_with(b"\n") {
+            output.push(b'\n');
+        }
+        output.extend_from_slice(note.as_bytes());
+        output
+    }
+
+    fn start(&self) -> Result<(Child, OwnedFd), Errno> {
+        let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        let (reader, writer) = (fd::above_stdio(reader)?, fd::above_stdio(writer)?);
+        nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        let null = fd::null()?;
+        let words = Mapping::anonymous_shared(8)?;
+        let report = Report { step: words.word(0), errno: words.word(1) };
+        report.clear();
+        let setup = Setup {
+            stdio: [null.as_raw_fd(), writer.as_raw_fd(), writer.as_raw_fd()],
+            protocol: &[],
+            working_dir: self.working_dir.as_deref(),
+            reset: Reset::for_children(),
+            report: Some(report),
+            slices: None,
+            cpus: None,
+            group: None,
+            process: None,
+        };
+        let (argv, env) = (Pointers::new(as_c_strs(&self.argv)), Pointers::new(as_c_strs(&self.env)));
+        let paths: Vec<_> = as_c_strs(&self.paths).collect();
+        let program = Program { paths: &paths, argv: &argv, env: &env };
+        match spawn(&mut Nursery::new()?, &setup, &program) {
+            Ok(child) => Ok((child, reader)),
+            Err(Failure::Clone(errno) | Failure::Child(_, errno)) => Err(errno),
+        }
+    }
+}
+
+/// Reads what is there; what is too much is lost. False at the end.
+fn take(pipe: &mut std::fs::File, output: &mut Vec<u8>) -> bool {
+    const AT_ONCE: usize = 64;
+    let mut bytes = [0; 4096];
+    for _ in 0..AT_ONCE {
+        match pipe.read(&mut bytes) {
+            Ok(0) => return false,
+            Ok(length) => {
+                output.extend_from_slice(&bytes[..length.min(MOST.saturating_sub(output.len()))]);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return true,
+        }
+    }
+    true
+}
