@@ -735,7 +735,7 @@ pub extern "C" fn ice_spec_set_uninterruptible_timeout(spec: *mut ice_spec, seco
 ///
 /// What is found is `stack` in `ice_worker_result`, and the file `stack.txt` in the worker's log directory, if it
 /// has one:
-/// - for each thread its name, state and wait channel, and where the host may see them (it is root, say) the
+/// - for each thread, of 64 at most, its name, state and wait channel, and where the host may see them (it is root, say) the
 ///   system call and the stack within the kernel, from /proc;
 /// - for a function with crash records (`ice_spec_set_crash_records()`) the stack of each thread, with symbols: a
 ///   handler for signal 62 (SIGRTMAX-2), which is there unless the program handles that signal, writes it
