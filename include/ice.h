@@ -978,7 +978,8 @@ ice_status ice_spec_set_uninterruptible_timeout(struct ice_spec *spec,
  * all were looked at or their time is over. Meanwhile the agent goes on: the end of any worker and a stop
  * are seen as ever, and end the search.
  *
- * What is found is `stack` in `ice_worker_result`, and the file `stack.txt` in the worker's log directory, if it
+ * Of a worker whose descendant holds the timer that expired, that descendant is looked at. What is found is
+ * `stack` in `ice_worker_result`, and the file `stack.txt` in the worker's log directory, if it
  * has one:
  * - for each thread, of 64 at most, its name, state and wait channel, and where the host may see them (it is root, say) the
  *   system call and the stack within the kernel, from /proc;

@@ -123,12 +123,12 @@ fn time_01_a_signal_that_ends_nothing_is_followed_by_sigkill() {
 }
 
 fn time_01_a_descendant_may_hold_a_timer() {
-    for block in ["child", "session"] {
+    for (block, kind) in [("child", Kind::Program), ("session", Kind::Program), ("child", Way::Fork.into())] {
         let t = Case::new();
         let pid = t.path("child");
         let verbs =
             [block, "append", &pid, "%p", "timer", "%p", "inner", "0.2", "KILL", "pause", ";", "pause"];
-        let run = timed(&t, 1).probe(&verbs).run();
+        let run = timed(&t, 1).worker(kind, &verbs).run();
         run.failed_as(END_WORKER_FAILURE);
         let worker = run.worker(0);
         assert_eq!(worker["cause"], CAUSE_TIMED_OUT, "{run}");
@@ -139,6 +139,7 @@ fn time_01_a_descendant_may_hold_a_timer() {
             worker["pid"]
         );
         assert!(message.starts_with(&start), "{message}");
+        assert!(stack(worker).starts_with(&format!("thread {} (", t.lines("child")[0])), "{run}");
         // The stop of the group is what tells the worker.
         assert_eq!(worker["signal"], libc::SIGTERM, "{run}");
     }
