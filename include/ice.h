@@ -552,7 +552,7 @@ typedef struct ice_worker_result {
   /* The path of its stderr file, or empty. */
   const char *stderr_log;
   /* Where it was when the agent found it stuck, several lines for people, see
-   * `ice_spec_set_stack_timeout()`; else empty. At most some 256 KiB. */
+   * `ice_spec_set_stack_timeout()`; else empty. A few KiB as a rule, never above 3 MiB. */
   const char *stack;
 } ice_worker_result;
 
@@ -1026,9 +1026,10 @@ ice_status ice_spec_set_uninterruptible_timeout(struct ice_spec *spec,
  * all were looked at or their time is over. Meanwhile the agent goes on: the end of any worker and a stop
  * are seen as ever, and end the search.
  *
- * What is found is `stack` in `ice_worker_result`, and the file `stack.txt` in the worker's log directory, if it
+ * Of a worker whose descendant holds the timer that expired, that descendant is looked at. What is found is
+ * `stack` in `ice_worker_result`, and the file `stack.txt` in the worker's log directory, if it
  * has one:
- * - for each thread its name, state and wait channel, and where the host may see them (it is root, say) the
+ * - for each thread, of 64 at most, its name, state and wait channel, and where the host may see them (it is root, say) the
  *   system call and the stack within the kernel, from /proc;
  * - for a function with crash records (`ice_spec_set_crash_records()`) the stack of each thread, with symbols: a
  *   handler for signal 62 (SIGRTMAX-2), which is there unless the program handles that signal, writes it

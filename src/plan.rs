@@ -226,7 +226,7 @@ impl Macros {
         ])
     }
 
-    /// With `${pid}`, for a worker that is there.
+    /// With `${pid}`, for a process that is there.
     pub fn with_pid(mut self, pid: i32) -> Macros {
         self.0.push(("pid", pid.to_string().into_bytes()));
         self

@@ -168,7 +168,7 @@ pub struct ice_worker_result {
     /// The path of its stderr file, or empty.
     pub stderr_log: *const c_char,
     /// Where it was when the agent found it stuck, several lines for people, see
-    /// `ice_spec_set_stack_timeout()`; else empty. At most some 256 KiB.
+    /// `ice_spec_set_stack_timeout()`; else empty. A few KiB as a rule, never above 3 MiB.
     pub stack: *const c_char,
 }
 

@@ -734,9 +734,10 @@ pub extern "C" fn ice_spec_set_uninterruptible_timeout(spec: *mut ice_spec, seco
 /// all were looked at or their time is over. Meanwhile the agent goes on: the end of any worker and a stop
 /// are seen as ever, and end the search.
 ///
-/// What is found is `stack` in `ice_worker_result`, and the file `stack.txt` in the worker's log directory, if it
+/// Of a worker whose descendant holds the timer that expired, that descendant is looked at. What is found is
+/// `stack` in `ice_worker_result`, and the file `stack.txt` in the worker's log directory, if it
 /// has one:
-/// - for each thread its name, state and wait channel, and where the host may see them (it is root, say) the
+/// - for each thread, of 64 at most, its name, state and wait channel, and where the host may see them (it is root, say) the
 ///   system call and the stack within the kernel, from /proc;
 /// - for a function with crash records (`ice_spec_set_crash_records()`) the stack of each thread, with symbols: a
 ///   handler for signal 62 (SIGRTMAX-2), which is there unless the program handles that signal, writes it

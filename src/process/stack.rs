@@ -24,13 +24,13 @@ use crate::sys::process::{self, milliseconds, monotonic};
 
 /// How many threads of a worker are looked at.
 const THREADS: usize = 64;
-/// What is read of one file.
-const MOST: u64 = 64 << 10;
+/// What is read of one file: for each thread its handler writes 32 KiB at most.
+const MOST: u64 = THREADS as u64 * (32 << 10);
 /// What a search has beyond its limit, to end by itself.
 const SLACK: Duration = Duration::from_millis(500);
 /// How long one that was called off is waited for.
 const CALLED_OFF_WITHIN: Duration = Duration::from_secs(1);
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Whom to look at, and how.
 pub struct Subject {
@@ -132,8 +132,12 @@ fn search(subject: &Subject, shared: &Shared) {
     let start = monotonic();
     let deadline = start.saturating_add(subject.limit);
     let say = |text: &str| shared.found.lock().push_str(text);
-    let threads = threads(subject.pid);
+    let mut threads = threads(subject.pid);
+    let others = threads.split_off(threads.len().min(THREADS)).len();
     threads.iter().for_each(|&thread| say(&in_kernel(subject.pid, thread)));
+    if others > 0 {
+        say(&format!("({others} more)\n"));
+    }
     if let Some(error_file) = &subject.error_file {
         // Half of the time is for the command.
         let until = if subject.command.is_some() { start + subject.limit / 2 } else { deadline };
@@ -168,7 +172,6 @@ fn threads(pid: i32) -> Vec<i32> {
     let mut threads: Vec<i32> =
         entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     threads.sort_unstable_by_key(|&thread| (thread != pid, thread));
-    threads.truncate(THREADS);
     threads
 }
 

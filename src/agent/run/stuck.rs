@@ -255,13 +255,14 @@ impl Run<'_> {
         }
     }
 
-    /// A worker of a group that runs is stuck. Once only: what is found meanwhile changes nothing.
+    /// A worker of a group that runs is stuck: where it is is looked for, then the sentence is carried out. Once
+    /// only: what else is found meanwhile changes nothing.
     pub(super) fn condemn(&mut self, worker: usize, verdict: String, sentence: Sentence) {
         if self.watch.condemned.iter().any(|condemned| condemned.worker == worker) {
             return;
         }
         self.log(Level::Warning, || format!("rank {}: {verdict}", self.ranks[worker].global));
-        let stage = match self.look_for(worker) {
+        let stage = match self.look_for(worker, sentence) {
             Ok(Some(search)) => Stage::LookedFor(search),
             Ok(None) => Stage::Sentenced,
             Err(error) => {
@@ -272,8 +273,8 @@ impl Run<'_> {
         self.watch.condemned.push(Condemned { worker, verdict, sentence, stage });
     }
 
-    /// Has somebody look where a worker is.
-    fn look_for(&self, worker: usize) -> Result<Option<Search>, Error> {
+    /// Has somebody look where a worker is, or the process of it that holds the timer.
+    fn look_for(&self, worker: usize, sentence: Sentence) -> Result<Option<Search>, Error> {
         let searches =
             self.watch.condemned.iter().filter(|condemned| matches!(condemned.stage, Stage::LookedFor(_)));
         let (Some(attempt), false, true) =
@@ -281,11 +282,16 @@ impl Run<'_> {
         else {
             return Ok(None);
         };
-        let Worker { pid, files, rank, .. } = &attempt.workers[worker];
-        let has_handler = self.spec.method().is_some() && self.spec.crash_records;
+        let Worker { files, rank, .. } = &attempt.workers[worker];
+        let pid = match sentence {
+            Sentence::Signal { holder, .. } => holder.pid,
+            Sentence::NoRestart => attempt.workers[worker].pid,
+        };
+        let is_worker = pid == attempt.workers[worker].pid;
+        let has_handler = is_worker && self.spec.method().is_some() && self.spec.crash_records;
         let command = self.spec.stack_command.first().map(|program| {
             let job = super::job(self.spec, self.run_id.clone(), 0, attempt.number, None);
-            let macros = Macros::new(self.spec, &job, rank).with_pid(*pid);
+            let macros = Macros::new(self.spec, &job, rank).with_pid(pid);
             let argv = &self.spec.stack_command;
             let command = Command {
                 argv: argv.iter().map(|word| c_string_lossy(&macros.expand(word.to_bytes()))).collect(),
@@ -296,7 +302,7 @@ impl Run<'_> {
             (command, program.to_string_lossy().into_owned())
         });
         let search = Search::start(Subject {
-            pid: *pid,
+            pid,
             error_file: files.error.clone().filter(|_| has_handler),
             command,
             limit: self.spec.stack_timeout,

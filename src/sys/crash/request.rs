@@ -18,8 +18,9 @@ pub const SIGNAL: c_int = 62;
 /// What the name of the file has after that of the error file.
 pub const SUFFIX: &str = ".stack";
 
-/// How often a thread looks whether it is its turn, each time a millisecond later.
-const LOOKS: usize = 1000;
+/// How often a thread looks whether it is its turn, each time a millisecond later. It may hold a lock that the
+/// one before it waits for.
+const LOOKS: usize = 3000;
 
 /// The thread that has its turn; 0 for none.
 static TURN: AtomicUsize = AtomicUsize::new(0);
