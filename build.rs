@@ -23,9 +23,20 @@ fn header(root: &Path, out: &Path) {
         .with_config(config)
         .with_header(fs::read_to_string(root.join("src/ffi/preface.h")).expect("the preface"));
     // The order of the header: a reader meets each noun before what uses it.
-    for noun in
-        ["status", "log", "worker", "spec", "assignment", "result", "snapshot", "plan", "agent", "device"]
-    {
+    for noun in [
+        "status",
+        "log",
+        "worker",
+        "control",
+        "spec",
+        "assignment",
+        "result",
+        "snapshot",
+        "plan",
+        "agent",
+        "request",
+        "device",
+    ] {
         builder = builder.with_src(root.join(format!("src/ffi/{noun}.rs")));
     }
     let mut header = Vec::new();

@@ -5,6 +5,7 @@
 //! `ffi` knows every room, no room knows `ffi`; `unsafe` stands in `ffi` and `sys` only.
 
 mod agent;
+mod control;
 mod device;
 mod error;
 mod ffi;

@@ -68,12 +68,17 @@ impl Reporter<'_> {
         if let (true, Some(end)) = (worker.orphaned, self.server_end) {
             text = format!("{text}: {end}, and its workers go with it");
         }
+        if let Some(what) = worker.expired.as_ref().filter(|_| report.signal() == libc::SIGKILL) {
+            text = format!("{what}: PID {} was killed by the agent", report.pid);
+            report.likely_oom = false;
+        }
         report.message = c_string_lossy(text.as_bytes());
         if let Some(path) = &worker.files.error
             && worker.pid != 0
             && let Some(contents) = error_file::read(path)
         {
-            if !contents.message.is_empty() {
+            // What it wrote before is not why it was killed.
+            if !contents.message.is_empty() && worker.expired.is_none() {
                 report.message = c_string_lossy(contents.message.as_bytes());
             }
             report.call_stack = c_string_lossy(contents.call_stack.as_bytes());

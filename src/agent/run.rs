@@ -7,15 +7,19 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use super::control::Conversation;
 use super::port::reserve_port;
 use super::reporter::{Reporter, path_bytes};
 use super::{Host, Shared, binding};
+use crate::control::desk::Ticket;
+use crate::control::watch::earlier;
 use crate::device::assign::Assignment;
 use crate::device::numa::Share;
 use crate::device::probe::{Probe, Request};
@@ -67,7 +71,7 @@ pub fn to_its_end(
     spec: &Spec,
     checked: &Checked,
     devices: &Assignment,
-    inbox: &Inbox,
+    inbox: &Arc<Inbox>,
     shared: &Shared,
     host: Host,
     begin: Option<&dyn Fn(Result<(), Error>) -> Option<Host>>,
@@ -139,19 +143,23 @@ fn errno_of(error: &Error) -> i32 {
     if let Error::System { errno, .. } = error { *errno } else { 0 }
 }
 
-struct Run<'a> {
-    spec: &'a Spec,
+pub(super) struct Run<'a> {
+    pub(super) spec: &'a Spec,
     checked: &'a Checked,
     devices: &'a Assignment,
-    inbox: &'a Inbox,
-    shared: &'a Shared,
+    pub(super) inbox: &'a Arc<Inbox>,
+    pub(super) shared: &'a Shared,
     host: Host,
-    ranks: Vec<Rank>,
+    pub(super) ranks: Vec<Rank>,
     run_id: Vec<u8>,
     epoll: Epoll,
-    supervisor: Supervisor,
+    pub(super) supervisor: Supervisor,
     actions: VecDeque<Action>,
-    attempt: Option<Attempt>,
+    pub(super) attempt: Option<Attempt>,
+    /// What agent and workers say to each other, where the spec wants them to.
+    pub(super) conversation: Option<Conversation>,
+    /// Who asked for the stop at which workers end by themselves.
+    pub(super) gentle_stop: Option<Ticket>,
     launcher: Launcher,
     /// After `attempt`, as what follows: a panic drops the workers while they are still watched.
     server: Option<Forkserver>,
@@ -177,7 +185,7 @@ impl<'a> Run<'a> {
         spec: &'a Spec,
         checked: &'a Checked,
         devices: &'a Assignment,
-        inbox: &'a Inbox,
+        inbox: &'a Arc<Inbox>,
         shared: &'a Shared,
         host: Host,
     ) -> Result<Run<'a>, Error> {
@@ -195,6 +203,7 @@ impl<'a> Run<'a> {
             no_restart_exit_codes: spec.no_restart_exit_codes.clone(),
             stop: spec.stop_signals,
             shutdown_timeout: checked.shutdown_timeout,
+            save_before_stop: Some(spec.checkpoint_before_stop).filter(|time| !time.is_zero()),
             give_up_after: GIVE_UP_AFTER,
         });
         Ok(Run {
@@ -210,6 +219,8 @@ impl<'a> Run<'a> {
             supervisor,
             actions: actions.into(),
             attempt: None,
+            conversation: None,
+            gentle_stop: None,
             launcher,
             server: None,
             server_end: None,
@@ -257,12 +268,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn log(&self, level: Level, text: impl FnOnce() -> String) {
+    pub(super) fn log(&self, level: Level, text: impl FnOnce() -> String) {
         self.output.log(level, text);
     }
 
     /// Tells the supervisor, and queues what it says.
-    fn tell(&mut self, event: Event) {
+    pub(super) fn tell(&mut self, event: Event) {
         let actions = self.supervisor.step(event, monotonic());
         self.actions.extend(actions);
     }
@@ -271,6 +282,7 @@ impl<'a> Run<'a> {
         while let Some(action) = self.actions.pop_front() {
             match action {
                 Action::Start { attempt } => self.start(attempt),
+                Action::Ask { to, until } => self.ask_before_stop(to, until),
                 Action::Signal(signal) => self.stop_workers(signal),
                 Action::Kill => self.stop_workers(libc::SIGKILL),
                 Action::GiveUp => {
@@ -369,6 +381,7 @@ impl<'a> Run<'a> {
                 self.tell(Event::Started);
                 if self.supervisor.is_running() {
                     self.publish(GroupState::Healthy);
+                    self.listen();
                 }
             }
             Ok(()) => {}
@@ -418,8 +431,10 @@ impl<'a> Run<'a> {
         let job = job(self.spec, self.run_id.clone(), master_port, number);
         let shares = self.shares_of_cpus()?;
         let plan = Plan::new(self.spec, self.devices, job, &self.host.env, shares);
+        self.open_page()?;
+        let page = self.conversation.as_ref().map(|conversation| &conversation.page);
         if let Some(server) = &mut self.server {
-            self.launcher.prepare_server(server, &plan)?;
+            self.launcher.prepare_server(server, &plan, page)?;
         }
         // A fork server's workers are none of ours.
         let reset = if self.server.is_some() { Reset::nothing() } else { Reset::for_children() };
@@ -498,7 +513,9 @@ impl<'a> Run<'a> {
         };
         let group = self.groups.as_ref().map(|groups| groups.slot(index));
         let (run_dir, server) = (self.run_dir.as_ref(), self.server.as_mut());
-        let birth = Birth { rank: &rank, attempt: number, run_dir, files: &files, reset, group, server };
+        let page = self.conversation.as_ref().map(|conversation| &conversation.page);
+        let birth =
+            Birth { rank: &rank, attempt: number, run_dir, files: &files, reset, group, server, page };
         let born = self.launcher.launch(self.spec, plan, birth).inspect_err(|_| {
             files.remove_empty();
             if let Some(group) = group {
@@ -609,7 +626,7 @@ impl<'a> Run<'a> {
     // ---- events
 
     fn wait_for_events(&mut self) {
-        let timeout = match self.supervisor.deadline() {
+        let timeout = match earlier(self.supervisor.deadline(), self.control_deadline()) {
             None => EpollTimeout::NONE,
             Some(deadline) => {
                 let left = deadline.saturating_sub(monotonic());
@@ -639,6 +656,9 @@ impl<'a> Run<'a> {
                 return;
             }
         }
+        if self.control_deadline().is_some_and(|deadline| deadline <= monotonic()) {
+            self.converse();
+        }
         if self.supervisor.deadline().is_some_and(|deadline| deadline <= monotonic()) {
             self.tell(Event::Deadline);
         }
@@ -659,6 +679,7 @@ impl<'a> Run<'a> {
         if let Some(attempt) = &self.attempt {
             passed.into_iter().for_each(|signal| attempt.pass(signal));
         }
+        self.converse();
     }
 
     fn hear_server(&mut self) {
@@ -754,6 +775,7 @@ impl<'a> Run<'a> {
             });
         }
         self.update_snapshot(index, pid, outcome);
+        self.converse();
     }
 
     /// Somebody killed the watcher: another one takes its place, with what it has to know.
@@ -782,6 +804,7 @@ impl<'a> Run<'a> {
     }
 
     fn end_attempt(&mut self, succeeded: bool) {
+        self.close_page();
         let Some(mut attempt) = self.attempt.take() else { return };
         let kill = !succeeded || self.spec.kill_group_on_success;
         let (server, interval) = (self.server.as_mut(), self.spec.monitor_interval);

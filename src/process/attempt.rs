@@ -47,6 +47,8 @@ pub struct Worker {
     pub channel: Option<Channel>,
     /// It went with its fork server.
     pub orphaned: bool,
+    /// What it let expire, for which it was killed.
+    pub expired: Option<String>,
     child: Option<Child>,
     keeper: Keeper,
 }
@@ -97,7 +99,7 @@ impl Worker {
         if self.keeper == Keeper::Nobody { 0 } else { self.pid }
     }
 
-    fn is_alive(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         self.pid != 0 && self.ended.is_none()
     }
 
@@ -128,6 +130,7 @@ impl Attempt {
             ended: None,
             channel: None,
             orphaned: false,
+            expired: None,
             child: None,
             keeper: Keeper::Agent,
         };
@@ -260,6 +263,22 @@ impl Attempt {
             }
         }
         refused
+    }
+
+    /// Those that end from now on do so because they were asked to.
+    pub fn expect_ends(&mut self) {
+        for worker in self.workers.iter_mut().filter(|worker| worker.is_alive()) {
+            worker.told_to_stop = true;
+        }
+    }
+
+    /// Kills one worker that let something expire, if it still runs.
+    pub fn expire(&mut self, index: usize, what: String) {
+        let worker = &mut self.workers[index];
+        if worker.is_alive() && worker.group() != 0 && worker.runs() {
+            worker.expired = Some(what);
+            let _ = process::signal_group(worker.pid, libc::SIGKILL);
+        }
     }
 
     /// Hands a signal on to every worker that runs.

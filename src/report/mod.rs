@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
+use crate::control::page::Said;
 use crate::ranks::Rank;
 use crate::spec::names::Signal;
 use crate::sys::memory::{self, Mapping};
@@ -234,4 +235,5 @@ pub struct SnapshotWorker {
     pub rank: Rank,
     pub pid: i32,
     pub outcome: Outcome,
+    pub said: Said,
 }

@@ -69,6 +69,11 @@ impl Inbox {
         self.bell.ring();
     }
 
+    /// Wakes the agent, which then looks at whatever may have changed.
+    pub fn ring(&self) {
+        self.bell.ring();
+    }
+
     /// The stop that was asked for, if any.
     pub fn stop_requested(&self) -> Option<i32> {
         let signal = self.stop.load(Ordering::Acquire);

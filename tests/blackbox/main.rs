@@ -9,6 +9,7 @@ mod harness;
 mod abi;
 mod cfg;
 mod cli;
+mod control;
 mod crash;
 mod dev;
 mod dev_plan;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         err::tests(),
         abi::tests(),
         cli::tests(),
+        control::tests(),
         dev::tests(),
         e2e::tests(),
         examples::tests(),
