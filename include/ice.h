@@ -767,8 +767,8 @@ ice_status ice_worker_record_error(const char *message,
  * Outside an agent, or where the spec does not say `ice_spec_set_control()`, it succeeds all the same: without
  * variables the world is 1 and the rank 0, and all that a worker says with this handle succeeds and does
  * nothing. A worker whose descriptor was closed, or replaced by a shell that has used the same number, finds
- * itself without control likewise. To be called in the process that reports steps: another one that is forked
- * later makes its own handle, and no more than one process of a worker is to say steps.
+ * itself without control likewise. To be called in the process that says steps, once: a later handle of the same
+ * worker, in whatever process, begins anew, without steps, timers or a pause, and is to be the only one in use.
  *
  * Not while another thread changes the environment. What a worker says and hears, from `ice_worker_step()` to
  * `ice_worker_release()`, may be done by any threads at once; one of them answers what it was asked. */
@@ -1536,9 +1536,9 @@ ice_status ice_agent_pause(struct ice_agent *agent,
 ice_status ice_agent_resume(struct ice_agent *agent);
 
 /* Asks all workers to end by themselves at the same step, and waits, as `ice_agent_request_checkpoint()`,
- * until each has answered or ended. What is still there then is stopped as by `ice_agent_stop(agent, 0)`, at
- * the deadline at the latest; the run ends with ICE_END_INTERRUPTED in any case. `ice_agent_stop()` meanwhile
- * waits for no answer. */
+ * until each has answered or ended. Those that answered with success have until the deadline to end; then, or
+ * when only others are left, what is still there is stopped as by `ice_agent_stop(agent, 0)`. The run ends
+ * with ICE_END_INTERRUPTED in any case. `ice_agent_stop()` meanwhile waits for nobody. */
 ice_status ice_agent_request_stop(struct ice_agent *agent,
                                   double seconds,
                                   struct ice_answers **out);

@@ -61,7 +61,7 @@ pub enum Event {
     Stop { signal: i32 },
     /// A stop was asked for at which workers end by themselves, if they do so by then.
     StopGently { until: Now },
-    /// All workers that live have done what they were asked for.
+    /// Nobody who lives is about to do, any more, what was asked for.
     Answered,
     /// Somebody is waiting for the stop.
     Hurry,

@@ -37,6 +37,8 @@ struct Asked {
     ticket: Option<Ticket>,
     /// A stop waits for them too.
     before_stop: bool,
+    /// Who waited for the answers has them.
+    told: bool,
 }
 
 impl Conversation {
@@ -134,15 +136,26 @@ impl Run<'_> {
         if !self.spec.has_control() {
             return;
         }
+        self.attend();
+        if self.supervisor.is_running() {
+            self.look_for_expired();
+        }
+    }
+
+    /// A worker has ended: one who waits for its answer need not any more.
+    pub(super) fn miss_answer(&mut self) {
+        if self.asked().is_some() {
+            self.attend();
+        }
+    }
+
+    fn attend(&mut self) {
         if self.settle(|run| run.asked().is_some_and(|asked| asked.request.deadline > monotonic())) {
             while let Some(ticket) = self.shared.desk.first() {
                 if !self.take(ticket) {
                     break;
                 }
             }
-        }
-        if self.supervisor.is_running() {
-            self.look_for_expired();
         }
     }
 
@@ -162,20 +175,30 @@ impl Run<'_> {
         };
         let answered = (0..page.ranks()).map(|rank| (page.answered(rank), self.lives(rank)));
         let (mut answers, open) = Answers::so_far(asked.request.id, answered);
-        if open && wait(self) {
+        let waits = wait(self);
+        if open && waits {
             return false;
         }
+        let leaving = asked.before_stop
+            && asked.request.kind == Kind::Stop
+            && (0..page.ranks()).any(|rank| answers.ranks[rank].0 == Answer::Succeeded && self.lives(rank));
         answers.took = monotonic().saturating_sub(asked.begin);
-        self.log(Level::Info, || told(&asked.request, &answers));
-        if let Some(conversation) = &mut self.conversation {
-            conversation.asked = None;
-            // Too late for a checkpoint of all; a late rank still joins a pause, or ends.
-            if open && asked.request.kind == Kind::Save {
-                conversation.withdraw(conversation.view.paused_by);
+        if !asked.told {
+            self.log(Level::Info, || told(&asked.request, &answers));
+            if let Some(ticket) = asked.ticket {
+                self.shared.desk.settle(ticket, answers);
             }
         }
-        if let Some(ticket) = asked.ticket {
-            self.shared.desk.settle(ticket, answers);
+        let Some(conversation) = &mut self.conversation else { return true };
+        // Those that said they would end are given the time.
+        if leaving && waits {
+            conversation.asked = Some(Asked { told: true, ..asked });
+            return false;
+        }
+        conversation.asked = None;
+        // Too late for a checkpoint of all; a late rank still joins a pause, or ends.
+        if open && asked.request.kind == Kind::Save {
+            conversation.withdraw(conversation.view.paused_by);
         }
         if asked.before_stop {
             self.tell(Event::Answered);
@@ -237,7 +260,7 @@ impl Run<'_> {
         let (Some(conversation), Some(attempt)) = (conversation, attempt) else { return };
         let lives = |rank: usize| attempt.workers[rank].is_alive();
         let request = conversation.request(kind, reason, deadline, lives);
-        conversation.asked = Some(Asked { request, begin, ticket, before_stop });
+        conversation.asked = Some(Asked { request, begin, ticket, before_stop, told: false });
         self.log(Level::Info, || {
             let seconds = deadline.saturating_sub(monotonic()).as_secs_f64();
             format!("asked the workers to {} at step {}, within {seconds:.3} s", verb(kind), request.at_step)

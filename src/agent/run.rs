@@ -775,7 +775,7 @@ impl<'a> Run<'a> {
             });
         }
         self.update_snapshot(index, pid, outcome);
-        self.converse();
+        self.miss_answer();
     }
 
     /// Somebody killed the watcher: another one takes its place, with what it has to know.

@@ -259,8 +259,14 @@ impl Page {
         self.of(rank, HEARTBEAT).store(words_of(now), Ordering::Relaxed);
     }
 
-    pub fn set_opened(&self, rank: usize) {
-        self.of(rank, OPENED).store(1, Ordering::Relaxed);
+    /// A process begins as this rank: what one before it said, the first of a script say, is void. What that
+    /// one answered is not.
+    pub fn begin(&self, rank: usize) {
+        (0..TIMERS_MOST).for_each(|index| self.set_timer(rank, index, None));
+        for word in [STEP, DONE, TOTAL, HEARTBEAT, PAUSED] {
+            self.of(rank, word).store(0, Ordering::Relaxed);
+        }
+        self.of(rank, OPENED).store(1, Ordering::Release);
     }
 
     /// The pause that this rank keeps, 0 for none.

@@ -30,7 +30,6 @@ struct Line {
 
 #[derive(Default)]
 struct State {
-    answered: u64,
     paused: u64,
     paused_since: Now,
     /// What was due at the last look.
@@ -43,7 +42,7 @@ impl Control {
         if rank >= page.ranks() {
             return Control(None);
         }
-        page.set_opened(rank);
+        page.begin(rank);
         let fenced = page.is_fenced();
         Control(Some(Line { page, rank, fenced, settled: AtomicI32::new(0), state: Mutex::default() }))
     }
@@ -100,7 +99,6 @@ impl Control {
             return Err(Error::State { what: "no request is due: ice_worker_poll() says when one is" });
         };
         let mut state = line.state.lock();
-        state.answered = request.id;
         if request.kind == Kind::Pause && success {
             (state.paused, state.paused_since) = (request.id, monotonic());
             line.page.set_paused(line.rank, request.id);
@@ -164,8 +162,8 @@ impl Line {
                 continue;
             };
             let mut state = self.state.lock();
-            let mine =
-                Mine { step: self.page.step(self.rank), answered: state.answered, paused: state.paused };
+            let answered = self.page.answered(self.rank).id;
+            let mine = Mine { step: self.page.step(self.rank), answered, paused: state.paused };
             if state.paused != 0 && state.paused != view.paused_by {
                 self.wake_up(&mut state);
             }
@@ -321,6 +319,21 @@ mod tests {
         });
         assert!(!page.said(0).paused);
         assert!(page.timer(0, 0).unwrap().expires >= before + Duration::from_millis(20), "time stood still");
+    }
+
+    #[test]
+    fn a_later_process_of_a_rank_begins_anew() {
+        let page = Arc::new(Page::new(1).unwrap());
+        let first = Control::new(page.clone(), 0);
+        first.step(7);
+        first.expires(b"step", Duration::from_secs(1)).unwrap();
+        publish(&page, 0, 1, Kind::Save, 0);
+        first.step(8);
+        assert!(first.poll().is_some());
+        first.acknowledge(true).unwrap();
+        let second = Control::new(page.clone(), 0);
+        assert_eq!((page.step(0), page.timer(0, 0)), (None, None));
+        assert_eq!(second.poll(), None, "that was answered");
     }
 
     #[test]

@@ -61,8 +61,8 @@ pub struct ice_request {
 /// Outside an agent, or where the spec does not say `ice_spec_set_control()`, it succeeds all the same: without
 /// variables the world is 1 and the rank 0, and all that a worker says with this handle succeeds and does
 /// nothing. A worker whose descriptor was closed, or replaced by a shell that has used the same number, finds
-/// itself without control likewise. To be called in the process that reports steps: another one that is forked
-/// later makes its own handle, and no more than one process of a worker is to say steps.
+/// itself without control likewise. To be called in the process that says steps, once: a later handle of the same
+/// worker, in whatever process, begins anew, without steps, timers or a pause, and is to be the only one in use.
 ///
 /// Not while another thread changes the environment. What a worker says and hears, from `ice_worker_step()` to
 /// `ice_worker_release()`, may be done by any threads at once; one of them answers what it was asked.

@@ -90,9 +90,9 @@ pub extern "C" fn ice_agent_resume(agent: *mut ice_agent) -> ice_status {
 }
 
 /// Asks all workers to end by themselves at the same step, and waits, as `ice_agent_request_checkpoint()`,
-/// until each has answered or ended. What is still there then is stopped as by `ice_agent_stop(agent, 0)`, at
-/// the deadline at the latest; the run ends with ICE_END_INTERRUPTED in any case. `ice_agent_stop()` meanwhile
-/// waits for no answer.
+/// until each has answered or ended. Those that answered with success have until the deadline to end; then, or
+/// when only others are left, what is still there is stopped as by `ice_agent_stop(agent, 0)`. The run ends
+/// with ICE_END_INTERRUPTED in any case. `ice_agent_stop()` meanwhile waits for nobody.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_agent_request_stop(
     agent: *mut ice_agent,

@@ -41,6 +41,9 @@ pub fn tests() -> Vec<Trial> {
         time_a_request_waits_for_the_restart,
         time_timers_stand_still_in_a_pause,
         time_an_idle_agent_does_not_wake_up,
+        time_a_worker_that_scribbles_on_the_page,
+        time_processes_of_one_worker_one_after_the_other,
+        time_other_children_of_the_host_know_nothing_of_it,
     ];
     [by_kind, once].into_iter().flatten().collect()
 }
@@ -751,4 +754,93 @@ fn time_an_idle_agent_does_not_wake_up() {
     assert_eq!(switches(), before, "workers take steps, and nobody is told");
     running.signal(libc::SIGKILL);
     running.kill();
+}
+
+/// It may spoil what its peers hear, never the agent.
+fn time_a_worker_that_scribbles_on_the_page() {
+    for byte in ["0", "1", "255"] {
+        let t = Case::new();
+        let verbs = [
+            "rank",
+            "1",
+            "release",
+            "x",
+            "scribble",
+            byte,
+            "append",
+            &t.path("ready"),
+            "x",
+            "sleep",
+            "30",
+            ";",
+            "append",
+            &t.path("ready"),
+            "x",
+            "work",
+            &t.path("work.%r"),
+            "0.001",
+            "0",
+        ];
+        let run = t
+            .host()
+            .set("local_world_size", 2)
+            .set("heartbeat_timeout", 60)
+            .controlled(Kind::Program, &verbs)
+            .steps(&["start", &format!("await_lines={}:2", t.path("ready"))])
+            .steps(&[
+                "checkpoint=0.2",
+                "snapshot",
+                "pause_workers=0.2",
+                "resume",
+                "request_stop=0.2",
+                "wait=20",
+            ])
+            .run();
+        run.failed_as(END_INTERRUPTED);
+        for step in ["checkpoint", "pause_workers", "request_stop"] {
+            assert_eq!(run.event(step)["status"], "ICE_OK", "{run}");
+            assert_eq!(run.event(step)["answers"][1], ANSWER_NONE, "{run}");
+        }
+        assert!(run.wall < Duration::from_secs(15), "{run}");
+    }
+}
+
+fn time_processes_of_one_worker_one_after_the_other() {
+    let t = Case::new();
+    let script =
+        "\"$0\" step 1000 expires a 0.3 exit 0; \"$0\" release x append \"$1\" x work \"$2\" 0.001 0";
+    let run = t
+        .host()
+        .set("control", 1)
+        .set("program", "/bin/sh")
+        .steps(&["arg=-c", &format!("arg={script}"), &format!("arg={}", program("controlled").display())])
+        .steps(&[&format!("arg={}", t.path("ready")), &format!("arg={}", t.path("work.0"))])
+        .steps(&["start", &format!("await_lines={}:1", t.path("ready")), "sleep=0.4", "checkpoint=20"])
+        .steps(&["request_stop=20", "wait=20"])
+        .run();
+    run.failed_as(END_INTERRUPTED);
+    assert_eq!(run.event("checkpoint")["complete"], 1, "{run}");
+    at_one_step(&done(&t, 1), &["save", "stop"]);
+}
+
+fn time_other_children_of_the_host_know_nothing_of_it() {
+    let t = Case::new();
+    let run = t
+        .host()
+        .set("local_world_size", 2)
+        .controlled(Kind::Program, &["append", &t.path("ready"), "x", "await", &t.path("go")])
+        .steps(&[
+            "start",
+            &format!("await_lines={}:2", t.path("ready")),
+            &format!("dump_self={}", t.path("host")),
+        ])
+        .steps(&[&format!("dump_self={}", t.path("go")), "wait=20"])
+        .run();
+    run.succeeded();
+    let dump = t.json("host");
+    let of_page = |fd: &&Value| fd["link"].as_str().unwrap_or_default().contains("ice-control");
+    let pages: Vec<_> = dump["fds"].as_array().unwrap().iter().filter(of_page).collect();
+    assert_eq!(pages.len(), 1, "{dump}");
+    assert_eq!(pages[0]["cloexec"], 1);
+    assert!(!dump["env"].to_string().contains("ICE_CONTROL_FD"));
 }

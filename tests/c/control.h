@@ -11,12 +11,14 @@
  *   step N | progress DONE TOTAL | heartbeat | heartbeats COUNT SECONDS
  *   expires SCOPE SECONDS | release SCOPE
  *   control FILE          appends "HAS_CONTROL RANK LOCAL_RANK WORLD_SIZE" and the descriptors above 2 that are open
+ *   scribble BYTE         fills the whole page with that byte, through descriptor 3
  *   close_fds             closes all descriptors above 2
  */
 #ifndef TEST_CONTROL_H
 #define TEST_CONTROL_H
 
 #include <ice.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "verbs.h"
@@ -95,6 +97,12 @@ static int control_verb(ice_worker *worker, char **argv, int argc, int *used) {
     for (int fd = 3; fd < 20; fd++)
       if (fcntl(fd, F_GETFD) >= 0) length += snprintf(line + length, sizeof line - (size_t)length, " fd%d", fd);
     append_line(fill(a), line);
+  } else if (VERB("scribble", 1)) {
+    struct stat stat;
+    if (fstat(3, &stat)) _exit(78);
+    void *page = mmap(NULL, (size_t)stat.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, 3, 0);
+    if (page == MAP_FAILED || ftruncate(3, 0) == 0) _exit(78);
+    memset(page, atoi(a), (size_t)stat.st_size);
   } else if (VERB("close_fds", 0)) {
     for (int fd = 3; fd < 1000; fd++) close(fd);
   } else {
