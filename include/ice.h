@@ -1482,7 +1482,8 @@ ice_status ice_agent_poll_fd(const struct ice_agent *agent,
                              int *out);
 
 /* Asks the run to stop and returns at once: every worker gets `signal`, or the spec's stop signal for
- * 0, has the shutdown time-out, then SIGKILL; the run ends with ICE_END_INTERRUPTED. May be called any
+ * 0, has the shutdown time-out, then SIGKILL; the run ends with ICE_END_INTERRUPTED. Before that workers are
+ * asked to save, if the spec says so (`ice_spec_set_checkpoint_before_stop()`). May be called any
  * number of times, before start (the run then ends before a worker starts) and after the end (nothing
  * happens). A second stop with SIGINT or SIGQUIT brings SIGKILL at once.
  *
@@ -1525,8 +1526,9 @@ ice_status ice_agent_request_checkpoint(struct ice_agent *agent,
 
 /* Asks all workers to pause at the same step, and waits, as `ice_agent_request_checkpoint()`. They stay so
  * until `ice_agent_resume()`; meanwhile they can be asked for a checkpoint, which they save where they stand.
- * A worker that comes to it after the deadline still pauses. Timers and heartbeats of a paused worker stand
- * still. A restart ends the pause. */
+ * A worker that comes to it after the deadline still pauses, unless another request was made since. A pause of
+ * workers that are paused already has them go on to the next step, so that all stand at one. Timers and
+ * heartbeats of a paused worker stand still. A restart ends the pause. */
 ice_status ice_agent_pause(struct ice_agent *agent,
                            double seconds,
                            struct ice_answers **out);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::path::PathBuf;
 
-use crate::control::worker as control;
+use crate::control;
 use crate::device::assign::Assignment;
 use crate::device::cpus::Cpus;
 use crate::device::numa::Share;

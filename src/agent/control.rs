@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use super::run::Run;
+use crate::control::Now;
 use crate::control::desk::{Ticket, Wish};
 use crate::control::listener::Listener;
-use crate::control::page::{Now, Page, TIMERS_MOST, View};
-use crate::control::request::{Answer, Answers, Kind, Reason, Request, common_step};
+use crate::control::page::{Page, TIMERS_MOST};
+use crate::control::request::{Answer, Answers, Kind, Reason, Request, View, common_step};
 use crate::control::watch::{self, Beat, Expired, earlier};
 use crate::error::Error;
 use crate::spec::Level;
@@ -112,7 +113,7 @@ impl Run<'_> {
 
     /// The attempt is over: who waits for answers gets those that came.
     pub(super) fn close_page(&mut self) {
-        self.settle(|_| false);
+        self.settle(true);
         self.conversation = None;
     }
 
@@ -150,7 +151,7 @@ impl Run<'_> {
     }
 
     fn attend(&mut self) {
-        if self.settle(|run| run.asked().is_some_and(|asked| asked.request.deadline > monotonic())) {
+        if self.settle(false) {
             while let Some(ticket) = self.shared.desk.first() {
                 if !self.take(ticket) {
                     break;
@@ -167,15 +168,15 @@ impl Run<'_> {
         self.attempt.as_ref().is_some_and(|attempt| attempt.workers[rank].is_alive())
     }
 
-    /// Whether no request is under way any more. One is while an answer may still come and `wait` says so.
-    fn settle(&mut self, wait: impl Fn(&Self) -> bool) -> bool {
-        let Some(asked) = self.asked() else { return true };
-        let Some(page) = self.conversation.as_ref().map(|conversation| conversation.page.clone()) else {
-            return true;
-        };
+    /// Whether no request is under way any more. One is while an answer may still come, until its deadline or
+    /// until it is given up.
+    fn settle(&mut self, give_up: bool) -> bool {
+        let Some(conversation) = &self.conversation else { return true };
+        let Some(asked) = conversation.asked else { return true };
+        let page = conversation.page.clone();
         let answered = (0..page.ranks()).map(|rank| (page.answered(rank), self.lives(rank)));
         let (mut answers, open) = Answers::so_far(asked.request.id, answered);
-        let waits = wait(self);
+        let waits = !give_up && asked.request.deadline > monotonic();
         if open && waits {
             return false;
         }
@@ -239,7 +240,7 @@ impl Run<'_> {
     /// Before a stop.
     pub(super) fn ask_before_stop(&mut self, kind: Kind, until: Now) {
         // A request of the host's that is under way gives way.
-        self.settle(|_| false);
+        self.settle(true);
         let ticket = self.gentle_stop.take();
         let reason = if ticket.is_some() { Reason::Host } else { Reason::Preemption };
         if self.conversation.is_none() {

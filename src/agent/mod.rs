@@ -18,8 +18,9 @@ use once_cell::sync::OnceCell;
 use parking_lot::{Condvar, Mutex};
 
 use crate::control::desk::{Desk, Wish};
-use crate::control::page::{Page, Said};
+use crate::control::page::Page;
 use crate::control::request::{Answers, Kind};
+use crate::control::watch::Said;
 use crate::device;
 use crate::device::assign::{Assignment, Host as DeviceHost, assign};
 use crate::device::probe::{self, Request};

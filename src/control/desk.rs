@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::page::Now;
+use super::Now;
 use super::request::{Answers, Kind};
 use crate::error::Error;
 use crate::sys::process::monotonic;

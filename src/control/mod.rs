@@ -10,3 +10,9 @@ pub mod page;
 pub mod request;
 pub mod watch;
 pub mod worker;
+
+/// How the page is told to a program: the number of its descriptor, a colon, and the slot in it.
+pub const VARIABLE: &str = "ICE_CONTROL_FD";
+
+/// A moment on the monotonic clock, which is the same in all processes.
+pub type Now = std::time::Duration;

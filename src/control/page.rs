@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::request::{Kind, Reason, Request};
+use super::Now;
+use super::request::{Answered, Kind, Reason, Request, View};
+use super::watch::{Said, Timer};
 use crate::sys::memory::{self, Mapping};
 use crate::sys::{barrier, fd, futex};
 
@@ -67,49 +69,11 @@ const SCOPE: usize = 2;
 const SUCCEEDED: u64 = 1;
 const FAILED: u64 = 2;
 
-/// A moment on the monotonic clock, which is the same in all processes.
-pub type Now = Duration;
-
 pub struct Page {
     /// None at the worker's end, which needs it no more.
     file: Option<OwnedFd>,
     words: Mapping,
     ranks: usize,
-}
-
-/// What a worker says of itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Said {
-    /// It knows of the page.
-    pub opened: bool,
-    pub step: Option<u64>,
-    pub progress: (u64, u64),
-    pub heartbeat: Option<Now>,
-    pub paused: bool,
-}
-
-/// A worker's answer to a request.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Answered {
-    pub id: u64,
-    pub success: bool,
-    pub step: Option<u64>,
-}
-
-/// A timer that is armed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Timer {
-    pub scope: Vec<u8>,
-    pub expires: Now,
-    pub lasts: Duration,
-}
-
-/// The request as a worker finds it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct View {
-    pub request: Option<Request>,
-    /// The pause that stands, 0 for none.
-    pub paused_by: u64,
 }
 
 fn size(ranks: usize) -> usize {

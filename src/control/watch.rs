@@ -6,7 +6,26 @@
 
 use std::time::Duration;
 
-use super::page::{Now, Said, Timer};
+use super::Now;
+
+/// What a worker says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Said {
+    /// It knows of the page.
+    pub opened: bool,
+    pub step: Option<u64>,
+    pub progress: (u64, u64),
+    pub heartbeat: Option<Now>,
+    pub paused: bool,
+}
+
+/// A timer that is armed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Timer {
+    pub scope: Vec<u8>,
+    pub expires: Now,
+    pub lasts: Duration,
+}
 
 /// What ran out.
 #[derive(Clone, Debug, PartialEq)]

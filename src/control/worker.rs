@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::page::{Answered, Now, Page, SCOPE_MOST, TIMERS_MOST, Timer};
-use super::request::{Kind, Mine, Request, Verdict, verdict};
+use super::Now;
+use super::page::{Page, SCOPE_MOST, TIMERS_MOST};
+use super::request::{Answered, Kind, Mine, Request, Verdict, verdict};
+use super::watch::{Timer, earlier};
 use crate::error::Error;
 use crate::sys::process::monotonic;
-
-/// How the page is told to a program: the number of its descriptor, a colon, and the slot in it.
-pub const VARIABLE: &str = "ICE_CONTROL_FD";
 
 /// What a worker has to talk to its agent, if it has one.
 #[derive(Default)]
@@ -194,7 +193,7 @@ impl Line {
             if let Some(timer) = self.timer(index) {
                 let expires = timer.expires + paused;
                 self.page.move_timer(self.rank, index, expires);
-                first = super::watch::earlier(first, Some(expires));
+                first = earlier(first, Some(expires));
             }
         }
         if self.page.said(self.rank).heartbeat.is_some() {
@@ -210,8 +209,7 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
-    use super::super::page::View;
-    use super::super::request::{Reason, common_step};
+    use super::super::request::{Reason, View, common_step};
     use super::*;
     use std::sync::atomic::AtomicBool;
 

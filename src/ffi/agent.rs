@@ -139,7 +139,8 @@ pub extern "C" fn ice_agent_poll_fd(agent: *const ice_agent, out: *mut c_int) ->
 }
 
 /// Asks the run to stop and returns at once: every worker gets `signal`, or the spec's stop signal for
-/// 0, has the shutdown time-out, then SIGKILL; the run ends with ICE_END_INTERRUPTED. May be called any
+/// 0, has the shutdown time-out, then SIGKILL; the run ends with ICE_END_INTERRUPTED. Before that workers are
+/// asked to save, if the spec says so (`ice_spec_set_checkpoint_before_stop()`). May be called any
 /// number of times, before start (the run then ends before a worker starts) and after the end (nothing
 /// happens). A second stop with SIGINT or SIGQUIT brings SIGKILL at once.
 ///

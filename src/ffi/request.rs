@@ -71,8 +71,9 @@ pub extern "C" fn ice_agent_request_checkpoint(
 
 /// Asks all workers to pause at the same step, and waits, as `ice_agent_request_checkpoint()`. They stay so
 /// until `ice_agent_resume()`; meanwhile they can be asked for a checkpoint, which they save where they stand.
-/// A worker that comes to it after the deadline still pauses. Timers and heartbeats of a paused worker stand
-/// still. A restart ends the pause.
+/// A worker that comes to it after the deadline still pauses, unless another request was made since. A pause of
+/// workers that are paused already has them go on to the next step, so that all stand at one. Timers and
+/// heartbeats of a paused worker stand still. A restart ends the pause.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_agent_pause(
     agent: *mut ice_agent,

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use crate::control::page::Said;
+use crate::control::watch::Said;
 use crate::ranks::Rank;
 use crate::spec::names::Signal;
 use crate::sys::memory::{self, Mapping};

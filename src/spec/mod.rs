@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::control::worker as control;
+use crate::control;
 use crate::device::numa::Binding;
 use crate::device::probe;
 use crate::device::strings::{Devices, Nproc};
