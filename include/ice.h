@@ -87,6 +87,30 @@ typedef int32_t ice_status;
 #endif /* __STDC_VERSION__ >= 202311L */
 #endif /* __cplusplus */
 
+/* What the agent asks a worker to do. */
+enum ice_request_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif /* defined(__cplusplus) || __STDC_VERSION__ >= 202311L */
+ {
+  /* Nothing is due. */
+  ICE_REQUEST_NONE = 0,
+  /* Stop working, answer with `ice_worker_acknowledge()`, and look again: `ice_worker_poll()` comes back
+   * when the pause is over, or when something else is to be done at this step. */
+  ICE_REQUEST_PAUSE = 1,
+  /* Save a checkpoint, answer whether that went well, and go on. */
+  ICE_REQUEST_SAVE = 2,
+  /* Save what is to be saved, answer, and end the process with success. */
+  ICE_REQUEST_STOP = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ice_request_kind ice_request_kind;
+#else
+typedef int32_t ice_request_kind;
+#endif /* __STDC_VERSION__ >= 202311L */
+#endif /* __cplusplus */
+
 /* The class of a run's end. Bad ends are never mixed: a wrong spec is a status of `ice_agent_new()`
  * (ICE_ERROR_CONFIG), the rest is here. */
 enum ice_end
@@ -203,6 +227,29 @@ enum ice_cause
 typedef enum ice_cause ice_cause;
 #else
 typedef int32_t ice_cause;
+#endif /* __STDC_VERSION__ >= 202311L */
+#endif /* __cplusplus */
+
+/* What became of a request at one rank. */
+enum ice_answer_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif /* defined(__cplusplus) || __STDC_VERSION__ >= 202311L */
+ {
+  /* No answer by the deadline: it is busy, stuck, or does not look. */
+  ICE_ANSWER_NONE = 0,
+  /* It did as it was asked. */
+  ICE_ANSWER_SUCCEEDED = 1,
+  /* It says that it could not. */
+  ICE_ANSWER_FAILED = 2,
+  /* It ended without an answer. */
+  ICE_ANSWER_GONE = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ice_answer_kind ice_answer_kind;
+#else
+typedef int32_t ice_answer_kind;
 #endif /* __STDC_VERSION__ >= 202311L */
 #endif /* __cplusplus */
 
@@ -351,13 +398,34 @@ typedef int32_t ice_log_level;
 #endif /* __STDC_VERSION__ >= 202311L */
 #endif /* __cplusplus */
 
+/* Why it asks. */
+enum ice_request_reason
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif /* defined(__cplusplus) || __STDC_VERSION__ >= 202311L */
+ {
+  /* The host wants it: `ice_agent_request_checkpoint()` and its like. */
+  ICE_REASON_HOST = 1,
+  /* The run is about to be stopped, by a signal for instance; the stop signal follows after the answers
+   * of all workers, or at the deadline: `ice_spec_set_checkpoint_before_stop()`. */
+  ICE_REASON_PREEMPTION = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ice_request_reason ice_request_reason;
+#else
+typedef int32_t ice_request_reason;
+#endif /* __STDC_VERSION__ >= 202311L */
+#endif /* __cplusplus */
+
 /* One run of a spec: it starts the workers, watches them, restarts the group and stops it. An agent
  * runs once. Any number of agents may run in one process at the same time.
  *
  * Threads: every function but `ice_agent_free()` may be called from any thread at any time, also at
  * once. While it runs, an agent has one thread of its own, which starts the workers and waits for
- * events with all signals blocked (but SIGCHLD, while that is at its default), and a second one from the
- * first tee'd or filtered line, message or output that it hands out. It does not matter if the thread
+ * events with all signals blocked (but SIGCHLD, while that is at its default), a second one from the
+ * first tee'd or filtered line, message or output that it hands out, and one that hears workers where the
+ * spec says `ice_spec_set_control()`. It does not matter if the thread
  * that called start ends.
  *
  * The host: nothing process-wide is changed unless the spec asks for it (`ice_spec_set_signals()`).
@@ -369,6 +437,9 @@ typedef int32_t ice_log_level;
  * (PR_SET_PDEATHSIG), and a small watcher process, `ice-watcher`, kills what else lives in their
  * process groups. */
 typedef struct ice_agent ice_agent;
+
+/* The answers of all ranks to one request. It never changes; any thread may read it. */
+typedef struct ice_answers ice_answers;
 
 /* The GPUs that a process with the environment of this one can use, in CUDA's order: with
  * CUDA_VISIBLE_DEVICES in the environment those that it lets through, renumbered from 0, in the order of
@@ -432,8 +503,8 @@ typedef struct ice_store_server ice_store_server;
  * `ice_store_values_free()`, before or after the store. */
 typedef struct ice_store_values ice_store_values;
 
-/* The worker that a function runs as. It exists in the worker's process only, is made before the
- * function is called and ends with it; one thread at a time. */
+/* The worker that this process is: of a function, which is given it and for whose call it stands, or of a
+ * program, which makes it with `ice_worker_open()`. One thread at a time, but for what says so. */
 typedef struct ice_worker ice_worker;
 
 /* A function as a worker. It runs in a process of its own, in the main thread or the only one, with the
@@ -453,6 +524,20 @@ typedef struct ice_worker ice_worker;
  * returns end with the process. Signals of a crash have a handler, and the thread a stack for it
  * (sigaltstack(2)), unless `ice_spec_set_crash_records()` says no. */
 typedef int32_t (*ice_worker_fn)(struct ice_worker *worker, void *user_data);
+
+/* What is due, and until when. */
+typedef struct ice_request {
+  /* An `ice_request_kind`. */
+  int32_t kind;
+  /* An `ice_request_reason`. */
+  int32_t reason;
+  /* The step at which all ranks do it. A rank that has said no step does it at its next look. */
+  uint64_t step;
+  /* When the agent stops waiting for the answer: CLOCK_MONOTONIC, in nanoseconds. */
+  int64_t deadline_ns;
+  /* How many seconds that is from now, 0 if it has passed. */
+  double seconds_left;
+} ice_request;
 
 /* Takes output of one worker: `local_rank`, `stream` (1 stdout, 2 stderr) and `length` bytes at
  * `data`, valid only during the call. Pieces of one stream come in order, cut anywhere. Called from
@@ -569,6 +654,18 @@ typedef struct ice_worker_info {
   int32_t pid;
   /* ICE_OUTCOME_RUNNING, or how it ended. */
   ice_outcome outcome;
+  /* 1 if it hears the agent: `ice_spec_set_control()`. What follows is what it has said, in the last attempt. */
+  int32_t has_control;
+  /* 1 while it keeps a pause. */
+  int32_t paused;
+  /* Its last `ice_worker_step()`, -1 for none. */
+  int64_t step;
+  /* Its last `ice_worker_progress()`. */
+  uint64_t progress_done;
+  /* And of how much that is; 0 if it does not say. */
+  uint64_t progress_total;
+  /* Its last `ice_worker_heartbeat()`: CLOCK_MONOTONIC, in nanoseconds; 0 for none. */
+  int64_t heartbeat_ns;
 } ice_worker_info;
 
 /* One worker of a plan, in its first attempt. Everything is borrowed from the plan; no pointer is NULL. */
@@ -695,7 +792,7 @@ ice_status ice_worker_argument(const struct ice_worker *worker,
 /* Sets the value that this worker returns to a copy of `length` bytes at `data`; 0 bytes are a value
  * too, told apart from none. Any size that memory holds. A further call replaces the value. The host
  * finds it in `ice_worker_result` if the worker then succeeds. ICE_ERROR_SYSTEM where the memory
- * cannot be had; the value is then none. */
+ * cannot be had; the value is then none. ICE_ERROR_STATE in a program (`ice_worker_open()`), which has none. */
 ice_status ice_worker_return(struct ice_worker *worker,
                              const void *data,
                              size_t length);
@@ -718,6 +815,83 @@ ice_status ice_worker_return_buffer(struct ice_worker *worker,
  * ICE_ERROR_SYSTEM where the file cannot be written. */
 ice_status ice_worker_record_error(const char *message,
                                    const char *call_stack);
+
+/* Makes a handle for a program that is a worker, and writes it to `*out`: its ranks are those of the variables
+ * RANK, LOCAL_RANK, WORLD_SIZE and so on, its agent is found by ICE_CONTROL_FD. The caller frees it with
+ * `ice_worker_close()`. A worker that is a function has its handle, and needs no other.
+ *
+ * Outside an agent, or where the spec does not say `ice_spec_set_control()`, it succeeds all the same: without
+ * variables the world is 1 and the rank 0, and all that a worker says with this handle succeeds and does
+ * nothing. A worker whose descriptor was closed, or replaced by a shell that has used the same number, finds
+ * itself without control likewise. To be called in the process that says steps, once: a later handle of the same
+ * worker, in whatever process, begins anew, without steps, timers or a pause, and is to be the only one in use.
+ *
+ * Not while another thread changes the environment. What a worker says and hears, from `ice_worker_step()` to
+ * `ice_worker_release()`, may be done by any threads at once; one of them answers what it was asked. */
+ice_status ice_worker_open(struct ice_worker **out);
+
+/* Frees a handle of `ice_worker_open()`. NULL is fine, and so is the handle that a function was given, which
+ * stays. Timers that are armed stay so. */
+void ice_worker_close(struct ice_worker *worker);
+
+/* 1 if an agent hears what this worker says, 0 if it says it to nobody. */
+int32_t ice_worker_has_control(const struct ice_worker *worker);
+
+/* Says that this rank is at `step`, any number below 2^64 - 1 that grows: one plain store, no system call. To
+ * be called at the begin of each step, before `ice_worker_poll()`.
+ *
+ * All ranks that say steps are asked to act at one and the same of them: one that none has looked at yet. That
+ * holds without any collective among them, if all count the same steps and look at each of them, or at the
+ * same ones. A step is also a sign of life: `ice_spec_set_heartbeat_timeout()`. */
+void ice_worker_step(struct ice_worker *worker,
+                     uint64_t step);
+
+/* Says what is due at this step, an `ice_request_kind`, and writes it to `*out`, which may be NULL. Usually
+ * that is ICE_REQUEST_NONE, by one load from memory; `*out` is then untouched. A request that is due is due
+ * at each look until it is answered or taken back.
+ *
+ * Waits, without using a CPU, in a rank that has answered a pause, until that is over or something else is to
+ * be done where it stands; and for some microseconds while the agent chooses a step. So one loop does all:
+ *
+ *     while ((kind = ice_worker_poll(worker, &request)) != ICE_REQUEST_NONE) {
+ *       if (kind == ICE_REQUEST_PAUSE) ice_worker_acknowledge(worker, 1);
+ *       if (kind == ICE_REQUEST_SAVE) ice_worker_acknowledge(worker, save() == 0);
+ *       if (kind == ICE_REQUEST_STOP) { save(); ice_worker_acknowledge(worker, 1); exit(0); }
+ *     } */
+ice_request_kind ice_worker_poll(struct ice_worker *worker,
+                                 struct ice_request *out);
+
+/* Answers the request that the last `ice_worker_poll()` said is due: `success` non-zero if it was done. The
+ * answer to a pause means that this worker does no more work; its next look waits. ICE_ERROR_STATE if nothing
+ * is due, or if it was answered. */
+ice_status ice_worker_acknowledge(struct ice_worker *worker,
+                                  int32_t success);
+
+/* Says how far this worker is, `done` of `total` in whatever unit: two plain stores. 0 of 0, the beginning,
+ * means that it does not say. The host finds it in `ice_worker_info`. */
+void ice_worker_progress(struct ice_worker *worker,
+                         uint64_t done,
+                         uint64_t total);
+
+/* Says that this worker is well: a look at the clock and a plain store, tens of nanoseconds. See
+ * `ice_spec_set_heartbeat_timeout()`. */
+void ice_worker_heartbeat(struct ice_worker *worker);
+
+/* Arms the timer `scope` of this worker, in place of one of that name: unless it is released or armed anew
+ * within `seconds`, the agent looks where the worker is (`ice_spec_set_stack_timeout()`) and kills it (SIGKILL),
+ * whatever it hangs in. The worker has failed then, as ICE_CAUSE_TIMED_OUT, with all that follows; its message
+ * names the scope and the time. 0 to 1e9 seconds, on the monotonic clock; the agent looks within a few milliseconds of the earliest time. Time stands still while
+ * the worker is paused, and the timers of a worker end with its process.
+ *
+ * It costs some stores, and a system call only if no other timer of the agent's workers is due before: a
+ * timer of one length for each step costs one system call in that length. The first 48 bytes of the name
+ * count; at most 12 timers at once, else ICE_ERROR_ARGUMENT. ICE_ERROR_CONFIG for bad seconds. */
+ice_status ice_worker_expires(struct ice_worker *worker,
+                              const char *scope,
+                              double seconds);
+
+/* Lets the timer `scope` go. One that is not armed is no error. */
+ice_status ice_worker_release(struct ice_worker *worker, const char *scope);
 
 /* Makes a spec with all fields at their defaults and writes it to `*out`. The caller owns it and
  * frees it with `ice_spec_free()`. */
@@ -843,9 +1017,10 @@ ice_status ice_spec_set_crash_records(struct ice_spec *spec,
  * last what the agent sets itself: RANK, LOCAL_RANK, GROUP_RANK, ROLE_RANK, ROLE_NAME,
  * LOCAL_WORLD_SIZE, WORLD_SIZE, GROUP_WORLD_SIZE, ROLE_WORLD_SIZE, MASTER_ADDR, MASTER_PORT,
  * TORCHELASTIC_RESTART_COUNT, TORCHELASTIC_MAX_RESTARTS, TORCHELASTIC_RUN_ID,
- * TORCHELASTIC_USE_AGENT_STORE, TORCHELASTIC_ERROR_FILE; and where devices are assigned ICE_DEVICES,
- * ICE_DIST_BACKEND, ICE_LOCAL_RANK and the variables of `ice_spec_set_device_visibility()`. To set or unset
- * one of these here is ICE_ERROR_CONFIG, as is a name that is empty or has a `=` (but
+ * TORCHELASTIC_USE_AGENT_STORE, TORCHELASTIC_ERROR_FILE; ICE_CONTROL_FD where the spec says
+ * `ice_spec_set_control()`; and where devices are assigned ICE_DEVICES, ICE_DIST_BACKEND, ICE_LOCAL_RANK and
+ * the variables of `ice_spec_set_device_visibility()`. To set or unset one of these here is
+ * ICE_ERROR_CONFIG, as is a name that is empty or has a `=` (but
  * CUDA_VISIBLE_DEVICES and HIP_VISIBLE_DEVICES, which are then shared out in place of the host's). With
  * `ice_spec_set_file_timers()` TORCHELASTIC_TIMER_FILE is the agent's, whatever is set here.
  *
@@ -1021,7 +1196,8 @@ ice_status ice_spec_set_uninterruptible_timeout(struct ice_spec *spec,
 
 /* How many seconds the agent may take to find out where a stuck worker is before it ends it: 0 to 1e9, default
  * 5; 0 means that it does not look. A worker is stuck when a timer of its own has expired
- * (`ice_spec_set_file_timers()`) or when it has been in uninterruptible sleep for too long
+ * (`ice_worker_expires()`, `ice_spec_set_file_timers()`), when it has not been heard of
+ * (`ice_spec_set_heartbeat_timeout()`), or when it has been in uninterruptible sleep for too long
  * (`ice_spec_set_uninterruptible_timeout()`). Where several are found stuck at the same time, none is ended before
  * all were looked at or their time is over. Meanwhile the agent goes on: the end of any worker and a stop
  * are seen as ever, and end the search.
@@ -1048,6 +1224,34 @@ ice_status ice_spec_set_stack_timeout(struct ice_spec *spec,
 ice_status ice_spec_set_stack_command(struct ice_spec *spec,
                                       const char *const *words,
                                       size_t count);
+
+/* Non-zero: the agent and its workers share a page of memory, through which workers say what step they are at,
+ * and are asked to pause, save or stop: `ice_worker_step()`, `ice_agent_request_checkpoint()` and those around
+ * them. Default 0.
+ *
+ * A program gets one more descriptor, 3, which its descendants inherit, and the variable ICE_CONTROL_FD, which
+ * says so, and is the agent's alone; a function gets nothing that it sees. The host has one descriptor and one
+ * thread more while an attempt runs. Nobody wakes up for it unless a worker answers or a timer is due. */
+ice_status ice_spec_set_control(struct ice_spec *spec,
+                                int32_t on);
+
+/* A worker that has said a step or a heartbeat (`ice_worker_step()`, `ice_worker_heartbeat()`) and then neither
+ * for `seconds` is looked at (`ice_spec_set_stack_timeout()`) and killed (SIGKILL). It has failed then, as
+ * ICE_CAUSE_TIMED_OUT, with all that follows; its message says why. One that never
+ * said anything is left alone. Heartbeats are seen to the millisecond; a step is taken to be as young as it can
+ * be since the agent looked last, once in `seconds`, so that a worker which says steps alone is killed
+ * `seconds` to twice `seconds` after its last. 0 to 1e9; 0, the default, is off. Any other implies
+ * `ice_spec_set_control()`. */
+ice_status ice_spec_set_heartbeat_timeout(struct ice_spec *spec,
+                                          double seconds);
+
+/* Before a run is stopped, by `ice_agent_stop()`, `ice_agent_free()` or a signal of `ice_spec_set_signals()`,
+ * its workers are asked to save a checkpoint at the same step (ICE_REQUEST_SAVE, ICE_REASON_PREEMPTION). The
+ * stop begins when all have answered or ended, or after `seconds`: what is left until the machine is taken
+ * away, say. A second SIGINT or SIGQUIT skips it. 0 to 1e9; 0, the default, is off. Any other implies
+ * `ice_spec_set_control()`. */
+ice_status ice_spec_set_checkpoint_before_stop(struct ice_spec *spec,
+                                               double seconds);
 
 /* MASTER_ADDR for the workers. Default `127.0.0.1` (torchrun `--master-addr`). */
 ice_status ice_spec_set_master_addr(struct ice_spec *spec, const char *address);
@@ -1456,7 +1660,8 @@ ice_status ice_agent_poll_fd(const struct ice_agent *agent,
                              int *out);
 
 /* Asks the run to stop and returns at once: every worker gets `signal`, or the spec's stop signal for
- * 0, has the shutdown time-out, then SIGKILL; the run ends with ICE_END_INTERRUPTED. May be called any
+ * 0, has the shutdown time-out, then SIGKILL; the run ends with ICE_END_INTERRUPTED. Before that workers are
+ * asked to save, if the spec says so (`ice_spec_set_checkpoint_before_stop()`). May be called any
  * number of times, before start (the run then ends before a worker starts) and after the end (nothing
  * happens). A second stop with SIGINT or SIGQUIT brings SIGKILL at once.
  *
@@ -1482,6 +1687,59 @@ ice_status ice_agent_snapshot(const struct ice_agent *agent,
  * for. NULL is fine. Results and snapshots stay valid. In a forked copy of the host only memory is
  * freed. Not from a callback of the same agent, and not while another thread uses it. */
 void ice_agent_free(struct ice_agent *agent);
+
+/* Asks all workers to save a checkpoint at the same step, and waits until each has answered or ended, for up
+ * to `seconds` (0 to 1e9), which is also the deadline that the workers see. Writes what they said to `*out`,
+ * which the caller frees with `ice_answers_free()`. ICE_OK means that there are answers, not that all are
+ * good: see `ice_answers_complete()`. The run goes on; a worker that comes to it after the deadline does not
+ * save any more. A group that is not running, because it restarts for instance, is asked when it runs. Several
+ * requests of one agent come one after the other, each with its own deadline.
+ *
+ * Needs `ice_spec_set_control()` and workers that call `ice_worker_poll()`. Any thread, but not a callback of
+ * this library. ICE_ERROR_STATE if there is no control, before start, and when the run is over or ends
+ * meanwhile before the request could be made; ICE_ERROR_CONFIG for bad seconds. */
+ice_status ice_agent_request_checkpoint(struct ice_agent *agent,
+                                        double seconds,
+                                        struct ice_answers **out);
+
+/* Asks all workers to pause at the same step, and waits, as `ice_agent_request_checkpoint()`. They stay so
+ * until `ice_agent_resume()`; meanwhile they can be asked for a checkpoint, which they save where they stand.
+ * A worker that comes to it after the deadline still pauses, unless another request was made since. A pause of
+ * workers that are paused already has them go on to the next step, so that all stand at one. Timers and
+ * heartbeats of a paused worker stand still. A restart ends the pause. */
+ice_status ice_agent_pause(struct ice_agent *agent,
+                           double seconds,
+                           struct ice_answers **out);
+
+/* Ends a pause, after the requests that were made before, and returns at once. Without a pause nothing
+ * happens. Errors as `ice_agent_pause()`. */
+ice_status ice_agent_resume(struct ice_agent *agent);
+
+/* Asks all workers to end by themselves at the same step, and waits, as `ice_agent_request_checkpoint()`,
+ * until each has answered or ended. Those that answered with success have until the deadline to end; then, or
+ * when only others are left, what is still there is stopped as by `ice_agent_stop(agent, 0)`. The run ends
+ * with ICE_END_INTERRUPTED in any case. `ice_agent_stop()` meanwhile waits for nobody. */
+ice_status ice_agent_request_stop(struct ice_agent *agent,
+                                  double seconds,
+                                  struct ice_answers **out);
+
+/* 1 if every rank did as it was asked, else 0; 0 for NULL. */
+int32_t ice_answers_complete(const struct ice_answers *answers);
+
+/* How many ranks were asked: the local world size. 0 for NULL. */
+size_t ice_answers_count(const struct ice_answers *answers);
+
+/* What the rank with this local rank answered. ICE_ANSWER_NONE for NULL or a rank that is none. */
+ice_answer_kind ice_answers_of_rank(const struct ice_answers *answers, size_t local_rank);
+
+/* The step at which it answered; -1 if it did not, or says no steps. */
+int64_t ice_answers_step(const struct ice_answers *answers, size_t local_rank);
+
+/* How many nanoseconds passed from the request to the last answer, or to the deadline. 0 for NULL. */
+int64_t ice_answers_took_ns(const struct ice_answers *answers);
+
+/* Frees answers. NULL is fine. */
+void ice_answers_free(struct ice_answers *answers);
 
 /* Asks the CUDA driver which GPUs there are and writes a list to `*out`, which the caller frees with
  * `ice_device_list_free()`. No GPU, and no driver, is an empty list, not an error:

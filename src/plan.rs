@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::path::PathBuf;
 
+use crate::control;
 use crate::device::assign::Assignment;
 use crate::device::cpus::Cpus;
 use crate::device::numa::Share;
@@ -15,6 +16,9 @@ use crate::spec::{EnvEdit, Spec, is_reserved};
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
 /// A worker that is bound to CPUs has a thread for each of its cores, unless somebody else chooses.
 const THREADS: &[u8] = b"OMP_NUM_THREADS";
+
+/// The descriptor of a program that is the control page.
+const CONTROL_FD: i32 = 3;
 
 /// What is the same for all workers of an attempt.
 pub struct Job {
@@ -149,6 +153,10 @@ impl<'a> Plan<'a> {
             numbers.iter().map(|(key, n)| c_string(format!("{key}={n}").into_bytes())).collect();
         if virtual_rank {
             own.push(c_string(format!("ICE_LOCAL_RANK={}", rank.local).into_bytes()));
+        }
+        // Functions have the page without a word about it.
+        if self.spec.has_control() && self.spec.program.is_some() {
+            own.push(c_string(format!("{}={CONTROL_FD}:{}", control::VARIABLE, rank.local).into_bytes()));
         }
         let devices = self.devices.env(rank.local).into_iter();
         own.extend(devices.map(|(key, value)| c_string(format!("{key}={value}").into_bytes())));

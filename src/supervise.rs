@@ -7,7 +7,7 @@
 //!     |                   | a worker failed, Stop, Lost
 //!     | StartFailed, Stop v            all gone, or given up
 //!     +--------------> Stopping -------------------------------------> Over(..)
-//!                     PreStop -> Term -> Kill        |
+//!                Ask -> PreStop -> Term -> Kill      |
 //!     ^                                              | restarts left
 //!     +------------------ Waiting <------------------+
 //!         back-off over
@@ -19,6 +19,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::control::request::Kind;
 use crate::report::End;
 use crate::spec::StopSignals;
 
@@ -34,6 +35,8 @@ pub struct Policy {
     pub no_restart_exit_codes: BTreeSet<i32>,
     pub stop: StopSignals,
     pub shutdown_timeout: Duration,
+    /// How long workers have to save before a stop that was asked for; none if they are not asked to.
+    pub save_before_stop: Option<Duration>,
     /// How long after SIGKILL a worker that is still there is given up.
     pub give_up_after: Duration,
 }
@@ -59,6 +62,10 @@ pub enum Event {
     AgentFailed,
     /// A stop was asked for, with a signal of its own or 0.
     Stop { signal: i32 },
+    /// A stop was asked for at which workers end by themselves, if they do so by then.
+    StopGently { until: Now },
+    /// Nobody who lives is about to do, any more, what was asked for.
+    Answered,
     /// Somebody is waiting for the stop.
     Hurry,
     /// The deadline passed.
@@ -69,6 +76,8 @@ pub enum Event {
 pub enum Action {
     /// Start all workers of this attempt.
     Start { attempt: u32 },
+    /// Ask the workers to save, or to save and end, by then.
+    Ask { to: Kind, until: Now },
     /// Send this to every group of the attempt, dead leader or not.
     Signal(i32),
     /// SIGKILL to every group of the attempt.
@@ -90,6 +99,7 @@ enum Then {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
+    Ask,
     PreStop,
     Term,
     Kill,
@@ -199,9 +209,15 @@ impl Supervisor {
             (State::Starting | State::Running { .. }, Event::Lost | Event::AgentFailed) => {
                 self.stop(self.policy.stop.stop, Then::End(End::AgentError), now)
             }
-            (State::Starting | State::Running { .. }, Event::Stop { signal }) => {
-                let signal = if signal == 0 { self.policy.stop.stop } else { signal };
-                self.stop(signal, Then::End(End::Interrupted), now)
+            (State::Running { .. }, Event::Stop { signal }) => match self.policy.save_before_stop {
+                Some(time) => self.ask(Kind::Save, self.stop_signal(signal), now + time),
+                None => self.stop(self.stop_signal(signal), Then::End(End::Interrupted), now),
+            },
+            (State::Starting, Event::Stop { signal }) => {
+                self.stop(self.stop_signal(signal), Then::End(End::Interrupted), now)
+            }
+            (State::Running { .. }, Event::StopGently { until }) => {
+                self.ask(Kind::Stop, self.policy.stop.stop, until)
             }
 
             (State::Stopping { then, .. }, Event::Lost | Event::AgentFailed | Event::StartFailed) => {
@@ -212,13 +228,22 @@ impl Supervisor {
                 self.all_gone(now)
             }
             (State::Stopping { .. }, Event::Exited { .. }) => self.all_gone(now),
+            (State::Stopping { stage: Stage::Ask, signal, then, .. }, Event::Answered | Event::Deadline) => {
+                self.stop(signal, then, now)
+            }
+            // They were asked before, by a gentle stop: this one is not to wait for them.
+            (State::Stopping { stage: Stage::Ask, then, .. }, Event::Stop { signal }) => {
+                self.stop(self.stop_signal(signal), then, now)
+            }
             (State::Stopping { then, .. }, Event::Stop { .. }) => {
                 if !matches!(then, Then::End(End::AgentError | End::StartError)) {
                     self.then(Then::End(End::Interrupted));
                 }
                 vec![]
             }
-            (State::Stopping { stage: Stage::PreStop | Stage::Term, .. }, Event::Hurry) => self.kill(now),
+            (State::Stopping { stage: Stage::Ask | Stage::PreStop | Stage::Term, .. }, Event::Hurry) => {
+                self.kill(now)
+            }
             (State::Stopping { stage: Stage::PreStop, signal, .. }, Event::Deadline) => {
                 self.terminate(signal, now)
             }
@@ -242,10 +267,19 @@ impl Supervisor {
 
             // What is left cannot happen or changes nothing: a deadline that was overtaken, a hurry in
             // the last stage or without a stop, workers that end or are stuck while none is there.
-            (State::Starting | State::Running { .. }, Event::Deadline | Event::Hurry | Event::Started)
+            (
+                State::Starting | State::Running { .. },
+                Event::Deadline | Event::Hurry | Event::Started | Event::Answered,
+            )
+            | (State::Starting, Event::StopGently { .. })
             | (
                 State::Stopping { .. },
-                Event::Started | Event::Hurry | Event::ServerGone | Event::Stuck { .. },
+                Event::Started
+                | Event::Hurry
+                | Event::ServerGone
+                | Event::Stuck { .. }
+                | Event::Answered
+                | Event::StopGently { .. },
             )
             | (
                 State::Waiting { .. },
@@ -255,7 +289,9 @@ impl Supervisor {
                 | Event::Lost
                 | Event::ServerGone
                 | Event::Stuck { .. }
-                | Event::Hurry,
+                | Event::Hurry
+                | Event::Answered
+                | Event::StopGently { .. },
             ) => vec![],
         }
     }
@@ -277,6 +313,17 @@ impl Supervisor {
         } else {
             Then::End(End::WorkerFailure)
         }
+    }
+
+    fn stop_signal(&self, asked_for: i32) -> i32 {
+        if asked_for == 0 { self.policy.stop.stop } else { asked_for }
+    }
+
+    /// Before a stop that was asked for: `signal` follows when they have done so, or when it is `until`.
+    fn ask(&mut self, to: Kind, signal: i32, until: Now) -> Vec<Action> {
+        let then = Then::End(End::Interrupted);
+        self.state = State::Stopping { stage: Stage::Ask, deadline: until, signal, then };
+        vec![Action::Ask { to, until }]
     }
 
     fn then(&mut self, next: Then) {
@@ -372,6 +419,7 @@ mod tests {
             no_restart_exit_codes: BTreeSet::new(),
             stop: StopSignals { pre_stop: None, stop: libc::SIGTERM },
             shutdown_timeout: 5 * SECOND,
+            save_before_stop: None,
             give_up_after: 10 * SECOND,
         }
     }
@@ -493,6 +541,42 @@ mod tests {
     }
 
     #[test]
+    fn time_workers_are_asked_to_save_before_a_stop() {
+        let saving = || started(Policy { save_before_stop: Some(9 * SECOND), ..policy() });
+        let ask = [Ask { to: Kind::Save, until: 10 * SECOND }];
+        let mut group = saving();
+        assert_eq!(group.step(Event::Stop { signal: 15 }, SECOND), ask);
+        assert_eq!(group.deadline(), Some(10 * SECOND));
+        assert_eq!(group.step(Event::Answered, 2 * SECOND), [Signal(15)]);
+        assert_eq!(group.deadline(), Some(7 * SECOND));
+        let mut group = saving();
+        group.step(Event::Stop { signal: 2 }, SECOND);
+        assert_eq!(group.step(FAILED, 2 * SECOND), [], "the others may still save");
+        assert_eq!(group.step(Event::Deadline, 10 * SECOND), [Signal(2)]);
+        let mut group = saving();
+        group.step(Event::Stop { signal: 2 }, SECOND);
+        assert_eq!(group.step(Event::Hurry, SECOND), [Kill]);
+        // A failure asks nobody.
+        assert_eq!(saving().step(FAILED, SECOND), [Signal(libc::SIGTERM)]);
+    }
+
+    #[test]
+    fn time_workers_that_end_at_a_gentle_stop_are_interrupted() {
+        let mut group = started(policy());
+        let until = 5 * SECOND;
+        assert_eq!(group.step(Event::StopGently { until }, SECOND), [Ask { to: Kind::Stop, until }]);
+        group.step(OK, SECOND);
+        assert_eq!(group.step(OK, SECOND), [EndAttempt { succeeded: false }, Finish(End::Interrupted)]);
+        let mut group = started(policy());
+        group.step(Event::StopGently { until }, SECOND);
+        assert_eq!(
+            group.step(Event::Stop { signal: 2 }, 2 * SECOND),
+            [Signal(2)],
+            "that one waits for nobody"
+        );
+    }
+
+    #[test]
     fn sig_04_a_stop_during_a_restart_or_its_wait_ends_the_run() {
         let mut group = started(policy());
         group.step(FAILED, SECOND);
@@ -570,7 +654,7 @@ mod tests {
                         EndAttempt { succeeded } => prop_assert!(alive == 0 || !succeeded),
                         GiveUp => alive = 0,
                         Finish(_) => { prop_assert_eq!(alive, 0); over = true; }
-                        Signal(_) | Kill => prop_assert!(alive > 0),
+                        Ask { .. } | Signal(_) | Kill => prop_assert!(alive > 0),
                     }
                 }
                 if over { break; }

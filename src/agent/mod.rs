@@ -1,6 +1,7 @@
 //! One run of a spec, as its host sees it: start, wait, stop, look.
 
 mod binding;
+mod control;
 mod health;
 mod port;
 pub mod preview;
@@ -18,6 +19,10 @@ use std::time::{Duration, Instant};
 use once_cell::sync::OnceCell;
 use parking_lot::{Condvar, Mutex};
 
+use crate::control::desk::{Desk, Wish};
+use crate::control::page::Page;
+use crate::control::request::{Answers, Kind};
+use crate::control::watch::Said;
 use crate::device;
 use crate::device::assign::{Assignment, Host as DeviceHost, assign};
 use crate::device::probe::{self, Request};
@@ -55,6 +60,10 @@ struct Shared {
     changed: Condvar,
     finished: Bell,
     snapshot: Mutex<Snapshot>,
+    /// The page of the last attempt, for snapshots.
+    page: Mutex<Option<Arc<Page>>>,
+    /// Where the host asks for something.
+    desk: Desk,
     /// Counted from the start on, by the thread that starts the run: it has nothing else to do.
     oom_kills: OnceCell<OomKills>,
     pulse: Pulse,
@@ -105,9 +114,13 @@ impl Agent {
         Image::of(&spec, None)?;
         let failed = |errno: nix::errno::Errno| Error::system("cannot make an eventfd", errno as i32);
         let workers = ranks::single(spec.local_world_size);
-        let workers =
-            workers.into_iter().map(|rank| SnapshotWorker { rank, pid: 0, outcome: Outcome::NeverStarted });
-        let snapshot = Snapshot { state: GroupState::Init, attempt: 0, workers: workers.collect() };
+        let worker =
+            |rank| SnapshotWorker { rank, pid: 0, outcome: Outcome::NeverStarted, said: Said::default() };
+        let snapshot = Snapshot {
+            state: GroupState::Init,
+            attempt: 0,
+            workers: workers.into_iter().map(worker).collect(),
+        };
         Ok(Agent {
             spec: Arc::new(spec),
             checked,
@@ -118,6 +131,8 @@ impl Agent {
                 changed: Condvar::new(),
                 finished: Bell::new().map_err(failed)?,
                 snapshot: Mutex::new(snapshot),
+                page: Mutex::new(None),
+                desk: Desk::default(),
                 oom_kills: OnceCell::new(),
                 pulse: Pulse::new(),
             }),
@@ -211,10 +226,9 @@ impl Agent {
                 let begin = |prepared| shared.begin(prepared);
                 let begin: Option<&dyn Fn(Result<(), Error>) -> Option<Host>> =
                     if prepare { Some(&begin) } else { None };
-                let Some(report) = run::to_its_end(&spec, &checked, &devices, &inbox, &shared, host, begin)
-                else {
-                    return;
-                };
+                let report = run::to_its_end(&spec, &checked, &devices, &inbox, &shared, host, begin);
+                let Some(report) = report else { return };
+                shared.desk.close("the run is over");
                 *shared.phase.lock() = Phase::Over(Arc::new(report));
                 shared.changed.notify_all();
                 shared.finished.ring();
@@ -303,7 +317,38 @@ impl Agent {
     }
 
     pub fn snapshot(&self) -> Snapshot {
-        self.shared.snapshot.lock().clone()
+        let mut snapshot = self.shared.snapshot.lock().clone();
+        if let Some(page) = &*self.shared.page.lock() {
+            let workers = snapshot.workers.iter_mut().enumerate();
+            workers.for_each(|(rank, worker)| worker.said = page.said(rank));
+        }
+        snapshot
+    }
+
+    /// Asks all workers for something at one step, and waits for their answers.
+    pub fn request(&self, kind: Kind, limit: Duration) -> Result<Answers, Error> {
+        self.check_control()?;
+        let answers = self.shared.desk.ask(Wish::Request(kind), limit, || self.inbox.ring())?;
+        Ok(answers.unwrap_or_else(|| Answers::none(self.spec.local_world_size)))
+    }
+
+    /// Ends a pause.
+    pub fn resume(&self) -> Result<(), Error> {
+        self.check_control()?;
+        self.shared.desk.tell(Wish::Resume, || self.inbox.ring())
+    }
+
+    fn check_control(&self) -> Result<(), Error> {
+        if !self.spec.has_control() {
+            return Err(Error::State {
+                what: "the spec has no control of workers: ice_spec_set_control() asks for it",
+            });
+        }
+        match *self.shared.phase.lock() {
+            Phase::Begin(_) | Phase::Running => Ok(()),
+            Phase::Over(_) | Phase::Dropped => Err(Error::State { what: "the run is over" }),
+            _ => Err(Error::State { what: "this agent was not started" }),
+        }
     }
 }
 

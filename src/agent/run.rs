@@ -3,7 +3,7 @@
 //! It waits in epoll for pidfds and requests, without a time-out while all is well. Nothing that may be
 //! slow is done between a worker's exit and the signals that follow it.
 
-mod stuck;
+pub(super) mod stuck;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,10 +17,12 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use self::stuck::Watch;
+use super::control::Conversation;
 use super::health::Health;
 use super::port::reserve_port;
 use super::reporter::{Reporter, path_bytes};
 use super::{Host, Shared, binding};
+use crate::control::desk::Ticket;
 use crate::device::assign::Assignment;
 use crate::device::numa::Share;
 use crate::device::probe::{Probe, Request};
@@ -171,19 +173,23 @@ fn errno_of(error: &Error) -> i32 {
     if let Error::System { errno, .. } = error { *errno } else { 0 }
 }
 
-struct Run<'a> {
-    spec: &'a Spec,
+pub(super) struct Run<'a> {
+    pub(super) spec: &'a Spec,
     checked: &'a Checked,
     devices: &'a Assignment,
-    inbox: &'a Arc<Inbox>,
-    shared: &'a Arc<Shared>,
+    pub(super) inbox: &'a Arc<Inbox>,
+    pub(super) shared: &'a Arc<Shared>,
     host: Host,
-    ranks: Vec<Rank>,
+    pub(super) ranks: Vec<Rank>,
     run_id: Vec<u8>,
     epoll: Epoll,
-    supervisor: Supervisor,
+    pub(super) supervisor: Supervisor,
     actions: VecDeque<Action>,
-    attempt: Option<Attempt>,
+    pub(super) attempt: Option<Attempt>,
+    /// What agent and workers say to each other, where the spec wants them to.
+    pub(super) conversation: Option<Conversation>,
+    /// Who asked for the stop at which workers end by themselves.
+    pub(super) gentle_stop: Option<Ticket>,
     launcher: Launcher,
     /// After `attempt`, as what follows: a panic drops the workers while they are still watched.
     server: Option<Forkserver>,
@@ -233,6 +239,7 @@ impl<'a> Run<'a> {
             no_restart_exit_codes: spec.no_restart_exit_codes.clone(),
             stop: spec.stop_signals,
             shutdown_timeout: checked.shutdown_timeout,
+            save_before_stop: Some(spec.checkpoint_before_stop).filter(|time| !time.is_zero()),
             give_up_after: GIVE_UP_AFTER,
         });
         Ok(Run {
@@ -248,6 +255,8 @@ impl<'a> Run<'a> {
             supervisor,
             actions: actions.into(),
             attempt: None,
+            conversation: None,
+            gentle_stop: None,
             launcher,
             server: None,
             server_end: None,
@@ -301,12 +310,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn log(&self, level: Level, text: impl FnOnce() -> String) {
+    pub(super) fn log(&self, level: Level, text: impl FnOnce() -> String) {
         self.output.log(level, text);
     }
 
     /// Tells the supervisor, and queues what it says.
-    fn tell(&mut self, event: Event) {
+    pub(super) fn tell(&mut self, event: Event) {
         let actions = self.supervisor.step(event, monotonic());
         self.actions.extend(actions);
     }
@@ -315,6 +324,7 @@ impl<'a> Run<'a> {
         while let Some(action) = self.actions.pop_front() {
             match action {
                 Action::Start { attempt } => self.start(attempt),
+                Action::Ask { to, until } => self.ask_before_stop(to, until),
                 Action::Signal(signal) => self.stop_workers(signal),
                 Action::Kill => self.stop_workers(libc::SIGKILL),
                 Action::GiveUp => {
@@ -439,6 +449,7 @@ impl<'a> Run<'a> {
                 self.tell(Event::Started);
                 if self.supervisor.is_running() {
                     self.publish(GroupState::Healthy);
+                    self.listen();
                 }
             }
             Ok(()) => {}
@@ -489,8 +500,10 @@ impl<'a> Run<'a> {
         let job = job(self.spec, self.run_id.clone(), master_port, number, timer_file);
         let shares = self.shares_of_cpus()?;
         let plan = Plan::new(self.spec, self.devices, job, &self.host.env, shares);
+        self.open_page()?;
+        let page = self.conversation.as_ref().map(|conversation| &conversation.page);
         if let Some(server) = &mut self.server {
-            self.launcher.prepare_server(server, &plan)?;
+            self.launcher.prepare_server(server, &plan, page)?;
         }
         // A fork server's workers are none of ours.
         let reset = if self.server.is_some() { Reset::nothing() } else { Reset::for_children() };
@@ -569,7 +582,9 @@ impl<'a> Run<'a> {
         };
         let group = self.groups.as_ref().map(|groups| groups.slot(index));
         let (run_dir, server) = (self.run_dir.as_ref(), self.server.as_mut());
-        let birth = Birth { rank: &rank, attempt: number, run_dir, files: &files, reset, group, server };
+        let page = self.conversation.as_ref().map(|conversation| &conversation.page);
+        let birth =
+            Birth { rank: &rank, attempt: number, run_dir, files: &files, reset, group, server, page };
         let born = self.launcher.launch(self.spec, plan, birth).inspect_err(|_| {
             files.remove_empty();
             if let Some(group) = group {
@@ -681,7 +696,7 @@ impl<'a> Run<'a> {
     // ---- events
 
     fn wait_for_events(&mut self) {
-        let deadlines = [self.supervisor.deadline(), self.watch_deadline()];
+        let deadlines = [self.supervisor.deadline(), self.watch_deadline(), self.control_deadline()];
         let timeout = match deadlines.into_iter().flatten().min() {
             None => EpollTimeout::NONE,
             Some(deadline) => {
@@ -715,6 +730,9 @@ impl<'a> Run<'a> {
                 return;
             }
         }
+        if self.control_deadline().is_some_and(|deadline| deadline <= monotonic()) {
+            self.converse();
+        }
         if self.supervisor.deadline().is_some_and(|deadline| deadline <= monotonic()) {
             self.tell(Event::Deadline);
         }
@@ -737,6 +755,7 @@ impl<'a> Run<'a> {
         if let Some(attempt) = &self.attempt {
             passed.into_iter().for_each(|signal| attempt.pass(signal));
         }
+        self.converse();
     }
 
     fn hear_server(&mut self) {
@@ -833,6 +852,7 @@ impl<'a> Run<'a> {
             });
         }
         self.update_snapshot(index, pid, outcome);
+        self.miss_answer();
     }
 
     /// Somebody killed the watcher: another one takes its place, with what it has to know.
@@ -862,6 +882,7 @@ impl<'a> Run<'a> {
 
     fn end_attempt(&mut self, succeeded: bool) {
         self.unwatch_attempt();
+        self.close_page();
         let Some(mut attempt) = self.attempt.take() else { return };
         let kill = !succeeded || self.spec.kill_group_on_success;
         let (server, interval) = (self.server.as_mut(), self.spec.monitor_interval);

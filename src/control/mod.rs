@@ -1,4 +1,20 @@
-//! What workers tell the agent while they run, and what the agent sees of them.
+//! What an agent and its workers say to each other while a run goes on: steps, progress, heartbeats and timers
+//! one way, requests (pause, save, stop, all at one step) the other, through a page of memory.
+//!
+//! A worker pays one plain store for a step and one load for a look at the requests. The agent pays nothing
+//! while nobody asks for anything and no timer is armed.
 
 pub mod d_state;
+pub mod desk;
 pub mod file_timer;
+pub mod listener;
+pub mod page;
+pub mod request;
+pub mod watch;
+pub mod worker;
+
+/// How the page is told to a program: the number of its descriptor, a colon, and the slot in it.
+pub const VARIABLE: &str = "ICE_CONTROL_FD";
+
+/// A moment on the monotonic clock, which is the same in all processes.
+pub type Now = std::time::Duration;

@@ -16,8 +16,9 @@ use crate::error::Error;
 ///
 /// Threads: every function but `ice_agent_free()` may be called from any thread at any time, also at
 /// once. While it runs, an agent has one thread of its own, which starts the workers and waits for
-/// events with all signals blocked (but SIGCHLD, while that is at its default), and a second one from the
-/// first tee'd or filtered line, message or output that it hands out. It does not matter if the thread
+/// events with all signals blocked (but SIGCHLD, while that is at its default), a second one from the
+/// first tee'd or filtered line, message or output that it hands out, and one that hears workers where the
+/// spec says `ice_spec_set_control()`. It does not matter if the thread
 /// that called start ends.
 ///
 /// The host: nothing process-wide is changed unless the spec asks for it (`ice_spec_set_signals()`).
@@ -32,7 +33,7 @@ pub struct ice_agent {
     agent: Agent,
 }
 
-fn agent<'a>(agent: *const ice_agent) -> Result<&'a Agent, Error> {
+pub(super) fn agent<'a>(agent: *const ice_agent) -> Result<&'a Agent, Error> {
     let agent = &handle(agent, "agent")?.agent;
     agent.check_process()?;
     Ok(agent)
@@ -136,7 +137,8 @@ pub extern "C" fn ice_agent_poll_fd(agent: *const ice_agent, out: *mut c_int) ->
 }
 
 /// Asks the run to stop and returns at once: every worker gets `signal`, or the spec's stop signal for
-/// 0, has the shutdown time-out, then SIGKILL; the run ends with ICE_END_INTERRUPTED. May be called any
+/// 0, has the shutdown time-out, then SIGKILL; the run ends with ICE_END_INTERRUPTED. Before that workers are
+/// asked to save, if the spec says so (`ice_spec_set_checkpoint_before_stop()`). May be called any
 /// number of times, before start (the run then ends before a worker starts) and after the end (nothing
 /// happens). A second stop with SIGINT or SIGQUIT brings SIGKILL at once.
 ///

@@ -5,9 +5,11 @@
 
 mod agent;
 mod assignment;
+mod control;
 mod device;
 mod log;
 mod plan;
+mod request;
 mod result;
 mod snapshot;
 mod spec;

@@ -27,6 +27,18 @@ pub struct ice_worker_info {
     pub pid: i32,
     /// ICE_OUTCOME_RUNNING, or how it ended.
     pub outcome: ice_outcome,
+    /// 1 if it hears the agent: `ice_spec_set_control()`. What follows is what it has said, in the last attempt.
+    pub has_control: i32,
+    /// 1 while it keeps a pause.
+    pub paused: i32,
+    /// Its last `ice_worker_step()`, -1 for none.
+    pub step: i64,
+    /// Its last `ice_worker_progress()`.
+    pub progress_done: u64,
+    /// And of how much that is; 0 if it does not say.
+    pub progress_total: u64,
+    /// Its last `ice_worker_heartbeat()`: CLOCK_MONOTONIC, in nanoseconds; 0 for none.
+    pub heartbeat_ns: i64,
 }
 
 impl ice_snapshot {
@@ -40,6 +52,12 @@ impl ice_snapshot {
                 role_rank: worker.rank.role as i32,
                 pid: worker.pid,
                 outcome: worker.outcome.into(),
+                has_control: i32::from(worker.said.opened),
+                paused: i32::from(worker.said.paused),
+                step: worker.said.step.map_or(-1, |step| step as i64),
+                progress_done: worker.said.progress.0,
+                progress_total: worker.said.progress.1,
+                heartbeat_ns: worker.said.heartbeat.map_or(0, |at| at.as_nanos() as i64),
             })
             .collect();
         Box::into_raw(Box::new(ice_snapshot { snapshot, workers }))

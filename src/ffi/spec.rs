@@ -321,9 +321,10 @@ pub extern "C" fn ice_spec_set_crash_records(spec: *mut ice_spec, on: i32) -> ic
 /// last what the agent sets itself: RANK, LOCAL_RANK, GROUP_RANK, ROLE_RANK, ROLE_NAME,
 /// LOCAL_WORLD_SIZE, WORLD_SIZE, GROUP_WORLD_SIZE, ROLE_WORLD_SIZE, MASTER_ADDR, MASTER_PORT,
 /// TORCHELASTIC_RESTART_COUNT, TORCHELASTIC_MAX_RESTARTS, TORCHELASTIC_RUN_ID,
-/// TORCHELASTIC_USE_AGENT_STORE, TORCHELASTIC_ERROR_FILE; and where devices are assigned ICE_DEVICES,
-/// ICE_DIST_BACKEND, ICE_LOCAL_RANK and the variables of `ice_spec_set_device_visibility()`. To set or unset
-/// one of these here is ICE_ERROR_CONFIG, as is a name that is empty or has a `=` (but
+/// TORCHELASTIC_USE_AGENT_STORE, TORCHELASTIC_ERROR_FILE; ICE_CONTROL_FD where the spec says
+/// `ice_spec_set_control()`; and where devices are assigned ICE_DEVICES, ICE_DIST_BACKEND, ICE_LOCAL_RANK and
+/// the variables of `ice_spec_set_device_visibility()`. To set or unset one of these here is
+/// ICE_ERROR_CONFIG, as is a name that is empty or has a `=` (but
 /// CUDA_VISIBLE_DEVICES and HIP_VISIBLE_DEVICES, which are then shared out in place of the host's). With
 /// `ice_spec_set_file_timers()` TORCHELASTIC_TIMER_FILE is the agent's, whatever is set here.
 ///
@@ -729,7 +730,8 @@ pub extern "C" fn ice_spec_set_uninterruptible_timeout(spec: *mut ice_spec, seco
 
 /// How many seconds the agent may take to find out where a stuck worker is before it ends it: 0 to 1e9, default
 /// 5; 0 means that it does not look. A worker is stuck when a timer of its own has expired
-/// (`ice_spec_set_file_timers()`) or when it has been in uninterruptible sleep for too long
+/// (`ice_worker_expires()`, `ice_spec_set_file_timers()`), when it has not been heard of
+/// (`ice_spec_set_heartbeat_timeout()`), or when it has been in uninterruptible sleep for too long
 /// (`ice_spec_set_uninterruptible_timeout()`). Where several are found stuck at the same time, none is ended before
 /// all were looked at or their time is over. Meanwhile the agent goes on: the end of any worker and a stop
 /// are seen as ever, and end the search.
@@ -775,6 +777,49 @@ pub extern "C" fn ice_spec_set_stack_command(
             spec::c_bytes("stack_command", word)
         };
         spec.stack_command = (0..count).map(word).collect::<Result<_, Error>>()?;
+        Ok(())
+    })
+}
+
+/// Non-zero: the agent and its workers share a page of memory, through which workers say what step they are at,
+/// and are asked to pause, save or stop: `ice_worker_step()`, `ice_agent_request_checkpoint()` and those around
+/// them. Default 0.
+///
+/// A program gets one more descriptor, 3, which its descendants inherit, and the variable ICE_CONTROL_FD, which
+/// says so, and is the agent's alone; a function gets nothing that it sees. The host has one descriptor and one
+/// thread more while an attempt runs. Nobody wakes up for it unless a worker answers or a timer is due.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_control(spec: *mut ice_spec, on: i32) -> ice_status {
+    edit(spec, |spec| {
+        spec.control = on != 0;
+        Ok(())
+    })
+}
+
+/// A worker that has said a step or a heartbeat (`ice_worker_step()`, `ice_worker_heartbeat()`) and then neither
+/// for `seconds` is looked at (`ice_spec_set_stack_timeout()`) and killed (SIGKILL). It has failed then, as
+/// ICE_CAUSE_TIMED_OUT, with all that follows; its message says why. One that never
+/// said anything is left alone. Heartbeats are seen to the millisecond; a step is taken to be as young as it can
+/// be since the agent looked last, once in `seconds`, so that a worker which says steps alone is killed
+/// `seconds` to twice `seconds` after its last. 0 to 1e9; 0, the default, is off. Any other implies
+/// `ice_spec_set_control()`.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_heartbeat_timeout(spec: *mut ice_spec, seconds: f64) -> ice_status {
+    edit(spec, |spec| {
+        spec.heartbeat_timeout = spec::seconds("heartbeat_timeout", seconds)?;
+        Ok(())
+    })
+}
+
+/// Before a run is stopped, by `ice_agent_stop()`, `ice_agent_free()` or a signal of `ice_spec_set_signals()`,
+/// its workers are asked to save a checkpoint at the same step (ICE_REQUEST_SAVE, ICE_REASON_PREEMPTION). The
+/// stop begins when all have answered or ended, or after `seconds`: what is left until the machine is taken
+/// away, say. A second SIGINT or SIGQUIT skips it. 0 to 1e9; 0, the default, is off. Any other implies
+/// `ice_spec_set_control()`.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_checkpoint_before_stop(spec: *mut ice_spec, seconds: f64) -> ice_status {
+    edit(spec, |spec| {
+        spec.checkpoint_before_stop = spec::seconds("checkpoint_before_stop", seconds)?;
         Ok(())
     })
 }

@@ -5,14 +5,15 @@ use std::ffi::{c_char, c_void};
 use super::status::{guard, guard_value, ice_status};
 use super::{handle, output, text};
 use crate::error::Error;
+use crate::process::channel::WorkerEnd;
 use crate::process::function::WorkerSide;
 use crate::process::{entry, registry};
 use crate::ranks::Rank;
 use crate::report::error_file;
 use crate::spec::{self, Callback, HostPointer, WorkerFn};
 
-/// The worker that a function runs as. It exists in the worker's process only, is made before the
-/// function is called and ends with it; one thread at a time.
+/// The worker that this process is: of a function, which is given it and for whose call it stands, or of a
+/// program, which makes it with `ice_worker_open()`. One thread at a time, but for what says so.
 pub struct ice_worker {
     _opaque: [u8; 0],
 }
@@ -80,8 +81,13 @@ pub extern "C" fn ice_worker_main() -> ice_status {
     ice_status::ICE_OK
 }
 
-fn side<'a>(worker: *const ice_worker) -> Result<&'a WorkerSide, Error> {
+pub(super) fn side<'a>(worker: *const ice_worker) -> Result<&'a WorkerSide, Error> {
     handle(worker.cast::<WorkerSide>(), "worker")
+}
+
+/// Where the value of a function goes.
+fn value_end<'a>(worker: *const ice_worker) -> Result<&'a WorkerEnd, Error> {
+    side(worker)?.end.as_ref().ok_or_else(super::control::no_value)
 }
 
 /// A number of the worker's rank; -1 in a warm-up, which has none.
@@ -151,7 +157,7 @@ pub extern "C" fn ice_worker_argument(
 /// Sets the value that this worker returns to a copy of `length` bytes at `data`; 0 bytes are a value
 /// too, told apart from none. Any size that memory holds. A further call replaces the value. The host
 /// finds it in `ice_worker_result` if the worker then succeeds. ICE_ERROR_SYSTEM where the memory
-/// cannot be had; the value is then none.
+/// cannot be had; the value is then none. ICE_ERROR_STATE in a program (`ice_worker_open()`), which has none.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_worker_return(
     worker: *mut ice_worker,
@@ -160,7 +166,7 @@ pub extern "C" fn ice_worker_return(
 ) -> ice_status {
     guard(|| {
         let data = super::bytes(data.cast(), length, "data")?;
-        side(worker)?.end.return_copy(data)
+        value_end(worker)?.return_copy(data)
     })
 }
 
@@ -176,7 +182,7 @@ pub extern "C" fn ice_worker_return_buffer(
 ) -> ice_status {
     guard(|| {
         let out = output(out, "out")?;
-        *out = side(worker)?.end.return_buffer(length)?.cast();
+        *out = value_end(worker)?.return_buffer(length)?.cast();
         Ok(())
     })
 }

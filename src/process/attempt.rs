@@ -268,6 +268,13 @@ impl Attempt {
         refused
     }
 
+    /// Those that end from now on do so because they were asked to.
+    pub fn expect_ends(&mut self) {
+        for worker in self.workers.iter_mut().filter(|worker| worker.is_alive()) {
+            worker.told_to_stop = true;
+        }
+    }
+
     /// Hands a signal on to every worker that runs.
     pub fn pass(&self, signal: i32) {
         for worker in self.workers.iter().filter(|worker| worker.is_alive()) {

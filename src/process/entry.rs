@@ -3,12 +3,14 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, IntoRawFd};
+use std::sync::Arc;
 
 use once_cell::sync::OnceCell;
 
 use super::channel::{Kind, WorkerEnd};
-use super::function::{self, NOT_STARTED, Order};
+use super::function::{self, NOT_STARTED, Order, Surroundings};
 use super::server;
+use crate::control::page::Page;
 use crate::device;
 use crate::sys::memory::Blob;
 use crate::sys::packets::Packets;
@@ -89,9 +91,12 @@ fn become_worker(descriptors: [std::os::fd::OwnedFd; inherited::MOST]) -> ! {
     };
     let code = match end.kind() {
         Some(Kind::Worker) => {
+            // In the place of a server's socket: the page, or /dev/null.
+            let page = Page::open(socket.as_raw_fd()).map(Arc::new);
             drop((socket, groups));
-            function::prepare_crash_records(order.crash_records);
-            function::run(functions.0, end, blob, order.crash_records)
+            let crash_records = order.crash_records;
+            function::prepare_crash_records(crash_records);
+            function::run(functions.0, end, Surroundings { argument: blob, crash_records, page })
         }
         Some(Kind::Server) => server::serve(functions, end, blob, &order, Packets::from(socket), groups),
         Some(Kind::Probe) | None => refuse("the agent is of another version of the library"),

@@ -55,13 +55,19 @@ impl Forkserver {
         self.births
     }
 
-    /// Tells what the workers of an attempt have in common: a directory, or nothing, and an environment.
-    pub fn prepare<'a>(&mut self, strings: impl Iterator<Item = &'a CStr>) -> Result<(), Errno> {
+    /// Tells what the workers of an attempt have in common: a directory, or nothing, and an environment; and
+    /// a page.
+    pub fn prepare<'a>(
+        &mut self,
+        strings: impl Iterator<Item = &'a CStr>,
+        page: Option<RawFd>,
+    ) -> Result<(), Errno> {
         let strings = Strings::of(strings);
         let file = memory::memfd(c"ice-common")?;
         memory::beyond_file_limit(|| memory::write_at(file.as_raw_fd(), strings.bytes(), 0))?;
         self.streams = None;
-        self.send(Request::Common { length: strings.bytes().len() }, &[file.as_raw_fd()])
+        let descriptors: Vec<RawFd> = [file.as_raw_fd()].into_iter().chain(page).collect();
+        self.send(Request::Common { length: strings.bytes().len() }, &descriptors)
     }
 
     /// One that is gone is no error here: that is heard instead of an answer.

@@ -1,8 +1,11 @@
 //! A function as a worker: what a new process is told, and the call itself, in whatever process it is made.
 
 use std::ffi::{CStr, CString};
+use std::sync::Arc;
 
 use super::channel::{Strings, WorkerEnd};
+use crate::control::page::Page;
+use crate::control::worker::Control;
 use crate::ranks::Rank;
 use crate::spec::Callback;
 use crate::sys::{child, crash, library};
@@ -72,7 +75,9 @@ pub struct WorkerSide {
     pub rank: Option<Rank>,
     pub attempt: u32,
     pub argument: Option<&'static [u8]>,
-    pub end: WorkerEnd,
+    /// None in a program, which has no value to return.
+    pub end: Option<WorkerEnd>,
+    pub control: Control,
 }
 
 impl WorkerSide {
@@ -83,16 +88,27 @@ impl WorkerSide {
     }
 }
 
+/// What a worker finds when its function is called.
+pub struct Surroundings {
+    pub argument: Option<&'static [u8]>,
+    pub crash_records: bool,
+    /// The page of the attempt, if there is one.
+    pub page: Option<Arc<Page>>,
+}
+
 /// Runs the function in its worker; the result is the exit code.
-pub fn run(callback: Callback, end: WorkerEnd, argument: Option<&'static [u8]>, crash_records: bool) -> i32 {
+pub fn run(callback: Callback, end: WorkerEnd, surroundings: Surroundings) -> i32 {
     const OUT_OF_RANGE: i32 = 255;
+    let Surroundings { argument, crash_records, page } = surroundings;
     if crash_records {
         watch_for_crashes();
     }
-    let side = WorkerSide { rank: Some(end.rank()), attempt: end.attempt(), argument, end };
-    side.end.enter();
+    let rank = end.rank();
+    let control = page.map_or_else(Control::default, |page| Control::new(page, rank.local));
+    end.enter();
+    let side = WorkerSide { rank: Some(rank), attempt: end.attempt(), argument, end: Some(end), control };
     let code = side.call(callback);
-    side.end.leave();
+    side.end.iter().for_each(WorkerEnd::leave);
     if (0..=255).contains(&code) { code } else { OUT_OF_RANGE }
 }
 

@@ -4,17 +4,19 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
 use std::time::Duration;
 
 use nix::errno::Errno;
 
+use crate::control::page::Page;
 use crate::error::{Error, c_string_lossy};
 use crate::logs::run_dir::{RunDir, WorkerFiles};
 use crate::plan::{Plan, WorkerPlan, as_c_strs};
 use crate::process::channel::{Channel, Kind, WorkerEnd};
 use crate::process::forkserver::{Forkserver, WHOLE_ENVIRONMENT};
-use crate::process::function;
+use crate::process::function::{self, Surroundings};
 use crate::process::image::Image;
 use crate::process::watcher::Table;
 use crate::ranks::Rank;
@@ -62,6 +64,8 @@ pub struct Birth<'a> {
     pub group: Option<&'a AtomicI32>,
     /// For workers that it forks.
     pub server: Option<&'a mut Forkserver>,
+    /// What the agent and the workers of the attempt share, if they do.
+    pub page: Option<&'a Arc<Page>>,
 }
 
 /// What came of a birth.
@@ -111,7 +115,8 @@ impl Launcher {
 
     /// Starts one worker.
     pub fn launch(&mut self, spec: &Spec, plan: &Plan, birth: Birth) -> Result<Born, Error> {
-        let Birth { rank, attempt, run_dir, files, reset, group, server } = birth;
+        let Birth { rank, attempt, run_dir, files, reset, group, server, page } = birth;
+        let page_fd = page.and_then(|page| page.fd());
         let worker = plan.worker(rank, files.error.as_ref());
         let open = |path: &Option<PathBuf>| match (run_dir, path) {
             (Some(run_dir), Some(path)) => run_dir.open_log(path).map(Some),
@@ -142,7 +147,12 @@ impl Launcher {
                 let channel = channel()?;
                 let setup = Setup { report: Some(channel.report()), ..setup };
                 let env = environment(plan, &worker);
-                let child = fork(&setup, callback, channel.fd(), self.argument, spec.crash_records, &env)?;
+                let surroundings = || Surroundings {
+                    argument: self.argument,
+                    crash_records: spec.crash_records,
+                    page: page.cloned(),
+                };
+                let child = fork(&setup, callback, channel.fd(), &surroundings, &env)?;
                 Ok(Born { child: Some(child), channel: Some(channel) })
             }
             (Some(StartMethod::Forkserver), _, Some(server), _) => {
@@ -166,7 +176,8 @@ impl Launcher {
                 let channel = channel()?;
                 tell(&channel, image)?;
                 let argument = spec.argument.as_ref().map_or(self.null.as_raw_fd(), |blob| blob.as_raw_fd());
-                let protocol = [channel.fd(), argument, self.null.as_raw_fd(), self.null.as_raw_fd()];
+                let null = self.null.as_raw_fd();
+                let protocol = [channel.fd(), argument, page_fd.unwrap_or(null), null];
                 let setup = Setup { protocol: &protocol, process: Some(channel.process()), ..setup };
                 let (paths, env) = (std::slice::from_ref(&image.path), environment(plan, &worker));
                 let child = execute(&mut self.nursery, spec, &setup, paths, &image.argv, &env)?;
@@ -174,6 +185,8 @@ impl Launcher {
             }
             _ => {
                 let env = environment(plan, &worker);
+                // The first after the streams: CONTROL_FD.
+                let setup = Setup { protocol: page_fd.as_slice(), ..setup };
                 let child = execute(&mut self.nursery, spec, &setup, &worker.paths, &worker.argv, &env)?;
                 Ok(Born { child: Some(child), channel: None })
             }
@@ -251,10 +264,18 @@ impl Launcher {
     }
 
     /// Tells the fork server what the workers of an attempt have in common.
-    pub fn prepare_server(&self, server: &mut Forkserver, plan: &Plan) -> Result<(), Error> {
+    pub fn prepare_server(
+        &self,
+        server: &mut Forkserver,
+        plan: &Plan,
+        page: Option<&Arc<Page>>,
+    ) -> Result<(), Error> {
         let working_dir = self.working_dir.as_deref().unwrap_or_default();
         let strings = std::iter::once(working_dir).chain(as_c_strs(plan.common_env()));
-        server.prepare(strings).map_err(|errno| Error::system("cannot ask the fork server", errno as i32))
+        let page = page.and_then(|page| page.fd());
+        server
+            .prepare(strings, page)
+            .map_err(|errno| Error::system("cannot ask the fork server", errno as i32))
     }
 
     /// The host's directory when the run starts, for a launcher that was made before.
@@ -286,12 +307,11 @@ fn fork(
     setup: &Setup,
     callback: Callback,
     channel: RawFd,
-    argument: Option<&'static [u8]>,
-    crash_records: bool,
+    surroundings: &dyn Fn() -> Surroundings,
     env: &Pointers,
 ) -> Result<Child, Error> {
     let mut run = || match WorkerEnd::open(channel) {
-        Ok(end) => function::run(callback, end, argument, crash_records),
+        Ok(end) => function::run(callback, end, surroundings()),
         Err(_) => function::NOT_STARTED,
     };
     child::fork(setup, Function { env: Some(env), keep: channel, run: &mut run })

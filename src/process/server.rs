@@ -6,15 +6,18 @@
 use std::ffi::CStr;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::channel::{Strings, WorkerEnd};
 use super::forkserver::{BIRTHS_AT_ONCE, WHOLE_ENVIRONMENT};
-use super::function::{self, NOT_STARTED, Order, WorkerSide};
+use super::function::{self, NOT_STARTED, Order, Surroundings, WorkerSide};
 use super::watcher;
 use super::wire::{Answer, Request};
+use crate::control::page::Page;
+use crate::control::worker::Control;
 use crate::device::cpus::Cpus;
 use crate::spec::Callback;
 use crate::sys::affinity::Mask;
@@ -34,13 +37,14 @@ pub fn serve(
     socket: Packets,
     groups: OwnedFd,
 ) -> i32 {
-    let side = WorkerSide { rank: None, attempt: 0, argument, end };
-    side.end.enter();
+    end.enter();
+    let side = WorkerSide { rank: None, attempt: 0, argument, end: Some(end), control: Control::default() };
+    let refuse = |why: &str| side.end.iter().for_each(|end| end.refuse(why));
     if let Some(warm_up) = warm_up {
         let code = side.call(warm_up);
         if code != 0 {
             let name = order.warm_up.as_deref().unwrap_or_default();
-            side.end.refuse(&format!("the warm-up function {name:?} returned {code}"));
+            refuse(&format!("the warm-up function {name:?} returned {code}"));
             return NOT_STARTED;
         }
     }
@@ -58,6 +62,7 @@ pub fn serve(
         groups: watcher::Table::open(groups).ok(),
         socket,
         common: Strings::default(),
+        page: None,
         environment: Environment::new(std::iter::empty()),
         directory: Ok(()),
         streams: Descriptors::default(),
@@ -66,7 +71,7 @@ pub fn serve(
     match server.run() {
         Ok(()) => 0,
         Err(errno) => {
-            side.end.refuse(&format!("the fork server cannot go on: {}", errno.desc()));
+            refuse(&format!("the fork server cannot go on: {}", errno.desc()));
             NOT_STARTED
         }
     }
@@ -97,6 +102,8 @@ struct Server {
     socket: Packets,
     /// The environment that all workers of the attempt have.
     common: Strings,
+    /// The page of the attempt: each worker is forked with it mapped.
+    page: Option<Arc<Page>>,
     environment: Environment,
     /// Whether this process is in the directory of the workers.
     directory: Result<(), Errno>,
@@ -144,7 +151,8 @@ impl Server {
             let Some((words, descriptors)) = request else { return Ok(()) };
             match Request::read(words) {
                 Some(Request::Common { length }) => {
-                    let [Some(file), ..] = descriptors else { return Err(Errno::EBADMSG) };
+                    let [Some(file), page, ..] = descriptors else { return Err(Errno::EBADMSG) };
+                    self.page = page.and_then(|page| Page::open(page.as_raw_fd())).map(Arc::new);
                     self.common = Strings::read(file.as_raw_fd(), length)?;
                     self.prepare();
                 }
@@ -221,7 +229,12 @@ impl Server {
             return NOT_STARTED;
         }
         self.environment.set(whole, strings);
-        function::run(self.function, end, self.argument, self.crash_records)
+        let surroundings = Surroundings {
+            argument: self.argument,
+            crash_records: self.crash_records,
+            page: self.page.clone(),
+        };
+        function::run(self.function, end, surroundings)
     }
 
     /// Tells how a worker ended, and leaves it a zombie.

@@ -6,7 +6,7 @@ use crate::sys::process::{Status, Usage};
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Request {
     /// What the next workers have in common: with it comes a memfd of that many bytes, with the working
-    /// directory, or nothing, and the environment.
+    /// directory, or nothing, and the environment, and then the control page, if there is one.
     Common { length: usize },
     /// The three streams of the next workers come with it.
     Streams,

@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
+use crate::control::watch::Said;
 use crate::ranks::Rank;
 use crate::spec::names::Signal;
 use crate::sys::memory::{self, Mapping};
@@ -285,4 +286,5 @@ pub struct SnapshotWorker {
     pub rank: Rank,
     pub pid: i32,
     pub outcome: Outcome,
+    pub said: Said,
 }

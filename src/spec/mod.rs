@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::control;
 use crate::device::numa::Binding;
 use crate::device::probe;
 use crate::device::strings::{Devices, Nproc};
@@ -49,9 +50,13 @@ pub const RESERVED_ENV: &[&str] = &[
 /// The same for those that only a worker with devices of its own gets.
 pub const RESERVED_DEVICE_ENV: &[&str] = &["ICE_LOCAL_RANK", "ICE_DEVICES", "ICE_DIST_BACKEND"];
 
+/// The same for programs that have a control page.
+pub const RESERVED_CONTROL_ENV: &[&str] = &[control::VARIABLE];
+
 /// Whether only the agent may say what this variable is.
 pub fn is_reserved(key: &[u8]) -> bool {
-    RESERVED_ENV.iter().chain(RESERVED_DEVICE_ENV).any(|name| name.as_bytes() == key)
+    let names = RESERVED_ENV.iter().chain(RESERVED_DEVICE_ENV).chain(RESERVED_CONTROL_ENV);
+    names.into_iter().any(|name| name.as_bytes() == key)
 }
 
 /// A C function as a worker: called with the worker handle and the host's own pointer.
@@ -193,6 +198,11 @@ pub struct Spec {
     pub stack_timeout: Duration,
     /// A program, and its arguments, that looks at one.
     pub stack_command: Vec<CString>,
+    pub control: bool,
+    /// Zero: heartbeats are not asked for.
+    pub heartbeat_timeout: Duration,
+    /// The time that workers have to save before a stop; zero: none, they are not asked to.
+    pub checkpoint_before_stop: Duration,
 
     pub master_addr: Option<Vec<u8>>,
     pub master_port: u16,
@@ -265,6 +275,9 @@ impl Default for Spec {
             uninterruptible_timeout: None,
             stack_timeout: Duration::from_secs(5),
             stack_command: Vec::new(),
+            control: false,
+            heartbeat_timeout: Duration::ZERO,
+            checkpoint_before_stop: Duration::ZERO,
             master_addr: None,
             master_port: 0,
             run_id: None,
@@ -480,6 +493,11 @@ impl Spec {
     /// How its workers start; none where they are programs.
     pub fn method(&self) -> Option<StartMethod> {
         self.program.is_none().then(|| self.start_method())
+    }
+
+    /// Whether the agent and the workers share a page.
+    pub fn has_control(&self) -> bool {
+        self.control || !self.heartbeat_timeout.is_zero() || !self.checkpoint_before_stop.is_zero()
     }
 
     /// Streams of a rank that end in a file: asked for, tee'd, or kept from a console that the rank

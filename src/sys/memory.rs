@@ -226,6 +226,13 @@ pub fn seal_size(fd: &OwnedFd) -> Result<(), Errno> {
     .map(drop)
 }
 
+/// Whether a descriptor stands for a memfd that nobody can cut under a mapping of it.
+pub fn size_is_sealed(fd: RawFd) -> bool {
+    // SAFETY: plain numbers; anything but a memfd gives EINVAL.
+    let seals = unsafe { libc::fcntl(fd, libc::F_GET_SEALS) };
+    seals >= 0 && seals & libc::F_SEAL_SHRINK != 0
+}
+
 /// Bytes in memory that processes read and nobody changes: made once, passed on as a descriptor.
 #[derive(Debug)]
 pub struct Blob(OwnedFd);

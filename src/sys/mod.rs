@@ -1,12 +1,14 @@
 //! What nix lacks, one family of system calls per file: with `ffi` the only room where `unsafe` stands.
 
 pub mod affinity;
+pub mod barrier;
 pub mod call;
 pub mod child;
 pub mod crash;
 pub mod cuda;
 pub mod dispositions;
 pub mod fd;
+pub mod futex;
 pub mod inherited;
 pub mod library;
 pub mod memory;

@@ -72,6 +72,11 @@ impl Inbox {
         self.bell.ring();
     }
 
+    /// Wakes the agent, which then looks at whatever may have changed.
+    pub fn ring(&self) {
+        self.bell.ring();
+    }
+
     /// Wakes whoever waits for requests, and wants nothing.
     pub fn knock(&self) {
         self.knocked.store(true, Ordering::Release);

@@ -641,6 +641,16 @@ impl Kind {
     ];
 }
 
+impl Kind {
+    /// For the name of a test.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Program => "program",
+            Kind::Function(way) => way.name(),
+        }
+    }
+}
+
 impl From<Way> for Kind {
     fn from(way: Way) -> Kind {
         Kind::Function(way)
@@ -727,6 +737,18 @@ impl<'a> Host<'a> {
         match kind.into() {
             Kind::Program => self.probe(verbs),
             Kind::Function(way) => self.function(way, verbs),
+        }
+    }
+
+    /// The same with the verbs of control.h, with a page to talk to the agent.
+    pub fn controlled(self, kind: impl Into<Kind>, verbs: &[&str]) -> Self {
+        let host = self.set("control", 1);
+        match kind.into() {
+            Kind::Program => {
+                let host = host.set("program", program("controlled").display());
+                verbs.iter().fold(host, |host, verb| host.set("arg", verb))
+            }
+            Kind::Function(way) => host.function(way, verbs),
         }
     }
 

@@ -9,6 +9,7 @@ mod harness;
 mod abi;
 mod cfg;
 mod cli;
+mod control;
 mod crash;
 mod dev;
 mod dev_plan;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         err::tests(),
         abi::tests(),
         cli::tests(),
+        control::tests(),
         dev::tests(),
         store::tests(),
         e2e::tests(),

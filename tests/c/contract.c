@@ -85,6 +85,9 @@ static void null_spec(void) {
   ARGUMENT(ice_spec_set_uninterruptible_timeout(NULL, 1));
   ARGUMENT(ice_spec_set_stack_timeout(NULL, 1));
   ARGUMENT(ice_spec_set_stack_command(NULL, list, 1));
+  ARGUMENT(ice_spec_set_control(NULL, 1));
+  ARGUMENT(ice_spec_set_heartbeat_timeout(NULL, 1));
+  ARGUMENT(ice_spec_set_checkpoint_before_stop(NULL, 1));
   ARGUMENT(ice_spec_set_master_addr(NULL, "a"));
   ARGUMENT(ice_spec_set_master_port(NULL, 0));
   ARGUMENT(ice_spec_set_run_id(NULL, "a"));
@@ -324,6 +327,36 @@ static void store(void) {
   ice_store_server_free(server);
 }
 
+/* A handle of a program outside an agent: all succeeds and nothing happens. */
+static void null_worker(void) {
+  ice_worker *worker = NULL;
+  ice_request request = {.kind = 77};
+  ARGUMENT(ice_worker_open(NULL));
+  ice_worker_close(NULL);
+  ice_worker_step(NULL, 1);
+  ice_worker_progress(NULL, 1, 2);
+  ice_worker_heartbeat(NULL);
+  CHECK(ice_worker_has_control(NULL) == 0);
+  CHECK(ice_worker_poll(NULL, &request) == ICE_REQUEST_NONE && request.kind == 77);
+  ARGUMENT(ice_worker_acknowledge(NULL, 1));
+  ARGUMENT(ice_worker_expires(NULL, "a", 1));
+  ARGUMENT(ice_worker_release(NULL, "a"));
+  CHECK(ice_worker_open(&worker) == ICE_OK);
+  CHECK(ice_worker_has_control(worker) == 0);
+  CHECK(ice_worker_rank(worker) == 0 && ice_worker_world_size(worker) == 1 && ice_worker_restart_count(worker) == 0);
+  ice_worker_step(worker, 5);
+  CHECK(ice_worker_poll(worker, NULL) == ICE_REQUEST_NONE);
+  CHECK(ice_worker_acknowledge(worker, 1) == ICE_ERROR_STATE);
+  ARGUMENT(ice_worker_expires(worker, NULL, 1));
+  ARGUMENT(ice_worker_release(worker, NULL));
+  CHECK(ice_worker_expires(worker, "a", -1) == ICE_ERROR_CONFIG);
+  CHECK(ice_worker_expires(worker, "a", NAN) == ICE_ERROR_CONFIG);
+  CHECK(ice_worker_expires(worker, "a", 0.001) == ICE_OK);
+  CHECK(ice_worker_release(worker, "b") == ICE_OK);
+  CHECK(ice_worker_return(worker, "a", 1) == ICE_ERROR_STATE);
+  ice_worker_close(worker);
+}
+
 static void null(void) {
   ice_spec *spec = NULL;
   ice_agent *agent = NULL;
@@ -374,6 +407,19 @@ static void null(void) {
   size_t length = 77;
   ARGUMENT(ice_worker_argument(NULL, &data, &length));
   CHECK(data == &WRONG && length == 77);
+  ice_answers *answers = (ice_answers *)&WRONG;
+  ARGUMENT(ice_agent_request_checkpoint(NULL, 1, &answers));
+  ARGUMENT(ice_agent_request_checkpoint(agent, 1, NULL));
+  ARGUMENT(ice_agent_pause(NULL, 1, &answers));
+  ARGUMENT(ice_agent_resume(NULL));
+  ARGUMENT(ice_agent_request_stop(NULL, 1, &answers));
+  CHECK(ice_agent_request_stop(agent, NAN, &answers) == ICE_ERROR_CONFIG);
+  CHECK(ice_agent_request_checkpoint(agent, 1, &answers) == ICE_ERROR_STATE);
+  CHECK(answers == (ice_answers *)&WRONG);
+  CHECK(ice_answers_complete(NULL) == 0 && ice_answers_count(NULL) == 0 && ice_answers_took_ns(NULL) == 0);
+  CHECK(ice_answers_of_rank(NULL, 0) == ICE_ANSWER_NONE && ice_answers_step(NULL, 0) == -1);
+  ice_answers_free(NULL);
+  null_worker();
   ARGUMENT(ice_worker_register(NULL, do_nothing, NULL));
   ARGUMENT(ice_worker_register("a", NULL, NULL));
   /* Outputs were not touched. */

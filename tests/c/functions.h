@@ -1,5 +1,5 @@
 /* Functions as workers: of host.c, where they are registered and the first is the callback too, and of libverbs.c,
- * where they are symbols.
+ * where they are symbols. They know the verbs of control.h too.
  *
  *   verbs          does the verbs of verbs.h and those below; they come in the argument, each with a NUL after it
  *   warm_up        does those behind the first `--`, in the fork server
@@ -23,7 +23,7 @@
 #include <ice.h>
 #include <pthread.h>
 
-#include "verbs.h"
+#include "control.h"
 
 /* What the functions find as user data in this image. */
 #ifndef USER_DATA
@@ -224,7 +224,7 @@ static int function_verb(verbs_state *v, char **argv, int argc, int *used) {
     *used = block_end(argv, argc, 3);
     v->returned = nest(way, file, argv + 3, *used - 3);
   } else {
-    return 0;
+    return control_verb(worker, argv, argc, used);
   }
   if (status != ICE_OK) {
     fprintf(stderr, "%s: %s: %s\n", verb, ice_status_string(status), ice_last_error_message());

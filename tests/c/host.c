@@ -25,6 +25,8 @@
  *   HOST_STARTS a file to which each process appends its number,
  *   HOST_CHILD one for that child. HOST_OUTPUT replaces OUTPUT.
  *
+ * Requests to the workers: checkpoint=SECONDS checkpoints=N (one after the other) pause_workers=SECONDS resume
+ *   request_stop=SECONDS checkpoints_of_threads=THREADS:N
  * Steps: new plan prepare start run wait=SECONDS stop=S signal=S snapshot free_agent free_spec free_result new_spec result
  *   poll=SECONDS (on the agent's descriptor) await=FILE await_lines=FILE:N sleep=SECONDS doze=AT_MOST before after join
  *   await_healthy (until all workers are started) watch_snapshots (a thread that checks them until the run ends)
@@ -434,6 +436,7 @@ static int set_field(const char *key, char *value, ice_status *status) {
   INTEGER(stop_signal)
   INTEGER(kill_group_on_success)
   INTEGER(file_timers)
+  INTEGER(control)
   INTEGER(master_port)
   INTEGER(merge_stderr)
   INTEGER(log_timestamps)
@@ -443,6 +446,8 @@ static int set_field(const char *key, char *value, ice_status *status) {
   REAL(probe_timeout)
   REAL(uninterruptible_timeout)
   REAL(stack_timeout)
+  REAL(heartbeat_timeout)
+  REAL(checkpoint_before_stop)
 #undef TEXT
 #undef INTEGER
 #undef LONG
@@ -721,6 +726,12 @@ static void snapshot_line(void) {
       json_number(&j, "role_rank", w->role_rank);
       json_number(&j, "pid", w->pid);
       json_number(&j, "outcome", w->outcome);
+      json_number(&j, "has_control", w->has_control);
+      json_number(&j, "paused", w->paused);
+      json_number(&j, "step", (long long)w->step);
+      json_number(&j, "progress_done", (long long)w->progress_done);
+      json_number(&j, "progress_total", (long long)w->progress_total);
+      json_number(&j, "heartbeat_ns", (long long)w->heartbeat_ns);
       json_close(&j, "}");
     }
     json_close(&j, "]");
@@ -729,6 +740,46 @@ static void snapshot_line(void) {
     json_text(&j, "message", ice_last_error_message());
   }
   line_end(&j);
+}
+
+typedef ice_status request_function(ice_agent *, double, ice_answers **);
+
+/* Asks the workers for something `times` times; a line with the last answers, and how many were complete. */
+static void request_line(const char *step, request_function *ask, double seconds, int times) {
+  ice_answers *answers = NULL;
+  ice_status status = ICE_OK;
+  int complete = 0;
+  int64_t begin = now_ns();
+  for (int i = 0; i < times && status == ICE_OK; i++) {
+    ice_answers_free(answers);
+    answers = NULL;
+    status = ask(AGENT, seconds, &answers);
+    if (status == ICE_OK) complete += ice_answers_complete(answers);
+  }
+  json j;
+  line_begin(&j, step);
+  json_text(&j, "status", ice_status_string(status));
+  json_number(&j, "call_ns", now_ns() - begin);
+  if (status == ICE_OK) {
+    json_number(&j, "complete", complete);
+    json_number(&j, "took_ns", ice_answers_took_ns(answers));
+    for (int steps = 0; steps < 2; steps++) {
+      json_key(&j, steps ? "steps" : "answers");
+      json_open(&j, "[");
+      for (size_t i = 0; i < ice_answers_count(answers); i++) {
+        char text[32];
+        json_comma(&j);
+        snprintf(text, sizeof text, "%lld",
+                 steps ? (long long)ice_answers_step(answers, i) : (long long)ice_answers_of_rank(answers, i));
+        json_put(&j, text);
+      }
+      json_close(&j, "]");
+    }
+  } else {
+    json_text(&j, "message", ice_last_error_message());
+  }
+  line_end(&j);
+  ice_answers_free(answers);
 }
 
 static void devices_line(char *value) {
@@ -923,6 +974,14 @@ static void in_thread(void *(*function)(void *), size_t stack) {
   pthread_attr_destroy(&attributes);
 }
 
+static int REQUESTS;
+
+static void *request_thread(void *unused) {
+  (void)unused;
+  request_line("checkpoints", ice_agent_request_checkpoint, 30, REQUESTS);
+  return NULL;
+}
+
 static void join_threads(void) {
   while (THREAD_COUNT > 0) pthread_join(THREADS[--THREAD_COUNT], NULL);
 }
@@ -1019,6 +1078,20 @@ static int agent_step(const char *key, char *value) {
     set_handler(signal_number(value), on_signal_stop);
   } else if (IS("raise")) {
     kill(getpid(), signal_number(value));
+  } else if (IS("checkpoint")) {
+    request_line(key, ice_agent_request_checkpoint, atof(value), 1);
+  } else if (IS("checkpoints")) {
+    request_line(key, ice_agent_request_checkpoint, 30, atoi(value));
+  } else if (IS("checkpoints_of_threads")) {
+    REQUESTS = atoi(after_char(value, ':'));
+    for (int i = 0; i < atoi(value); i++) in_thread(request_thread, 0);
+    join_threads();
+  } else if (IS("pause_workers")) {
+    request_line(key, ice_agent_pause, atof(value), 1);
+  } else if (IS("request_stop")) {
+    request_line(key, ice_agent_request_stop, atof(value), 1);
+  } else if (IS("resume")) {
+    status_line("resume", ice_agent_resume(AGENT));
   } else if (IS("snapshot")) {
     snapshot_line();
   } else if (IS("plan")) {

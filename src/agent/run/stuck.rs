@@ -47,7 +47,7 @@ struct Served {
 
 /// What is to become of a stuck worker.
 #[derive(Clone, Copy)]
-pub(super) enum Sentence {
+pub(in crate::agent) enum Sentence {
     /// This process, the worker or one that it has started, gets this signal. If the worker is still there after
     /// the shutdown time-out it is killed.
     Signal { holder: Holder, signal: i32 },
@@ -255,9 +255,14 @@ impl Run<'_> {
         }
     }
 
+    /// The workers that are to be ended.
+    pub(in crate::agent) fn condemned(&self) -> impl Iterator<Item = usize> {
+        self.watch.condemned.iter().map(|condemned| condemned.worker)
+    }
+
     /// A worker of a group that runs is stuck: where it is is looked for, then the sentence is carried out. Once
     /// only: what else is found meanwhile changes nothing.
-    pub(super) fn condemn(&mut self, worker: usize, verdict: String, sentence: Sentence) {
+    pub(in crate::agent) fn condemn(&mut self, worker: usize, verdict: String, sentence: Sentence) {
         if self.watch.condemned.iter().any(|condemned| condemned.worker == worker) {
             return;
         }

@@ -1,0 +1,345 @@
+//! The agent's end of the control page: requests of the host and of a stop, one after the other, and what
+//! workers let expire. All in the one loop, which a call of a worker or a deadline wakes.
+
+use std::sync::Arc;
+
+use super::run::Run;
+use super::run::stuck::Sentence;
+use crate::control::Now;
+use crate::control::desk::{Ticket, Wish};
+use crate::control::listener::Listener;
+use crate::control::page::{Page, TIMERS_MOST};
+use crate::control::request::{Answer, Answers, Kind, Reason, Request, View, common_step};
+use crate::control::watch::{self, Beat, Expired, earlier};
+use crate::error::Error;
+use crate::spec::Level;
+use crate::supervise::Event;
+use crate::sys::process::monotonic;
+
+/// The page of an attempt, and what is under way on it.
+pub struct Conversation {
+    pub page: Arc<Page>,
+    /// Ends with this.
+    listener: Option<Listener>,
+    sequence: i32,
+    next_id: u64,
+    view: View,
+    asked: Option<Asked>,
+    beats: Vec<Beat>,
+    /// When something expires, if nothing else happens.
+    next_look: Option<Now>,
+}
+
+/// A request that has not got all its answers.
+#[derive(Clone, Copy)]
+struct Asked {
+    request: Request,
+    begin: Now,
+    /// Who waits for them, if it is a thread of the host.
+    ticket: Option<Ticket>,
+    /// A stop waits for them too.
+    before_stop: bool,
+    /// Who waited for the answers has them.
+    told: bool,
+}
+
+impl Conversation {
+    fn new(ranks: usize) -> Result<Conversation, Error> {
+        let page = Page::new(ranks)
+            .map_err(|errno| Error::system("cannot make memory for the control of workers", errno as i32))?;
+        Ok(Conversation {
+            page: Arc::new(page),
+            listener: None,
+            sequence: 0,
+            next_id: 1,
+            view: View { request: None, paused_by: 0 },
+            asked: None,
+            beats: vec![Beat::default(); ranks],
+            next_look: None,
+        })
+    }
+
+    fn say(&mut self, view: View) {
+        self.view = view;
+        self.sequence = self.page.publish(self.sequence, &view);
+    }
+
+    /// Publishes a request for the ranks that live: see `control::request`.
+    fn request(
+        &mut self,
+        kind: Kind,
+        reason: Reason,
+        deadline: Now,
+        lives: impl Fn(usize) -> bool,
+    ) -> Request {
+        self.page.announce(self.sequence);
+        let steps = (0..self.page.ranks()).filter(|&rank| lives(rank)).map(|rank| self.page.step(rank));
+        let id = self.next_id;
+        self.next_id += 1;
+        let request = Request { id, kind, reason, at_step: common_step(steps), deadline };
+        let paused_by = if kind == Kind::Pause { id } else { self.view.paused_by };
+        self.say(View { request: Some(request), paused_by });
+        request
+    }
+
+    /// Ends a request, or with `paused_by` 0 a pause.
+    fn withdraw(&mut self, paused_by: u64) {
+        self.page.announce(self.sequence);
+        self.say(View { request: None, paused_by });
+    }
+}
+
+impl Run<'_> {
+    /// For a new attempt.
+    pub(super) fn open_page(&mut self) -> Result<(), Error> {
+        if self.spec.has_control() {
+            let conversation = Conversation::new(self.ranks.len())?;
+            *self.shared.page.lock() = Some(conversation.page.clone());
+            self.conversation = Some(conversation);
+        }
+        Ok(())
+    }
+
+    /// All workers are there: hears what they had to say up to now, and from now on.
+    pub(super) fn listen(&mut self) {
+        let Some(conversation) = &mut self.conversation else { return };
+        match Listener::start(&conversation.page, self.inbox) {
+            Ok(listener) => conversation.listener = Some(listener),
+            Err(error) => self.log(Level::Warning, || {
+                format!("no thread to hear the workers ({error}): their answers and timers are seen late")
+            }),
+        }
+        self.converse();
+    }
+
+    /// The attempt is over: who waits for answers gets those that came.
+    pub(super) fn close_page(&mut self) {
+        self.settle(true);
+        self.conversation = None;
+    }
+
+    /// When `converse` is due, whatever else happens.
+    pub(super) fn control_deadline(&self) -> Option<Now> {
+        if !self.spec.has_control() {
+            return None;
+        }
+        let conversation = self.conversation.as_ref();
+        let asked = conversation.and_then(|conversation| conversation.asked);
+        let request = match asked {
+            Some(asked) => Some(asked.request.deadline),
+            None => self.shared.desk.first().map(|ticket| ticket.deadline),
+        };
+        let look = conversation.and_then(|conversation| conversation.next_look);
+        earlier(request, look.filter(|_| self.supervisor.is_running()))
+    }
+
+    /// Does what can be done now: takes answers, makes the next request, looks what expired.
+    pub(super) fn converse(&mut self) {
+        if !self.spec.has_control() {
+            return;
+        }
+        self.attend();
+        if self.supervisor.is_running() {
+            self.look_for_expired();
+        }
+    }
+
+    /// A worker has ended: one who waits for its answer need not any more.
+    pub(super) fn miss_answer(&mut self) {
+        if self.asked().is_some() {
+            self.attend();
+        }
+    }
+
+    fn attend(&mut self) {
+        if self.settle(false) {
+            while let Some(ticket) = self.shared.desk.first() {
+                if !self.take(ticket) {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn asked(&self) -> Option<Asked> {
+        self.conversation.as_ref()?.asked
+    }
+
+    fn lives(&self, rank: usize) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| attempt.workers[rank].is_alive())
+    }
+
+    /// Whether no request is under way any more. One is while an answer may still come, until its deadline or
+    /// until it is given up.
+    fn settle(&mut self, give_up: bool) -> bool {
+        let Some(conversation) = &self.conversation else { return true };
+        let Some(asked) = conversation.asked else { return true };
+        let page = conversation.page.clone();
+        let answered = (0..page.ranks()).map(|rank| (page.answered(rank), self.lives(rank)));
+        let (mut answers, open) = Answers::so_far(asked.request.id, answered);
+        let waits = !give_up && asked.request.deadline > monotonic();
+        if open && waits {
+            return false;
+        }
+        let leaving = asked.before_stop
+            && asked.request.kind == Kind::Stop
+            && (0..page.ranks()).any(|rank| answers.ranks[rank].0 == Answer::Succeeded && self.lives(rank));
+        answers.took = monotonic().saturating_sub(asked.begin);
+        if !asked.told {
+            self.log(Level::Info, || told(&asked.request, &answers));
+            if let Some(ticket) = asked.ticket {
+                self.shared.desk.settle(ticket, answers);
+            }
+        }
+        let Some(conversation) = &mut self.conversation else { return true };
+        // Those that said they would end are given the time.
+        if leaving && waits {
+            conversation.asked = Some(Asked { told: true, ..asked });
+            return false;
+        }
+        conversation.asked = None;
+        // Too late for a checkpoint of all; a late rank still joins a pause, or ends.
+        if open && asked.request.kind == Kind::Save {
+            conversation.withdraw(conversation.view.paused_by);
+        }
+        if asked.before_stop {
+            self.tell(Event::Answered);
+        }
+        true
+    }
+
+    /// Takes what the host asks for; false if that has to wait, for the group to run or for its answers.
+    fn take(&mut self, ticket: Ticket) -> bool {
+        match ticket.wish {
+            Wish::Resume => {
+                if let Some(conversation) = &mut self.conversation
+                    && conversation.view.paused_by != 0
+                {
+                    conversation.withdraw(0);
+                }
+                self.shared.desk.settle(ticket, Answers::none(0));
+                true
+            }
+            Wish::Request(_) if ticket.deadline <= monotonic() => {
+                self.shared.desk.settle(ticket, Answers::none(self.ranks.len()));
+                true
+            }
+            Wish::Request(_) if !self.supervisor.is_running() || self.conversation.is_none() => false,
+            Wish::Request(Kind::Stop) => {
+                // The supervisor has it asked.
+                self.gentle_stop = Some(ticket);
+                self.tell(Event::StopGently { until: ticket.deadline });
+                false
+            }
+            Wish::Request(kind) => {
+                self.ask(kind, Reason::Host, ticket.deadline, Some(ticket), false);
+                false
+            }
+        }
+    }
+
+    /// Before a stop.
+    pub(super) fn ask_before_stop(&mut self, kind: Kind, until: Now) {
+        // A request of the host's that is under way gives way.
+        self.settle(true);
+        let ticket = self.gentle_stop.take();
+        let reason = if ticket.is_some() { Reason::Host } else { Reason::Preemption };
+        if self.conversation.is_none() {
+            return self.tell(Event::Answered);
+        }
+        if kind == Kind::Stop
+            && let Some(attempt) = &mut self.attempt
+        {
+            attempt.expect_ends();
+        }
+        self.ask(kind, reason, until, ticket, true);
+        self.converse();
+    }
+
+    fn ask(&mut self, kind: Kind, reason: Reason, deadline: Now, ticket: Option<Ticket>, before_stop: bool) {
+        let begin = ticket.map_or_else(monotonic, |ticket| ticket.begin);
+        let (conversation, attempt) = (self.conversation.as_mut(), self.attempt.as_ref());
+        let (Some(conversation), Some(attempt)) = (conversation, attempt) else { return };
+        let lives = |rank: usize| attempt.workers[rank].is_alive();
+        let request = conversation.request(kind, reason, deadline, lives);
+        conversation.asked = Some(Asked { request, begin, ticket, before_stop, told: false });
+        self.log(Level::Info, || {
+            let seconds = deadline.saturating_sub(monotonic()).as_secs_f64();
+            format!("asked the workers to {} at step {}, within {seconds:.3} s", verb(kind), request.at_step)
+        });
+    }
+
+    // ---- timers
+
+    fn look_for_expired(&mut self) {
+        let now = monotonic();
+        loop {
+            let (next, expired) = self.look_at_ranks(now);
+            for (rank, expired) in expired {
+                self.expire(rank, expired);
+            }
+            let Some(conversation) = &mut self.conversation else { return };
+            conversation.next_look = next;
+            conversation.page.set_next_look(next);
+            // A timer that was armed meanwhile called nobody.
+            let (again, _) = self.look_at_ranks(now);
+            if earlier(next, again) == next {
+                return;
+            }
+        }
+    }
+
+    /// When something expires next, and what has.
+    fn look_at_ranks(&mut self, now: Now) -> (Option<Now>, Vec<(usize, Expired)>) {
+        let (mut next, mut expired) = (None, Vec::new());
+        let condemned: Vec<usize> = self.condemned().collect();
+        let (Some(conversation), Some(attempt)) = (&mut self.conversation, &self.attempt) else {
+            return (next, expired);
+        };
+        let limit = self.spec.heartbeat_timeout;
+        let heartbeat = (!limit.is_zero()).then_some(limit);
+        let page = &conversation.page;
+        for (rank, beat) in conversation.beats.iter_mut().enumerate() {
+            let worker = &attempt.workers[rank];
+            if !worker.is_alive() || condemned.contains(&rank) {
+                continue;
+            }
+            let timers = (0..TIMERS_MOST).filter_map(|index| page.timer(rank, index));
+            match watch::look(&page.said(rank), timers, beat, heartbeat, now) {
+                Ok(look) => next = earlier(next, look),
+                Err(what) => expired.push((rank, what)),
+            }
+        }
+        (next, expired)
+    }
+
+    /// A worker let something expire: it is killed, and has failed.
+    fn expire(&mut self, index: usize, expired: Expired) {
+        let holder = self.attempt.as_ref().and_then(|attempt| attempt.holder(attempt.workers[index].pid));
+        if let Some(holder) = holder {
+            self.condemn(index, expired.to_string(), Sentence::Signal { holder, signal: libc::SIGKILL });
+        }
+    }
+}
+
+fn verb(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Pause => "pause",
+        Kind::Save => "save",
+        Kind::Stop => "stop",
+    }
+}
+
+fn told(request: &Request, answers: &Answers) -> String {
+    let count = |wanted: Answer| answers.ranks.iter().filter(|(answer, _)| *answer == wanted).count();
+    format!(
+        "the request to {} at step {} took {:.3} s: {} did, {} could not, {} ended, {} did not answer",
+        verb(request.kind),
+        request.at_step,
+        answers.took.as_secs_f64(),
+        count(Answer::Succeeded),
+        count(Answer::Failed),
+        count(Answer::Gone),
+        count(Answer::None),
+    )
+}

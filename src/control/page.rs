@@ -1,0 +1,426 @@
+//! The page that the agent and the workers of one attempt share: who writes what where.
+//!
+//! ```text
+//! header   magic and number of ranks | the request, written by the agent | the bell, rung by workers
+//! rank 0   step, progress, heartbeat | answers, written by the worker alone | its timers
+//! rank 1   ...
+//! ```
+//!
+//! What one side writes often has two cache lines for itself. All words are plain atomics; each side takes
+//! what the other wrote for numbers that may be anything. The file's size is sealed, so that nobody can cut
+//! it under the mapping of another.
+
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering, fence};
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::Now;
+use super::request::{Answered, Kind, Reason, Request, View};
+use super::watch::{Said, Timer};
+use crate::sys::memory::{self, Mapping};
+use crate::sys::{barrier, fd, futex};
+
+/// "icectl" and the version of this layout, which both sides must have in common.
+const MAGIC: u64 = u64::from_le_bytes(*b"icectl\0\x01");
+
+/// Words of eight bytes of the header. Two cache lines each: MAGIC.., SEQUENCE.., BELL...
+const MAGIC_AT: usize = 0;
+const RANKS: usize = 1;
+/// Not 0: workers have to make barriers of their own.
+const FENCED: usize = 2;
+/// Odd while the agent changes what follows, and while it chooses the step.
+const SEQUENCE: usize = 16;
+const ID: usize = 17;
+const KIND: usize = 18;
+const REASON: usize = 19;
+const AT_STEP: usize = 20;
+const DEADLINE: usize = 21;
+const PAUSED_BY: usize = 22;
+/// Counts the calls of workers for the agent.
+const BELL: usize = 32;
+/// When the agent looks at the timers next.
+const NEXT_LOOK: usize = 33;
+const HEADER: usize = 64;
+
+/// Words of a rank.
+const STEP: usize = 0; // one more than the step, 0 for none
+const DONE: usize = 1;
+const TOTAL: usize = 2;
+const HEARTBEAT: usize = 3;
+const ANSWERED: usize = 16;
+const ANSWER: usize = 17;
+const ANSWER_STEP: usize = 18;
+const PAUSED: usize = 19;
+const OPENED: usize = 20;
+const TIMERS: usize = 32;
+const SLOT: usize = 128;
+
+/// How many timers a rank may have at once, and how long the name of each may be, in bytes.
+pub const TIMERS_MOST: usize = 12;
+pub const SCOPE_MOST: usize = 48;
+/// Words of a timer: when it expires (0 for none), its length, its name.
+const TIMER: usize = 8;
+const EXPIRES: usize = 0;
+const LASTS: usize = 1;
+const SCOPE: usize = 2;
+
+const SUCCEEDED: u64 = 1;
+const FAILED: u64 = 2;
+
+pub struct Page {
+    /// None at the worker's end, which needs it no more.
+    file: Option<OwnedFd>,
+    words: Mapping,
+    ranks: usize,
+}
+
+fn size(ranks: usize) -> usize {
+    (HEADER + ranks * SLOT) * size_of::<u64>()
+}
+
+fn words_of(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Page {
+    /// The agent's, for so many ranks.
+    pub fn new(ranks: usize) -> Result<Page, Errno> {
+        let file = fd::above_protocol(memory::memfd(c"ice-control")?)?;
+        memory::resize(file.as_raw_fd(), size(ranks))?;
+        memory::seal_size(&file)?;
+        let words = Mapping::of_file(file.as_raw_fd(), 0, size(ranks), true)?;
+        let page = Page { file: Some(file), words, ranks };
+        page.long(RANKS).store(ranks as u64, Ordering::Relaxed);
+        page.long(FENCED).store(u64::from(!barrier::is_available()), Ordering::Relaxed);
+        page.long(NEXT_LOOK).store(u64::MAX, Ordering::Relaxed);
+        page.long(MAGIC_AT).store(MAGIC, Ordering::Release);
+        Ok(page)
+    }
+
+    /// A worker's. None if the descriptor is not that of a page, of this version, that nobody can cut.
+    pub fn open(fd: RawFd) -> Option<Page> {
+        let length = fd::size(fd).ok()?;
+        if length < size(1) || !memory::size_is_sealed(fd) {
+            return None;
+        }
+        let words = Mapping::of_file(fd, 0, length, true).ok()?;
+        let page = Page { file: None, words, ranks: (length / size_of::<u64>() - HEADER) / SLOT };
+        let ours = page.long(MAGIC_AT).load(Ordering::Acquire) == MAGIC
+            && page.long(RANKS).load(Ordering::Relaxed) == page.ranks as u64;
+        ours.then_some(page)
+    }
+
+    pub fn fd(&self) -> Option<RawFd> {
+        self.file.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    pub fn ranks(&self) -> usize {
+        self.ranks
+    }
+
+    fn long(&self, word: usize) -> &AtomicU64 {
+        self.words.long(word)
+    }
+
+    fn of(&self, rank: usize, word: usize) -> &AtomicU64 {
+        self.words.long(HEADER + rank * SLOT + word)
+    }
+
+    fn sequence_word(&self) -> &AtomicI32 {
+        self.words.word(2 * SEQUENCE)
+    }
+
+    fn bell(&self) -> &AtomicI32 {
+        self.words.word(2 * BELL)
+    }
+
+    // ---- the request, by the agent
+
+    /// Has every worker that looks from now on wait for `publish`, and sees to it that none looked before
+    /// without its step being seen after: see `request`. `sequence` is the one before, which is even.
+    pub fn announce(&self, sequence: i32) {
+        self.sequence_word().store(sequence.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        // Where it cannot be done workers have been told to make barriers of their own.
+        barrier::for_all();
+    }
+
+    /// Ends what `announce` began; returns the sequence that now stands.
+    pub fn publish(&self, sequence: i32, view: &View) -> i32 {
+        let request = view.request.as_ref();
+        let words = [
+            (ID, request.map_or(0, |request| request.id)),
+            (KIND, request.map_or(0, |request| request.kind as u64)),
+            (REASON, request.map_or(0, |request| request.reason as u64)),
+            (AT_STEP, request.map_or(0, |request| request.at_step)),
+            (DEADLINE, request.map_or(0, |request| words_of(request.deadline))),
+            (PAUSED_BY, view.paused_by),
+        ];
+        // A worker that still reads the old words has to find that the sequence has changed.
+        fence(Ordering::Release);
+        for (word, value) in words {
+            self.long(word).store(value, Ordering::Relaxed);
+        }
+        let sequence = sequence.wrapping_add(2);
+        self.sequence_word().store(sequence, Ordering::Release);
+        futex::wake(self.sequence_word());
+        sequence
+    }
+
+    // ---- the request, by a worker
+
+    pub fn sequence(&self) -> i32 {
+        self.sequence_word().load(Ordering::Acquire)
+    }
+
+    /// Waits until the agent says something else.
+    pub fn wait(&self, sequence: i32) {
+        futex::wait(self.sequence_word(), sequence, None);
+    }
+
+    /// Whether this side has to make barriers between a step and a look.
+    pub fn is_fenced(&self) -> bool {
+        self.long(FENCED).load(Ordering::Relaxed) != 0 || !barrier::take_part()
+    }
+
+    /// What stood there at this sequence; none if it has changed since, or is about to.
+    pub fn view(&self, sequence: i32) -> Option<View> {
+        if sequence & 1 != 0 {
+            return None;
+        }
+        let word = |word| self.long(word).load(Ordering::Relaxed);
+        let request = Kind::from_number(word(KIND)).map(|kind| Request {
+            id: word(ID),
+            kind,
+            reason: Reason::from_number(word(REASON)),
+            at_step: word(AT_STEP),
+            deadline: Duration::from_nanos(word(DEADLINE)),
+        });
+        let view = View { request, paused_by: word(PAUSED_BY) };
+        fence(Ordering::Acquire);
+        (self.sequence_word().load(Ordering::Relaxed) == sequence).then_some(view)
+    }
+
+    // ---- what a worker says
+
+    /// One plain store.
+    pub fn set_step(&self, rank: usize, step: u64) {
+        self.of(rank, STEP).store(step.wrapping_add(1), Ordering::Relaxed);
+    }
+
+    pub fn step(&self, rank: usize) -> Option<u64> {
+        self.of(rank, STEP).load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    pub fn set_progress(&self, rank: usize, done: u64, total: u64) {
+        self.of(rank, TOTAL).store(total, Ordering::Relaxed);
+        self.of(rank, DONE).store(done, Ordering::Relaxed);
+    }
+
+    pub fn set_heartbeat(&self, rank: usize, now: Now) {
+        self.of(rank, HEARTBEAT).store(words_of(now), Ordering::Relaxed);
+    }
+
+    /// A process begins as this rank: what one before it said, the first of a script say, is void. What that
+    /// one answered is not.
+    pub fn begin(&self, rank: usize) {
+        (0..TIMERS_MOST).for_each(|index| self.set_timer(rank, index, None));
+        for word in [STEP, DONE, TOTAL, HEARTBEAT, PAUSED] {
+            self.of(rank, word).store(0, Ordering::Relaxed);
+        }
+        self.of(rank, OPENED).store(1, Ordering::Release);
+    }
+
+    /// The pause that this rank keeps, 0 for none.
+    pub fn set_paused(&self, rank: usize, by: u64) {
+        self.of(rank, PAUSED).store(by, Ordering::Release);
+    }
+
+    pub fn said(&self, rank: usize) -> Said {
+        let word = |word| self.of(rank, word).load(Ordering::Acquire);
+        let heartbeat = word(HEARTBEAT);
+        Said {
+            opened: word(OPENED) != 0,
+            step: self.step(rank),
+            progress: (word(DONE), word(TOTAL)),
+            heartbeat: (heartbeat != 0).then(|| Duration::from_nanos(heartbeat)),
+            paused: word(PAUSED) != 0,
+        }
+    }
+
+    pub fn answer(&self, rank: usize, answer: Answered) {
+        let success = if answer.success { SUCCEEDED } else { FAILED };
+        self.of(rank, ANSWER).store(success, Ordering::Relaxed);
+        let step = answer.step.map_or(0, |step| step.wrapping_add(1));
+        self.of(rank, ANSWER_STEP).store(step, Ordering::Relaxed);
+        self.of(rank, ANSWERED).store(answer.id, Ordering::Release);
+    }
+
+    /// The last answer of a rank.
+    pub fn answered(&self, rank: usize) -> Answered {
+        Answered {
+            id: self.of(rank, ANSWERED).load(Ordering::Acquire),
+            success: self.of(rank, ANSWER).load(Ordering::Relaxed) == SUCCEEDED,
+            step: self.of(rank, ANSWER_STEP).load(Ordering::Relaxed).checked_sub(1),
+        }
+    }
+
+    // ---- the bell
+
+    /// A worker calls the agent: a system call.
+    pub fn ring(&self) {
+        self.bell().fetch_add(1, Ordering::SeqCst);
+        futex::wake(self.bell());
+    }
+
+    /// How often it was rung.
+    pub fn rung(&self) -> i32 {
+        self.bell().load(Ordering::SeqCst)
+    }
+
+    /// Waits until it has been rung more often than `rung`.
+    pub fn wait_for_ring(&self, rung: i32) {
+        futex::wait(self.bell(), rung, None);
+    }
+
+    // ---- timers
+
+    fn timer_word(&self, rank: usize, timer: usize, word: usize) -> &AtomicU64 {
+        self.of(rank, TIMERS + timer * TIMER + word)
+    }
+
+    /// Arms a timer, or with None lets it go.
+    pub fn set_timer(&self, rank: usize, index: usize, timer: Option<&Timer>) {
+        let expires = self.timer_word(rank, index, EXPIRES);
+        // The agent must not take the new name for that of the old time.
+        expires.store(0, Ordering::Release);
+        let Some(timer) = timer else { return };
+        self.timer_word(rank, index, LASTS).store(words_of(timer.lasts), Ordering::Release);
+        let mut name = timer.scope.chunks(8);
+        for word in 0..SCOPE_MOST / 8 {
+            let mut bytes = [0; 8];
+            let chunk = name.next().unwrap_or_default();
+            bytes[..chunk.len()].copy_from_slice(chunk);
+            self.timer_word(rank, index, SCOPE + word).store(u64::from_le_bytes(bytes), Ordering::Release);
+        }
+        expires.store(words_of(timer.expires).max(1), Ordering::Release);
+    }
+
+    /// Has a timer that is armed expire at another moment.
+    pub fn move_timer(&self, rank: usize, index: usize, expires: Now) {
+        self.timer_word(rank, index, EXPIRES).store(words_of(expires).max(1), Ordering::Release);
+    }
+
+    pub fn timer(&self, rank: usize, index: usize) -> Option<Timer> {
+        let expires = self.timer_word(rank, index, EXPIRES).load(Ordering::Acquire);
+        if expires == 0 {
+            return None;
+        }
+        let word = |word| self.timer_word(rank, index, word).load(Ordering::Acquire);
+        let mut scope: Vec<u8> =
+            (0..SCOPE_MOST / 8).flat_map(|index| word(SCOPE + index).to_le_bytes()).collect();
+        scope.truncate(scope.iter().position(|&byte| byte == 0).unwrap_or(SCOPE_MOST));
+        let timer =
+            Timer { scope, expires: Duration::from_nanos(expires), lasts: Duration::from_nanos(word(LASTS)) };
+        // It was let go, or armed anew, meanwhile.
+        (word(EXPIRES) == expires).then_some(timer)
+    }
+
+    /// After an earlier timer than the agent looks for: it is called.
+    pub fn expect_look(&self, by: Now) {
+        fence(Ordering::SeqCst);
+        if words_of(by) < self.long(NEXT_LOOK).load(Ordering::Relaxed) {
+            self.ring();
+        }
+    }
+
+    /// The agent looks again then; timers that were armed before this are to be seen after it.
+    pub fn set_next_look(&self, at: Option<Now>) {
+        self.long(NEXT_LOOK).store(at.map_or(u64::MAX, words_of), Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_sides_read_what_the_other_wrote() {
+        let page = Page::new(3).unwrap();
+        let worker = Page::open(page.fd().unwrap()).unwrap();
+        assert_eq!((worker.ranks(), worker.sequence(), worker.rung()), (3, 0, 0));
+        assert_eq!(page.said(2), Said::default());
+        worker.set_step(2, 0);
+        worker.set_progress(2, 5, 10);
+        worker.set_heartbeat(2, Duration::from_secs(7));
+        worker.set_paused(2, 9);
+        let said = page.said(2);
+        assert_eq!((said.step, said.progress, said.paused), (Some(0), (5, 10), true));
+        assert_eq!(said.heartbeat, Some(Duration::from_secs(7)));
+        assert_eq!(page.said(1), Said::default());
+        let answer = Answered { id: 4, success: true, step: Some(0) };
+        worker.answer(2, answer);
+        assert_eq!(page.answered(2), answer);
+
+        let request = Request {
+            id: 1,
+            kind: Kind::Save,
+            reason: Reason::Preemption,
+            at_step: 12,
+            deadline: Duration::from_secs(3),
+        };
+        let view = View { request: Some(request), paused_by: 0 };
+        page.announce(0);
+        assert_eq!(worker.view(worker.sequence()), None, "it is being made");
+        assert_eq!(page.publish(0, &view), 2);
+        assert_eq!(worker.view(2), Some(view));
+        assert_eq!(worker.view(0), None, "it is another by now");
+    }
+
+    #[test]
+    fn time_timers_are_armed_and_let_go() {
+        let page = Page::new(1).unwrap();
+        let long = "x".repeat(SCOPE_MOST);
+        for scope in ["s", "", &long] {
+            let timer =
+                Timer { scope: scope.into(), expires: Duration::from_secs(2), lasts: Duration::from_secs(1) };
+            page.set_timer(0, TIMERS_MOST - 1, Some(&timer));
+            assert_eq!(page.timer(0, TIMERS_MOST - 1), Some(timer));
+        }
+        page.set_timer(0, TIMERS_MOST - 1, None);
+        assert_eq!(page.timer(0, TIMERS_MOST - 1), None);
+    }
+
+    #[test]
+    fn time_the_agent_is_called_for_an_earlier_timer_only() {
+        let page = Page::new(1).unwrap();
+        page.expect_look(Duration::from_secs(5));
+        assert_eq!(page.rung(), 1);
+        page.set_next_look(Some(Duration::from_secs(5)));
+        page.expect_look(Duration::from_secs(5));
+        page.expect_look(Duration::from_secs(9));
+        assert_eq!(page.rung(), 1);
+        page.expect_look(Duration::from_secs(4));
+        assert_eq!(page.rung(), 2);
+    }
+
+    #[test]
+    fn what_is_no_page_is_not_opened() {
+        let null = fd::null().unwrap();
+        assert!(Page::open(null.as_raw_fd()).is_none());
+        assert!(Page::open(9999).is_none());
+        // Not sealed, and too small for what it says.
+        let file = memory::memfd(c"test").unwrap();
+        memory::resize(file.as_raw_fd(), size(2)).unwrap();
+        memory::write_at(file.as_raw_fd(), &MAGIC.to_le_bytes(), 0).unwrap();
+        memory::write_at(file.as_raw_fd(), &9u64.to_le_bytes(), 8).unwrap();
+        assert!(Page::open(file.as_raw_fd()).is_none());
+        memory::seal_size(&file).unwrap();
+        assert!(Page::open(file.as_raw_fd()).is_none());
+        memory::write_at(file.as_raw_fd(), &2u64.to_le_bytes(), 8).unwrap();
+        assert!(Page::open(file.as_raw_fd()).is_some());
+    }
+}

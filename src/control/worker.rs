@@ -1,0 +1,354 @@
+//! The worker's side of the page. Without an agent, or without a page, everything succeeds and does nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering, compiler_fence, fence};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::Now;
+use super::page::{Page, SCOPE_MOST, TIMERS_MOST};
+use super::request::{Answered, Kind, Mine, Request, Verdict, verdict};
+use super::watch::{Timer, earlier};
+use crate::error::Error;
+use crate::sys::process::monotonic;
+
+/// What a worker has to talk to its agent, if it has one.
+#[derive(Default)]
+pub struct Control(Option<Line>);
+
+struct Line {
+    page: Arc<Page>,
+    rank: usize,
+    /// This process has to make barriers of its own between a step and a look.
+    fenced: bool,
+    /// The sequence at which there is nothing to do.
+    settled: AtomicI32,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    paused: u64,
+    paused_since: Now,
+    /// What was due at the last look.
+    due: Option<Request>,
+}
+
+impl Control {
+    /// For the rank that has this slot of the page.
+    pub fn new(page: Arc<Page>, rank: usize) -> Control {
+        if rank >= page.ranks() {
+            return Control(None);
+        }
+        page.begin(rank);
+        let fenced = page.is_fenced();
+        Control(Some(Line { page, rank, fenced, settled: AtomicI32::new(0), state: Mutex::default() }))
+    }
+
+    /// For a program: from what VARIABLE says. A descriptor that is not the page's any more is no error.
+    pub fn from_variable(value: &str) -> Control {
+        let numbers =
+            value.split_once(':').and_then(|(fd, rank)| Some((fd.parse().ok()?, rank.parse().ok()?)));
+        let page = |(fd, rank)| Page::open(fd).map(|page| Control::new(Arc::new(page), rank));
+        numbers.and_then(page).unwrap_or_default()
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.0.is_some()
+    }
+
+    pub fn step(&self, step: u64) {
+        if let Some(line) = &self.0 {
+            line.page.set_step(line.rank, step);
+        }
+    }
+
+    pub fn progress(&self, done: u64, total: u64) {
+        if let Some(line) = &self.0 {
+            line.page.set_progress(line.rank, done, total);
+        }
+    }
+
+    pub fn heartbeat(&self) {
+        if let Some(line) = &self.0 {
+            line.page.set_heartbeat(line.rank, monotonic());
+        }
+    }
+
+    /// What is due now. Waits while this rank is paused.
+    pub fn poll(&self) -> Option<Request> {
+        let line = self.0.as_ref()?;
+        // Between the store of a step and this load: see `request`.
+        if line.fenced {
+            fence(Ordering::SeqCst)
+        } else {
+            compiler_fence(Ordering::SeqCst)
+        }
+        if line.page.sequence() == line.settled.load(Ordering::Relaxed) {
+            return None;
+        }
+        line.look()
+    }
+
+    /// Answers what was due at the last look; None if nothing was.
+    pub fn acknowledge(&self, success: bool) -> Result<(), Error> {
+        let due = self.0.as_ref().and_then(|line| line.state.lock().due.take().map(|due| (line, due)));
+        let Some((line, request)) = due else {
+            return Err(Error::State { what: "no request is due: ice_worker_poll() says when one is" });
+        };
+        let mut state = line.state.lock();
+        if request.kind == Kind::Pause && success {
+            (state.paused, state.paused_since) = (request.id, monotonic());
+            line.page.set_paused(line.rank, request.id);
+        }
+        let answer = Answered { id: request.id, success, step: line.page.step(line.rank) };
+        line.page.answer(line.rank, answer);
+        line.page.ring();
+        Ok(())
+    }
+
+    /// Arms the timer of a scope, in place of one that it has.
+    pub fn expires(&self, scope: &[u8], lasts: Duration) -> Result<(), Error> {
+        let Some(line) = &self.0 else { return Ok(()) };
+        let scope = scope_name(scope);
+        let _alone = line.state.lock();
+        let known = line.timer_of(scope);
+        let index = known.or_else(|| (0..TIMERS_MOST).find(|&index| line.timer(index).is_none()));
+        let Some(index) = index else {
+            let what = format!("{TIMERS_MOST} timers are armed, there is no room for {scope:?}");
+            return Err(Error::Argument { what });
+        };
+        let timer = Timer { scope: scope.into(), expires: monotonic() + lasts, lasts };
+        line.page.set_timer(line.rank, index, Some(&timer));
+        line.page.expect_look(timer.expires);
+        Ok(())
+    }
+
+    /// Lets the timer of a scope go, if there is one.
+    pub fn release(&self, scope: &[u8]) {
+        let Some(line) = &self.0 else { return };
+        let _alone = line.state.lock();
+        if let Some(index) = line.timer_of(scope_name(scope)) {
+            line.page.set_timer(line.rank, index, None);
+        }
+    }
+}
+
+/// As much of a name as there is room for.
+fn scope_name(scope: &[u8]) -> &[u8] {
+    &scope[..scope.len().min(SCOPE_MOST)]
+}
+
+impl Line {
+    fn timer(&self, index: usize) -> Option<Timer> {
+        self.page.timer(self.rank, index)
+    }
+
+    fn timer_of(&self, scope: &[u8]) -> Option<usize> {
+        (0..TIMERS_MOST).find(|&index| self.timer(index).is_some_and(|timer| timer.scope == scope))
+    }
+
+    /// The agent has said something.
+    #[cold]
+    fn look(&self) -> Option<Request> {
+        loop {
+            let sequence = self.page.sequence();
+            let Some(view) = self.page.view(sequence) else {
+                if sequence & 1 != 0 {
+                    self.page.wait(sequence);
+                }
+                continue;
+            };
+            let mut state = self.state.lock();
+            let answered = self.page.answered(self.rank).id;
+            let mine = Mine { step: self.page.step(self.rank), answered, paused: state.paused };
+            if state.paused != 0 && state.paused != view.paused_by {
+                self.wake_up(&mut state);
+            }
+            match verdict(&view, &mine) {
+                Verdict::Due(request) => {
+                    state.due = Some(request);
+                    return Some(request);
+                }
+                Verdict::Later => return None,
+                Verdict::Nothing => {
+                    self.settled.store(sequence, Ordering::Relaxed);
+                    return None;
+                }
+                Verdict::Pause => {
+                    drop(state);
+                    self.page.wait(sequence);
+                }
+            }
+        }
+    }
+
+    /// The pause is over: what was armed before it has as long to go as it had then.
+    fn wake_up(&self, state: &mut State) {
+        let now = monotonic();
+        let paused = now.saturating_sub(state.paused_since);
+        let mut first = None;
+        for index in 0..TIMERS_MOST {
+            if let Some(timer) = self.timer(index) {
+                let expires = timer.expires + paused;
+                self.page.move_timer(self.rank, index, expires);
+                first = earlier(first, Some(expires));
+            }
+        }
+        if self.page.said(self.rank).heartbeat.is_some() {
+            self.page.set_heartbeat(self.rank, now);
+        }
+        state.paused = 0;
+        self.page.set_paused(self.rank, 0);
+        if let Some(first) = first {
+            self.page.expect_look(first);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::request::{Reason, View, common_step};
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    /// What the agent does to publish a request.
+    fn publish(page: &Page, sequence: i32, id: u64, kind: Kind, paused_by: u64) -> i32 {
+        page.announce(sequence);
+        let at_step = common_step((0..page.ranks()).map(|rank| page.step(rank)));
+        let request = Request { id, kind, reason: Reason::Host, at_step, deadline: Duration::MAX };
+        page.publish(sequence, &View { request: Some(request), paused_by })
+    }
+
+    #[test]
+    fn without_an_agent_all_succeeds_and_nothing_happens() {
+        for control in [
+            Control::default(),
+            Control::from_variable(""),
+            Control::from_variable("3"),
+            Control::from_variable("9999:0"),
+            Control::from_variable("0:0"),
+        ] {
+            control.step(1);
+            control.progress(1, 2);
+            control.heartbeat();
+            assert!(control.poll().is_none() && !control.is_open());
+            assert_eq!(control.expires(b"a", Duration::ZERO), Ok(()));
+            control.release(b"a");
+            assert!(control.acknowledge(true).is_err());
+        }
+        let page = Arc::new(Page::new(1).unwrap());
+        assert!(!Control::new(page, 1).is_open());
+    }
+
+    /// The race of `request`, played by threads that do as little as possible between two steps.
+    #[test]
+    fn ranks_in_a_hurry_act_at_one_step() {
+        const RANKS: usize = 3;
+        let page = Arc::new(Page::new(RANKS).unwrap());
+        let over = AtomicBool::new(false);
+        let acted = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for rank in 0..RANKS {
+                let (page, over, acted) = (page.clone(), &over, &acted);
+                scope.spawn(move || {
+                    let control = Control::new(page.clone(), rank);
+                    let mut step = 0;
+                    let others = || (0..RANKS).map(|rank| page.step(rank).unwrap_or(0)).min();
+                    while !over.load(Ordering::Relaxed) {
+                        // As ranks that compute together: none runs away from the others.
+                        if others().is_some_and(|slowest| step > slowest + 50) {
+                            std::thread::yield_now();
+                            continue;
+                        }
+                        control.step(step);
+                        if let Some(request) = control.poll() {
+                            acted.lock().push((request.id, step));
+                            control.acknowledge(true).unwrap();
+                        }
+                        step += 1;
+                    }
+                });
+            }
+            let mut sequence = 0;
+            for id in 1..=400 {
+                sequence = publish(&page, sequence, id, Kind::Save, 0);
+                let end = monotonic() + Duration::from_secs(20);
+                while (0..RANKS).any(|rank| page.answered(rank).id != id) && monotonic() < end {
+                    std::thread::yield_now();
+                }
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        let acted = acted.into_inner();
+        assert_eq!(acted.len(), 400 * RANKS);
+        for id in 1..=400 {
+            let steps: Vec<_> = acted.iter().filter(|(of, _)| *of == id).map(|(_, step)| step).collect();
+            assert!(steps.iter().all(|step| *step == steps[0]), "request {id}: {steps:?}");
+        }
+    }
+
+    #[test]
+    fn a_pause_keeps_a_rank_until_the_resume() {
+        let page = Arc::new(Page::new(1).unwrap());
+        let control = Control::new(page.clone(), 0);
+        control.step(5);
+        control.expires(b"step", Duration::from_secs(60)).unwrap();
+        let before = page.timer(0, 0).unwrap().expires;
+        let sequence = publish(&page, 0, 1, Kind::Pause, 1);
+        assert!(control.poll().is_none(), "not at this step");
+        control.step(6);
+        assert_eq!(control.poll().map(|request| (request.kind, request.at_step)), Some((Kind::Pause, 6)));
+        control.acknowledge(true).unwrap();
+        assert!(page.said(0).paused);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| control.poll().map(|request| request.kind));
+            std::thread::sleep(Duration::from_millis(20));
+            let sequence = publish(&page, sequence, 2, Kind::Save, 1);
+            assert_eq!(waits.join().unwrap(), Some(Kind::Save), "where it stands");
+            control.acknowledge(false).unwrap();
+            let waits = scope.spawn(|| control.poll().map(|request| request.kind));
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(page.said(0).paused && !waits.is_finished());
+            page.announce(sequence);
+            page.publish(sequence, &View { request: None, paused_by: 0 });
+            assert_eq!(waits.join().unwrap(), None);
+        });
+        assert!(!page.said(0).paused);
+        assert!(page.timer(0, 0).unwrap().expires >= before + Duration::from_millis(20), "time stood still");
+    }
+
+    #[test]
+    fn a_later_process_of_a_rank_begins_anew() {
+        let page = Arc::new(Page::new(1).unwrap());
+        let first = Control::new(page.clone(), 0);
+        first.step(7);
+        first.expires(b"step", Duration::from_secs(1)).unwrap();
+        publish(&page, 0, 1, Kind::Save, 0);
+        first.step(8);
+        assert!(first.poll().is_some());
+        first.acknowledge(true).unwrap();
+        let second = Control::new(page.clone(), 0);
+        assert_eq!((page.step(0), page.timer(0, 0)), (None, None));
+        assert_eq!(second.poll(), None, "that was answered");
+    }
+
+    #[test]
+    fn time_02_scopes_are_replaced_released_and_limited() {
+        let page = Arc::new(Page::new(1).unwrap());
+        let control = Control::new(page.clone(), 0);
+        control.release(b"unknown");
+        control.expires(b"a", Duration::from_secs(1)).unwrap();
+        control.expires(b"a", Duration::from_secs(9)).unwrap();
+        assert_eq!(page.timer(0, 0).map(|timer| timer.lasts), Some(Duration::from_secs(9)));
+        assert_eq!(page.timer(0, 1), None);
+        control.release(b"a");
+        assert_eq!(page.timer(0, 0), None);
+        for index in 0..TIMERS_MOST {
+            control.expires(format!("{index}").as_bytes(), Duration::from_secs(1)).unwrap();
+        }
+        assert!(control.expires(b"one more", Duration::ZERO).is_err());
+        assert!(control.expires(b"3", Duration::ZERO).is_ok());
+    }
+}
