@@ -194,7 +194,7 @@ fn fn_a_child_from_before_the_call_is_no_worker(way: Way) {
     let t = Case::new();
     let host =
         t.host().step("env=HOST_BEFORE_HOOK=child").set("env", format!("HOST_CHILD={}", t.path("child")));
-    let run = host.function(way, &["await", &t.path("child"), "return", "value"]).run();
+    let run = host.function(way, &["await_lines", &t.path("child"), "1", "return", "value"]).run();
     run.succeeded();
     assert_eq!(run.worker(0)["value"]["bytes"], "value");
     let child: i32 = t.lines("child")[0].parse().expect("it is no worker, and goes on");
