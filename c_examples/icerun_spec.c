@@ -213,6 +213,8 @@ static const struct {
   {OPT_SHUTDOWN_TIMEOUT, ice_spec_set_shutdown_timeout},
   {OPT_UNINTERRUPTIBLE_TIMEOUT, ice_spec_set_uninterruptible_timeout},
   {OPT_STACK_TIMEOUT, ice_spec_set_stack_timeout},
+  {OPT_HEARTBEAT_TIMEOUT, ice_spec_set_heartbeat_timeout},
+  {OPT_CHECKPOINT_BEFORE_STOP, ice_spec_set_checkpoint_before_stop},
 };
 
 static const struct {
@@ -232,6 +234,7 @@ static const struct {
   {OPT_TIMESTAMPS, ice_spec_set_log_timestamps},
   {OPT_VIRTUAL_LOCAL_RANK, ice_spec_set_virtual_local_rank},
   {OPT_DEVICE_UUIDS, ice_spec_set_device_uuids},
+  {OPT_CONTROL, ice_spec_set_control},
 };
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))

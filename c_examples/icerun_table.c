@@ -87,6 +87,16 @@ const struct option OPTIONS[OPTION_COUNT] = {
   [OPT_MONITOR_INTERVAL] = {VALUE("monitor-interval", "SECONDS", "0.1"),
     .help = "How often to look for what the kernel does not announce. Exits are seen at once."},
 
+  [OPT_CONTROL] = {FLAG("control"),
+    .heading = "Workers that use libice",
+    .help = "Workers get a descriptor, 3, through which they may say steps, heartbeats and timers "
+            "(ice_worker_open). Implied by the next two."},
+  [OPT_HEARTBEAT_TIMEOUT] = {VALUE("heartbeat-timeout", "SECONDS", NULL),
+    .help = "A worker that has said a step or a heartbeat, and then none for so long, has failed."},
+  [OPT_CHECKPOINT_BEFORE_STOP] = {VALUE("checkpoint-before-stop", "SECONDS", NULL),
+    .help = "Before a signal stops the run, workers are asked to save a checkpoint, all at the same "
+            "step, and have so much time for it. A second SIGINT skips it."},
+
   [OPT_FILE_TIMERS] = {FLAG("file-timers"),
     .heading = "Stuck workers",
     .help = "Serves torch's file timers: a worker that does not release one in time has failed. Also "

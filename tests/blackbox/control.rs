@@ -1,11 +1,13 @@
 //! Areas TIME and OBS: what agent and workers say to each other while a run goes on.
 
+use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::harness::*;
+use crate::tool::tool;
 use crate::{tests, tests_by_way};
 
 const ANSWER_NONE: i32 = 0;
@@ -29,6 +31,7 @@ pub fn tests() -> Vec<Trial> {
     ];
     let once = tests![
         time_04_a_worker_that_ends_with_a_timer,
+        time_icerun_options,
         time_a_page_of_its_own_for_each_rank,
         time_a_wrapper_script_hands_the_page_on,
         time_nothing_is_there_unless_asked_for,
@@ -157,6 +160,43 @@ fn time_a_checkpoint_before_the_stop(kind: Kind) {
     for rank in 0..2 {
         assert_eq!(run.worker(rank)["signal"], libc::SIGTERM, "after the checkpoint: {run}");
         assert_eq!(run.worker(rank)["cause"], CAUSE_STOPPED_BY_AGENT);
+    }
+}
+
+fn time_icerun_options() {
+    let t = Case::new();
+    let controlled = program("controlled").display().to_string();
+    let started = tool(&t, &["--nproc-per-node", "2", "--checkpoint-before-stop", "30"])
+        .words(&[
+            "--no-python",
+            &controlled,
+            "work",
+            &t.path("work.%r"),
+            "0.001",
+            "20",
+            "append",
+            &t.path("ready"),
+            "x",
+        ])
+        .words(&["from", "20", "work", &t.path("work.%r"), "0.001", "0"])
+        .spawn();
+    t.wait_lines("ready", 2);
+    started.signal(libc::SIGTERM);
+    assert_eq!(started.finish().status.signal(), Some(libc::SIGTERM));
+    at_one_step(&done(&t, 2), &["save"]);
+    let t = Case::new();
+    let beats = ["--heartbeat-timeout", "0.3", "--max-restarts", "0"];
+    let ended = tool(&t, &beats).words(&["--no-python", &controlled, "heartbeat", "pause"]).run();
+    assert_ne!(ended.status.code(), Some(0));
+    assert!(ended.err().contains("heartbeat"), "{}", ended.err());
+    // The descriptor is there with the option, and not without.
+    for (options, has) in [(&["--control"][..], "1"), (&[], "0")] {
+        let t = Case::new();
+        tool(&t, options)
+            .words(&["--no-python", &controlled, "control", &t.path("has"), "exit", "0"])
+            .run()
+            .exited(0);
+        assert!(t.read("has").starts_with(has), "{options:?} {}", t.read("has"));
     }
 }
 
