@@ -137,6 +137,20 @@ static void set_numa_binding(const struct options *options, ice_spec *spec) {
   accept_value(options, OPT_NUMA_BINDING, ice_spec_set_cpu_binding(spec, values[chosen]));
 }
 
+/* ^C is a question then, not a stop. */
+static void leave_interrupts(const struct options *options, ice_spec *spec) {
+  if (!asks(options)) return;
+  char list[1024] = "";
+  for (const char *at = option_text(options, OPT_SIGNALS_TO_HANDLE); *at; at += *at == ',') {
+    size_t length = strcspn(at, ","), used = strlen(list);
+    if (length != 6 || strncmp(at, "SIGINT", 6) != 0) {
+      snprintf(list + used, sizeof list - used, "%s%.*s", used ? "," : "", (int)length, at);
+    }
+    at += length;
+  }
+  accept_value(options, OPT_SIGNALS_TO_HANDLE, ice_spec_set_signals(spec, list));
+}
+
 static void set_file_timers(const struct options *options, ice_spec *spec) {
   /* Left to the environment, unless it is given. */
   if (!option_on(options, OPT_FILE_TIMERS)) return;
@@ -288,6 +302,7 @@ ice_spec *spec_from_options(const struct options *options) {
   set_visibility(options, spec);
   set_stdin(options, spec);
   set_numa_binding(options, spec);
+  leave_interrupts(options, spec);
   set_file_timers(options, spec);
   set_stack_command(options, spec);
   set_backoff(options, spec);

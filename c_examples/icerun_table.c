@@ -90,7 +90,8 @@ const struct option OPTIONS[OPTION_COUNT] = {
   [OPT_CONTROL] = {FLAG("control"),
     .heading = "Workers that use libice",
     .help = "Workers get a descriptor, 3, through which they may say steps, heartbeats and timers "
-            "(ice_worker_open). Implied by the next two."},
+            "(ice_worker_open). Implied by the next two. At a terminal ^C then pauses them and asks "
+            "whether they should save a checkpoint; another ^C stops the run at once."},
   [OPT_HEARTBEAT_TIMEOUT] = {VALUE("heartbeat-timeout", "SECONDS", NULL),
     .help = "A worker that has said a step or a heartbeat, and then none for so long, has failed."},
   [OPT_CHECKPOINT_BEFORE_STOP] = {VALUE("checkpoint-before-stop", "SECONDS", NULL),

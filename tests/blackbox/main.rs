@@ -7,6 +7,7 @@
 mod harness;
 
 mod abi;
+mod ask;
 mod cfg;
 mod cli;
 mod control;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         abi::tests(),
         cli::tests(),
         control::tests(),
+        ask::tests(),
         dev::tests(),
         store::tests(),
         e2e::tests(),
