@@ -3,8 +3,8 @@
 //! else.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -17,8 +17,9 @@ use serde_json::json;
 use super::Shared;
 use crate::error::Error;
 use crate::sys::dispositions;
-use crate::sys::fd::{Bell, above_stdio};
-use crate::sys::process::{milliseconds, monotonic, since_1970};
+use crate::sys::fd::{self, Bell};
+use crate::sys::listener::listen_everywhere;
+use crate::sys::process::{monotonic, poll_timeout, since_1970};
 use crate::sys::signals::Inbox;
 
 /// How many clients are heard at once; others wait in the kernel's queue.
@@ -66,23 +67,9 @@ impl Health {
         inbox: Arc<Inbox>,
         shared: Arc<Shared>,
     ) -> Result<Health, Error> {
-        let failed = |error: std::io::Error| {
-            Error::system(format!("cannot listen on port {port}"), error.raw_os_error().unwrap_or(0))
-        };
-        // One socket for both families, unless this machine has no IPv6.
-        let listener = TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
-            .or_else(|error| match error.raw_os_error() {
-                Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL) => {
-                    TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
-                }
-                _ => Err(error),
-            })
-            .map_err(failed)?;
-        let listener =
-            TcpListener::from(above_stdio(OwnedFd::from(listener)).map_err(|errno| failed(errno.into()))?);
-        listener.set_nonblocking(true).map_err(failed)?;
-        let port = listener.local_addr().map_err(failed)?.port();
-        let stop = Arc::new(Bell::new().map_err(|errno: Errno| failed(errno.into()))?);
+        let failed = |errno: Errno| Error::system(format!("cannot listen on port {port}"), errno as i32);
+        let (listener, port) = listen_everywhere(port).map_err(failed)?;
+        let stop = Arc::new(Bell::new().map_err(failed)?);
         let mut server = Server { stop: stop.clone(), listener, limit, inbox, shared, clients: Vec::new() };
         let thread = std::thread::Builder::new()
             .name("ice-health".into())
@@ -90,7 +77,7 @@ impl Health {
                 dispositions::block_all();
                 server.serve();
             })
-            .map_err(failed)?;
+            .map_err(|error| Error::system("cannot make a thread", error.raw_os_error().unwrap_or(0)))?;
         Ok(Health { stop, thread: Some(thread), port })
     }
 }
@@ -114,7 +101,7 @@ struct Client {
 
 struct Server {
     stop: Arc<Bell>,
-    listener: TcpListener,
+    listener: OwnedFd,
     limit: Duration,
     inbox: Arc<Inbox>,
     shared: Arc<Shared>,
@@ -130,9 +117,7 @@ impl Server {
             }
             let reading = self.clients.iter().filter(|client| client.asked.is_none());
             items.extend(reading.map(|client| PollFd::new(client.stream.as_fd(), PollFlags::POLLIN)));
-            let timeout = self.next_deadline().map_or(PollTimeout::NONE, |left| {
-                PollTimeout::try_from(milliseconds(left)).unwrap_or(PollTimeout::MAX)
-            });
+            let timeout = self.next_deadline().map_or(PollTimeout::NONE, poll_timeout);
             let _ = poll(&mut items, timeout);
             if items[0].any().unwrap_or(false) {
                 return;
@@ -154,12 +139,9 @@ impl Server {
 
     fn accept(&mut self) {
         while self.clients.len() < CLIENTS {
-            let Ok((stream, _)) = self.listener.accept() else { return };
-            let Ok(stream) = above_stdio(OwnedFd::from(stream)).map(TcpStream::from) else { return };
-            if stream.set_nonblocking(true).is_ok() {
-                let deadline = monotonic() + CLIENT_TIME;
-                self.clients.push(Client { stream, request: Vec::new(), deadline, asked: None });
-            }
+            let Ok(stream) = fd::accept(self.listener.as_raw_fd()) else { return };
+            let deadline = monotonic() + CLIENT_TIME;
+            self.clients.push(Client { stream: stream.into(), request: Vec::new(), deadline, asked: None });
         }
     }
 

@@ -133,12 +133,18 @@ fn open_events(spec: &Spec, working_dir: Option<&Path>) -> Result<Option<OwnedFd
     opened.map(Some).map_err(failed)
 }
 
+/// Makes events, where somebody wants them.
+fn origin(spec: &Spec, output: &Output) -> Option<Origin> {
+    output.wants_events().then(|| Origin::new(spec, &run_id(spec), &hostname()))
+}
+
 /// The end of a run whose machinery failed, told as any other.
 fn broken_off(spec: &Spec, error: Error) -> RunReport {
     let report = without_attempt(spec, error);
     let mut output = Output::new(spec, open_events(spec, None).ok().flatten());
-    let origin = Origin::new(spec, &run_id(spec), &hostname());
-    output.event(|| Some(origin.agent_ended(&report, 0)));
+    if let Some(origin) = origin(spec, &output) {
+        output.event(origin.agent_ended(&report, 0));
+    }
     output.finish(LAST_WORDS);
     report
 }
@@ -199,7 +205,7 @@ pub(super) struct Run<'a> {
     groups: Option<Table>,
     run_dir: Option<RunDir>,
     output: Output<'a>,
-    origin: Origin,
+    origin: Option<Origin>,
     started: Duration,
     health: Option<Health>,
     /// Keeps MASTER_PORT from being given away while an attempt runs.
@@ -232,6 +238,7 @@ impl<'a> Run<'a> {
             .map_err(failed("cannot watch requests"))?;
         let launcher = Launcher::new(spec, host.working_dir.clone())?;
         let events = open_events(spec, host.working_dir.as_deref())?;
+        let output = Output::new(spec, events);
         let (supervisor, actions) = Supervisor::new(Policy {
             max_restarts: spec.max_restarts,
             restart_backoff: spec.restart_backoff,
@@ -263,8 +270,8 @@ impl<'a> Run<'a> {
             watcher: None,
             groups: None,
             run_dir: None,
-            output: Output::new(spec, events),
-            origin: Origin::new(spec, &run_id(spec), &hostname()),
+            origin: origin(spec, &output),
+            output,
             started: monotonic(),
             health: None,
             port: None,
@@ -312,6 +319,13 @@ impl<'a> Run<'a> {
 
     pub(super) fn log(&self, level: Level, text: impl FnOnce() -> String) {
         self.output.log(level, text);
+    }
+
+    /// An event, made only if somebody wants it.
+    fn event(&self, make: impl FnOnce(&Origin) -> Option<String>) {
+        if let Some(line) = self.origin.as_ref().and_then(make) {
+            self.output.event(line);
+        }
     }
 
     /// Tells the supervisor, and queues what it says.
@@ -611,7 +625,7 @@ impl<'a> Run<'a> {
             self.watch(pidfd, index)?;
         }
         self.log(Level::Debug, || format!("rank {} is PID {pid}", self.ranks[index].global));
-        self.output.event(|| Some(self.origin.worker_started(&self.ranks[index], pid, number)));
+        self.event(|origin| Some(origin.worker_started(&self.ranks[index], pid, number)));
         self.update_snapshot(index, pid, Outcome::Running);
         self.follow(plan, index, number)
     }
@@ -903,7 +917,7 @@ impl<'a> Run<'a> {
         let reports: Vec<WorkerReport> =
             attempt.workers.iter().map(|worker| reporter.report(worker, attempt.number, succeeded)).collect();
         for report in &reports {
-            self.output.event(|| self.origin.worker_ended(report));
+            self.event(|origin| origin.worker_ended(report));
         }
         if let (true, Some(oom)) = (reports.iter().any(|report| report.likely_oom), reporter.oom) {
             oom.look();
@@ -957,7 +971,7 @@ impl<'a> Run<'a> {
             failures: std::mem::take(&mut self.failures),
         });
         let duration = monotonic().saturating_sub(self.started);
-        self.output.event(|| Some(self.origin.agent_ended(&report, duration.as_millis() as u64)));
+        self.event(|origin| Some(origin.agent_ended(&report, duration.as_millis() as u64)));
         self.output.finish(self.checked.shutdown_timeout);
         self.host.handlers = None;
         report

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::sys::stat::Mode;
 
 use crate::error::Error;
-use crate::logs::run_dir::RunDir;
+use crate::logs::run_dir::{RunDir, random};
 use crate::spec::Checked;
 use crate::sys::fd;
 
@@ -40,7 +40,7 @@ impl TimerFile {
             (None, Some(run_dir)) => run_dir.timer_file(attempt),
             (None, None) => {
                 let dir = tmpdir.unwrap_or(Path::new("/tmp"));
-                dir.join(format!("ice_timers_{}_{:x}", std::process::id(), unique()))
+                dir.join(format!("ice_timers_{}_{:x}", std::process::id(), random()))
             }
         };
         Some(working_dir.join(place))
@@ -87,9 +87,4 @@ impl Drop for TimerFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
     }
-}
-
-fn unique() -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    RandomState::new().build_hasher().finish()
 }

@@ -16,5 +16,5 @@ pub mod worker;
 /// How the page is told to a program: the number of its descriptor, a colon, and the slot in it.
 pub const VARIABLE: &str = "ICE_CONTROL_FD";
 
-/// A moment on the monotonic clock, which is the same in all processes.
-pub type Now = std::time::Duration;
+/// Of the monotonic clock, which is the same in all processes.
+pub use crate::supervise::Now;

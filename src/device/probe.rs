@@ -11,15 +11,13 @@ use parking_lot::Mutex;
 
 use super::report::Report;
 use crate::error::Error;
-use crate::plan::as_c_strs;
 use crate::process::channel::{Channel, Kind};
-use crate::process::launch::{self, Failure};
+use crate::process::launch::{Failure, Single};
 use crate::process::{entry, image};
 use crate::spec::Spec;
-use crate::sys::child::{self, Child, Nursery, Pointers, Program, Setup, Step};
-use crate::sys::dispositions::{self, Reset};
+use crate::sys::child::{Child, Setup, Step};
+use crate::sys::dispositions;
 use crate::sys::fd;
-use crate::sys::memory::Mapping;
 use crate::sys::process::{self, Status, Waited};
 
 /// How long cuInit may take: seconds for each GPU, where the driver is not kept loaded.
@@ -149,24 +147,12 @@ fn start(channel: &Channel, path: &CString, argv: &[CString], env: &[CString]) -
     let failed = |errno: Errno| Error::system("cannot prepare a probe", errno as i32);
     let null = fd::null().and_then(fd::above_protocol).map_err(failed)?;
     let null = null.as_raw_fd();
-    let words = Mapping::anonymous_shared(8).map_err(failed)?;
-    let mut nursery = Nursery::new().map_err(failed)?;
-    let setup = Setup {
-        stdio: [null; 3],
-        protocol: &[channel.fd(), null, null, null],
-        working_dir: None,
-        cpus: None,
-        reset: Reset::for_children(),
-        report: Some(child::Report { step: words.word(0), errno: words.word(1) }),
-        slices: None,
-        group: None,
-        process: Some(channel.process()),
-    };
-    let (argv, env) = (Pointers::new(as_c_strs(argv)), Pointers::new(as_c_strs(env)));
-    let program = Program { paths: &[path], argv: &argv, env: &env };
+    let mut single = Single::new().map_err(failed)?;
+    let protocol = [channel.fd(), null, null, null];
+    let setup = Setup { process: Some(channel.process()), ..Setup::plain([null; 3], &protocol) };
     // While it is born only: whoever interrupts the host meanwhile need not wait for the driver.
     let _mask = dispositions::block_all_meanwhile();
-    launch::spawn(&mut nursery, &setup, &program).map_err(|failure| match failure {
+    single.spawn(setup, std::slice::from_ref(path), argv, env).map_err(|failure| match failure {
         Failure::Child(Step::Exec, errno) => {
             Error::system(format!("cannot start {}", path.to_string_lossy()), errno as i32)
         }

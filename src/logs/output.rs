@@ -100,13 +100,13 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// An event, made only if somebody wants it.
-    pub fn event(&self, line: impl FnOnce() -> Option<String>) {
-        if (self.spec.event_callback.is_some() || self.events.is_some())
-            && let Some(line) = line()
-        {
-            let _ = self.push(Command::Event(line));
-        }
+    pub fn wants_events(&self) -> bool {
+        self.spec.event_callback.is_some() || self.events.is_some()
+    }
+
+    /// A line of JSON for those who want events.
+    pub fn event(&self, line: String) {
+        let _ = self.push(Command::Event(line));
     }
 
     pub fn follow(&self, stream: Stream) -> Result<(), Errno> {

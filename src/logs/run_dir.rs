@@ -253,11 +253,16 @@ fn make_unique(parent: &Path, stem: &str, modes: Option<(u32, u32)>) -> io::Resu
     }
 }
 
+/// For a name that nobody else has chosen.
+pub fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish()
+}
+
 /// Eight characters that no other run has; the directory's creation has the last word.
 fn unique() -> String {
-    use std::hash::{BuildHasher, Hasher, RandomState};
     const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    let mut random = RandomState::new().build_hasher().finish();
+    let mut random = random();
     (0..8)
         .map(|_| {
             let letter = LETTERS[(random % 32) as usize];

@@ -7,17 +7,14 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 
-use super::launch::{Failure, spawn};
+use super::launch::{Failure, Single};
 use crate::error::errno_text;
-use crate::plan::as_c_strs;
 use crate::supervise::Now;
-use crate::sys::child::{Child, Nursery, Pointers, Program, Report, Setup};
-use crate::sys::dispositions::Reset;
+use crate::sys::child::{Child, Setup};
 use crate::sys::fd;
-use crate::sys::memory::Mapping;
-use crate::sys::process::{self, milliseconds, monotonic};
+use crate::sys::process::{self, monotonic, poll_timeout};
 
 /// What is taken of its output.
 const MOST: usize = 64 << 10;
@@ -58,7 +55,7 @@ impl Command {
             if open {
                 items.push(PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
             }
-            let _ = poll(&mut items, PollTimeout::try_from(milliseconds(left)).unwrap_or(PollTimeout::MAX));
+            let _ = poll(&mut items, poll_timeout(left));
         };
         let _ = process::signal_group(child.pid, libc::SIGKILL);
         process::ends_within(&child.pidfd, GONE_WITHIN, None);
@@ -87,24 +84,9 @@ impl Command {
         let (reader, writer) = (fd::above_stdio(reader)?, fd::above_stdio(writer)?);
         nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let null = fd::null()?;
-        let words = Mapping::anonymous_shared(8)?;
-        let report = Report { step: words.word(0), errno: words.word(1) };
-        report.clear();
-        let setup = Setup {
-            stdio: [null.as_raw_fd(), writer.as_raw_fd(), writer.as_raw_fd()],
-            protocol: &[],
-            working_dir: self.working_dir.as_deref(),
-            reset: Reset::for_children(),
-            report: Some(report),
-            slices: None,
-            cpus: None,
-            group: None,
-            process: None,
-        };
-        let (argv, env) = (Pointers::new(as_c_strs(&self.argv)), Pointers::new(as_c_strs(&self.env)));
-        let paths: Vec<_> = as_c_strs(&self.paths).collect();
-        let program = Program { paths: &paths, argv: &argv, env: &env };
-        match spawn(&mut Nursery::new()?, &setup, &program) {
+        let stdio = [null.as_raw_fd(), writer.as_raw_fd(), writer.as_raw_fd()];
+        let setup = Setup { working_dir: self.working_dir.as_deref(), ..Setup::plain(stdio, &[]) };
+        match Single::new()?.spawn(setup, &self.paths, &self.argv, &self.env) {
             Ok(child) => Ok((child, reader)),
             Err(Failure::Clone(errno) | Failure::Child(_, errno)) => Err(errno),
         }

@@ -13,7 +13,7 @@ use super::wire::{Answer, Request};
 use crate::sys::child::Child;
 use crate::sys::memory;
 use crate::sys::packets::Packets;
-use crate::sys::process::{self, Status, Waited, milliseconds, monotonic};
+use crate::sys::process::{self, Status, Waited, monotonic, poll_timeout};
 
 /// How many births may be under way: enough to keep the server busy, too few to fill the socket, in which
 /// case both sides would wait for each other.
@@ -121,9 +121,8 @@ impl Forkserver {
     pub fn wait(&self, bell: Option<BorrowedFd>, limit: Option<Duration>) {
         let mut items: Vec<_> = self.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).into();
         items.extend(bell.map(|bell| PollFd::new(bell, PollFlags::POLLIN)));
-        let limit = limit.map(|limit| PollTimeout::try_from(milliseconds(limit)).unwrap_or(PollTimeout::MAX));
         // Interrupted or not: the caller looks again.
-        let _ = poll(&mut items, limit.unwrap_or(PollTimeout::NONE));
+        let _ = poll(&mut items, limit.map_or(PollTimeout::NONE, poll_timeout));
     }
 
     /// Keeps an answer that came while another was waited for.

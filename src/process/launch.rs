@@ -334,6 +334,34 @@ fn execute(
     })
 }
 
+/// What it takes to start a process beside those of a run.
+pub struct Single {
+    nursery: Nursery,
+    /// See `Launcher::slots`.
+    words: Mapping,
+}
+
+impl Single {
+    pub fn new() -> Result<Single, Errno> {
+        Ok(Single { nursery: Nursery::new()?, words: Mapping::anonymous_shared(8)? })
+    }
+
+    /// Starts the first of these files that can be executed, with all signals blocked in this thread.
+    pub fn spawn(
+        &mut self,
+        setup: Setup,
+        paths: &[CString],
+        argv: &[CString],
+        env: &[CString],
+    ) -> Result<Child, Failure> {
+        let report = Report { step: self.words.word(0), errno: self.words.word(1) };
+        let setup = Setup { report: Some(report), ..setup };
+        let files: Vec<&CStr> = as_c_strs(paths).collect();
+        let (argv, env) = (Pointers::new(as_c_strs(argv)), Pointers::new(as_c_strs(env)));
+        spawn(&mut self.nursery, &setup, &Program { paths: &files, argv: &argv, env: &env })
+    }
+}
+
 /// Why a process did not start.
 pub enum Failure {
     Clone(Errno),
@@ -341,7 +369,7 @@ pub enum Failure {
 }
 
 /// Starts a program, with all signals blocked in this thread.
-pub fn spawn(nursery: &mut Nursery, setup: &Setup, program: &Program) -> Result<Child, Failure> {
+fn spawn(nursery: &mut Nursery, setup: &Setup, program: &Program) -> Result<Child, Failure> {
     for left in (0..BUSY_TRIES).rev() {
         let child = nursery.spawn(setup, program).map_err(Failure::Clone)?;
         let Some((step, errno)) = setup.report.as_ref().and_then(Report::read) else { return Ok(child) };

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use parking_lot::Mutex;
 
 use super::command::Command;
@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::supervise::Now;
 use crate::sys::crash::{STACK_SIGNAL, STACK_SUFFIX};
 use crate::sys::fd::{self, Bell};
-use crate::sys::process::{self, milliseconds, monotonic};
+use crate::sys::process::{self, monotonic, poll_timeout};
 
 /// How many threads of a worker are looked at.
 const THREADS: usize = 64;
@@ -123,8 +123,7 @@ impl Drop for Search {
 
 /// Waits for a bell; whether it has rung.
 fn wait(bell: BorrowedFd, limit: Duration) -> bool {
-    let timeout = PollTimeout::try_from(milliseconds(limit)).unwrap_or(PollTimeout::MAX);
-    let _ = poll(&mut [PollFd::new(bell, PollFlags::POLLIN)], timeout);
+    let _ = poll(&mut [PollFd::new(bell, PollFlags::POLLIN)], poll_timeout(limit));
     fd::is_readable(bell)
 }
 

@@ -1,17 +1,13 @@
 //! The server: one thread that waits for all its clients at once, and for none of them.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::ToSocketAddrs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getsockname, listen, setsockopt,
-    socket, sockopt,
-};
 
 use super::session::{Session, Shared};
 use super::set_up;
@@ -20,6 +16,7 @@ use super::wire::Limits;
 use crate::error::Error;
 use crate::sys::dispositions;
 use crate::sys::fd::{Bell, above_stdio, accept};
+use crate::sys::listener::{listen_at, listen_everywhere};
 use crate::sys::process::milliseconds;
 
 /// How many bytes a store may take if nobody says otherwise.
@@ -29,6 +26,7 @@ const SCRATCH: usize = 64 << 10;
 const STACK: usize = 256 << 10;
 /// Between two tries to accept when there was no descriptor left for it.
 const TIME_TO_ACCEPT: Duration = Duration::from_millis(100);
+
 /// What a server is to be.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -109,15 +107,7 @@ fn listen_on(address: Option<&str>, port: u16) -> Result<(OwnedFd, u16), Error> 
         Error::system(format!("cannot listen on port {port} of {name}"), errno as i32)
     };
     let Some(name) = address else {
-        return listen_at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
-            .or_else(|errno| match errno {
-                // A host without IPv6.
-                Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL => {
-                    listen_at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
-                }
-                errno => Err(errno),
-            })
-            .map_err(|errno| failed("all addresses", errno));
+        return listen_everywhere(port).map_err(|errno| failed("all addresses", errno));
     };
     let found = (name, port).to_socket_addrs();
     let addresses = found.map_err(|error| {
@@ -131,23 +121,6 @@ fn listen_on(address: Option<&str>, port: u16) -> Result<(OwnedFd, u16), Error> 
         }
     }
     result.map_err(|errno| failed(name, errno))
-}
-
-fn listen_at(address: SocketAddr) -> Result<(OwnedFd, u16), Errno> {
-    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let listener = above_stdio(socket(family, SockType::Stream, flags, None)?)?;
-    // The port of a server that has just ended is free at once.
-    setsockopt(&listener, sockopt::ReuseAddr, &true)?;
-    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-        setsockopt(&listener, sockopt::Ipv6V6Only, &false)?;
-    }
-    bind(listener.as_raw_fd(), &SockaddrStorage::from(address))?;
-    listen(&listener, Backlog::MAXALLOWABLE)?;
-    let bound: SockaddrStorage = getsockname(listener.as_raw_fd())?;
-    let port =
-        bound.as_sockaddr_in6().map(|v6| v6.port()).or_else(|| bound.as_sockaddr_in().map(|v4| v4.port()));
-    Ok((listener, port.unwrap_or(address.port())))
 }
 
 const BELL: u64 = u64::MAX;

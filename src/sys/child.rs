@@ -96,6 +96,23 @@ pub struct Child {
     pub pidfd: OwnedFd,
 }
 
+impl<'a> Setup<'a> {
+    /// That of a process which is no worker: nothing but its descriptors.
+    pub fn plain(stdio: [RawFd; 3], protocol: &'a [RawFd]) -> Setup<'a> {
+        Setup {
+            stdio,
+            protocol,
+            working_dir: None,
+            cpus: None,
+            reset: Reset::for_children(),
+            report: None,
+            slices: None,
+            group: None,
+            process: None,
+        }
+    }
+}
+
 impl Setup<'_> {
     /// The first descriptor that is not the child's.
     fn first_free(&self) -> u32 {

@@ -11,6 +11,7 @@ pub mod fd;
 pub mod futex;
 pub mod inherited;
 pub mod library;
+pub mod listener;
 pub mod memory;
 pub mod packets;
 pub mod process;

@@ -105,7 +105,7 @@ fn ended_without_us(pidfd: &OwnedFd) -> Waited {
             };
             return Waited::Ended { status, usage: Usage::default(), kept: false };
         }
-        if !is_readable(pidfd) {
+        if !has_ended(pidfd) {
             return Waited::Running;
         }
         if result != 0 {
@@ -114,12 +114,6 @@ fn ended_without_us(pidfd: &OwnedFd) -> Waited {
         std::thread::sleep(Duration::from_millis(1));
     }
     Waited::Lost
-}
-
-fn is_readable(fd: &OwnedFd) -> bool {
-    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: one pollfd, no wait.
-    unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
 }
 
 /// Whether /proc shows the numbers that this process sees, not those of an outer pid namespace.
@@ -193,7 +187,7 @@ pub fn keep_living_groups(groups: &mut Vec<i32>) {
 
 /// Whether a process, child or not, has ended: a zombie has.
 pub fn has_ended(pidfd: &OwnedFd) -> bool {
-    is_readable(pidfd)
+    super::fd::is_readable(pidfd.as_fd())
 }
 
 /// The name of this process, as ps(1) shows it: 15 bytes of it.
@@ -279,9 +273,8 @@ pub fn ends_within(pidfd: &OwnedFd, limit: Duration, bell: Option<BorrowedFd>) -
     items.extend(bell.map(|bell| PollFd::new(bell, PollFlags::POLLIN)));
     loop {
         let left = deadline.saturating_sub(monotonic());
-        let timeout = PollTimeout::try_from(milliseconds(left)).unwrap_or(PollTimeout::MAX);
         // Interrupted by a signal, or early: it looks again.
-        if matches!(poll(&mut items, timeout), Ok(1..)) || left.is_zero() {
+        if matches!(poll(&mut items, poll_timeout(left)), Ok(1..)) || left.is_zero() {
             return has_ended(pidfd);
         }
     }
@@ -304,6 +297,11 @@ pub fn wait_for_end(pidfd: &OwnedFd) {
 /// A time as poll(2) and epoll_wait(2) take it, rounded up so that nobody wakes before it.
 pub fn milliseconds(time: Duration) -> i32 {
     time.as_micros().div_ceil(1000).min(i32::MAX as u128) as i32
+}
+
+/// The same for nix's poll; what is too long for it is as long as it can be.
+pub fn poll_timeout(time: Duration) -> PollTimeout {
+    PollTimeout::try_from(milliseconds(time)).unwrap_or(PollTimeout::MAX)
 }
 
 pub fn monotonic() -> Duration {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 
+use crate::control::{at_one_step, done};
 use crate::harness::*;
 use crate::tests;
 use crate::tool::{Started, tool};
@@ -106,18 +107,6 @@ fn at_work(t: &Case, options: &[&str], verbs: &[&str]) -> (Started, Terminal) {
     (started, terminal)
 }
 
-/// What each rank was asked to do, and at which step it did it.
-fn done(t: &Case, rank: usize) -> Vec<(String, String)> {
-    let words = |line: String| -> Vec<String> { line.split(' ').map(str::to_string).collect() };
-    let lines = t.lines(&format!("work.{rank}")).into_iter().map(words);
-    lines.map(|words| (words[0].clone(), words[3].clone())).collect()
-}
-
-fn kinds(t: &Case) -> Vec<String> {
-    assert_eq!(done(t, 0), done(t, 1), "all at the same step");
-    done(t, 0).into_iter().map(|(kind, _)| kind).collect()
-}
-
 fn time_ask_enter_saves_and_stops() {
     for answer in ["\n", "y\n", "yes\n"] {
         let t = Case::new();
@@ -130,7 +119,7 @@ fn time_ask_enter_saves_and_stops() {
         terminal.types(answer);
         terminal.await_text("the checkpoint is saved");
         assert_eq!(started.finish().status.signal(), Some(libc::SIGINT));
-        assert_eq!(kinds(&t), ["pause", "save"], "{}", terminal.rest());
+        at_one_step(&done(&t, 2), &["pause", "save"]);
     }
 }
 
@@ -141,7 +130,7 @@ fn time_ask_no_stops_without() {
     terminal.await_text(QUESTION);
     terminal.types("n\n");
     assert_eq!(started.finish().status.signal(), Some(libc::SIGINT));
-    assert_eq!(kinds(&t), ["pause"]);
+    at_one_step(&done(&t, 2), &["pause"]);
     assert!(!terminal.rest().contains("checkpoint"));
 }
 
@@ -152,7 +141,7 @@ fn time_ask_another_interrupt_stops_at_once() {
     terminal.await_text(QUESTION);
     terminal.types(INTERRUPT);
     assert_eq!(started.finish().status.signal(), Some(libc::SIGINT));
-    assert_eq!(kinds(&t), ["pause"]);
+    at_one_step(&done(&t, 2), &["pause"]);
 }
 
 fn time_ask_ranks_that_cannot_save() {
@@ -170,7 +159,7 @@ fn time_ask_nothing_without_control() {
     let (started, mut terminal) = at_work(&t, &[], &[]);
     terminal.types(INTERRUPT);
     assert_eq!(started.finish().status.signal(), Some(libc::SIGINT));
-    assert!(kinds(&t).is_empty());
+    at_one_step(&done(&t, 2), &[]);
     assert!(!terminal.rest().contains("Should I"));
 }
 

@@ -52,14 +52,14 @@ pub fn tests() -> Vec<Trial> {
 }
 
 /// The lines of `work` of each rank: kind, reason, the step asked for, the step it was done at.
-fn done(t: &Case, ranks: usize) -> Vec<Vec<Vec<String>>> {
+pub fn done(t: &Case, ranks: usize) -> Vec<Vec<Vec<String>>> {
     let words = |line: String| line.split(' ').map(str::to_string).collect();
     (0..ranks).map(|rank| t.lines(&format!("work.{rank}")).into_iter().map(words).collect()).collect()
 }
 
 /// All ranks did the same at the same steps, and at those that were asked for.
 #[track_caller]
-fn at_one_step(done: &[Vec<Vec<String>>], kinds: &[&str]) {
+pub fn at_one_step(done: &[Vec<Vec<String>>], kinds: &[&str]) {
     for rank in done {
         let of: Vec<&str> = rank.iter().map(|line| line[0].as_str()).collect();
         assert_eq!(of, kinds);

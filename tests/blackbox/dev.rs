@@ -11,9 +11,19 @@ use crate::harness::*;
 use crate::tests;
 use crate::tool::*;
 
+/// Where the loader finds the stub.
+pub fn stub() -> &'static str {
+    built().dir.to_str().expect("a plain path")
+}
+
 /// A host whose loader finds the stub.
 fn with_stub(t: &Case) -> Host<'_> {
-    t.bare_host().env("LD_LIBRARY_PATH", built().dir.to_str().expect("a plain path")).step("before")
+    t.bare_host().env("LD_LIBRARY_PATH", stub()).step("before")
+}
+
+/// A host with so many GPUs. The kernel knows none of them, so that their node is node 0.
+pub fn with_gpus<'a>(t: &'a Case, count: &str) -> Host<'a> {
+    t.host().env("LD_LIBRARY_PATH", stub()).env("STUB_CUDA_COUNT", count)
 }
 
 /// A stub that lacks some functions; the directory it is in.
@@ -267,7 +277,7 @@ fn dev_list_old_drivers() {
 fn dev_list_by_hosts_of_all_kinds() {
     let t = Case::new();
     for step in ["ignore=CHLD", "nowait", "block=CHLD", "reap_any", "hammer=8", "chdir=/", "close=0"] {
-        let host = t.bare_host().env("LD_LIBRARY_PATH", built().dir.to_str().unwrap());
+        let host = t.bare_host().env("LD_LIBRARY_PATH", stub());
         let run = host.step(step).step("before").set("list_devices", 20).step("unhammer").run();
         assert_eq!(run.event("list_devices")["status"], "ICE_OK", "{step}: {run}");
         assert_eq!(run.event("list_devices")["devices"][0]["name"], "Stub GPU 0", "{step}: {run}");

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use libtest_mimic::Trial;
 use serde_json::Value;
 
+use crate::dev::{stub, with_gpus};
 use crate::harness::*;
 use crate::sp::environment;
 use crate::tests;
@@ -51,16 +52,7 @@ const ALL: i32 = 2;
 
 /// A host with eight GPUs.
 fn gpus(t: &Case) -> Host<'_> {
-    gpus_are(t, "8")
-}
-
-fn gpus_are<'a>(t: &'a Case, count: &str) -> Host<'a> {
-    t.host().env("LD_LIBRARY_PATH", stub()).env("STUB_CUDA_COUNT", count)
-}
-
-/// Where the loader finds the stub.
-fn stub() -> &'static str {
-    built().dir.to_str().expect("a plain path")
+    with_gpus(t, "8")
 }
 
 /// The command line tool, with eight GPUs.
@@ -244,8 +236,8 @@ fn dev_13_counts_by_word() {
     // Without the variable those that the driver finds.
     assert_eq!(planned(gpus(&t).set("nproc_per_node", "gpu")), 8);
     assert_eq!(planned(gpus(&t).set("nproc_per_node", "auto")), 8);
-    assert_eq!(planned(gpus_are(&t, "0").set("nproc_per_node", "auto")), cpus());
-    let host = gpus_are(&t, "0").set("nproc_per_node", "gpu").probe(&[]).step("new");
+    assert_eq!(planned(with_gpus(&t, "0").set("nproc_per_node", "auto")), cpus());
+    let host = with_gpus(&t, "0").set("nproc_per_node", "gpu").probe(&[]).step("new");
     host.run().refused(&["nproc_per_node is gpu", "sees 0", "the CUDA driver finds no GPU"]);
 }
 
@@ -577,7 +569,7 @@ fn dev_restart_without_a_gpu_that_fell_off_the_bus() {
         ("2", "1", None),
     ] {
         let t = Case::new();
-        let host = gpus_are(&t, "4").env("STUB_CUDA_GONE", &t.path("gone")).set("max_restarts", 3);
+        let host = with_gpus(&t, "4").env("STUB_CUDA_GONE", &t.path("gone")).set("max_restarts", 3);
         let host = host.set("devices", "cuda:0,1,3").set("device_uuids", uuids);
         let verbs = ["rank", "1", "attempt", "0", "append", &t.path("gone"), gone, "exit", "9", ";", ";"];
         let run = host.probe(&verbs).run();

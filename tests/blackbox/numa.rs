@@ -7,6 +7,7 @@ use std::fs;
 use libtest_mimic::Trial;
 use serde_json::Value;
 
+use crate::dev::{stub, with_gpus};
 use crate::harness::*;
 use crate::sp::environment;
 use crate::tool::tool;
@@ -262,12 +263,6 @@ fn dev_09_more_workers_than_cores() {
     assert!(!t.dir.join("ran").exists());
 }
 
-/// A host with so many GPUs, which a stub of the driver invents. The kernel knows none of them, so that
-/// their node is node 0.
-fn with_gpus<'a>(t: &'a Case, count: &str) -> Host<'a> {
-    t.host().env("LD_LIBRARY_PATH", built().dir.to_str().expect("a path")).env("STUB_CUDA_COUNT", count)
-}
-
 fn dev_08_near_the_device() {
     let list = fs::read_to_string("/sys/devices/system/node/node0/cpulist").unwrap_or_default();
     let parse = |list: &str| -> BTreeSet<i64> {
@@ -351,9 +346,8 @@ fn dev_08_the_tool() {
     let names = ["--numa-binding", "core-complex", "compact"];
     tool(&t, &["--numa-binding", "cores"]).probe(&["exit", "0"]).run().refused(&names);
     tool(&t, &["--numa-binding="]).probe(&["exit", "0"]).run().refused(&names);
-    let stub = built().dir.to_str().expect("a path");
     let ended = tool(&t, &["--numa-binding", "node"])
-        .env("LD_LIBRARY_PATH", stub)
+        .env("LD_LIBRARY_PATH", stub())
         .env("STUB_CUDA_COUNT", "0")
         .probe(&["exit", "0"])
         .run();

@@ -1,0 +1,41 @@
+//! Sockets that listen for connections over TCP.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getsockname, listen, setsockopt,
+    socket, sockopt,
+};
+
+use super::fd::above_stdio;
+
+/// On all addresses of this machine, by one socket for both families; the socket and its port.
+pub fn listen_everywhere(port: u16) -> Result<(OwnedFd, u16), Errno> {
+    listen_at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).or_else(|errno| match errno {
+        // A host without IPv6.
+        Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL => {
+            listen_at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
+        }
+        errno => Err(errno),
+    })
+}
+
+/// At one address; without waiting, close-on-exec, above 2.
+pub fn listen_at(address: SocketAddr) -> Result<(OwnedFd, u16), Errno> {
+    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let listener = above_stdio(socket(family, SockType::Stream, flags, None)?)?;
+    // The port of a server that has just ended is free at once.
+    setsockopt(&listener, sockopt::ReuseAddr, &true)?;
+    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        setsockopt(&listener, sockopt::Ipv6V6Only, &false)?;
+    }
+    bind(listener.as_raw_fd(), &SockaddrStorage::from(address))?;
+    listen(&listener, Backlog::MAXALLOWABLE)?;
+    let bound: SockaddrStorage = getsockname(listener.as_raw_fd())?;
+    let port =
+        bound.as_sockaddr_in6().map(|v6| v6.port()).or_else(|| bound.as_sockaddr_in().map(|v4| v4.port()));
+    Ok((listener, port.unwrap_or(address.port())))
+}
