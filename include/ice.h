@@ -125,8 +125,8 @@ enum ice_end
   /* A worker could not be started in the first attempt: no such program, no permission, no
    * descriptor or process left, port in use. `ice_result_errno()` has the errno. Nothing is restarted. */
   ICE_END_START_ERROR = 2,
-  /* The agent itself could not go on: a start error in a later attempt, an exit status that somebody
-   * else took, a failed system call, a defect. */
+  /* The agent itself could not go on: a start error in a later attempt, a GPU that is gone when the group
+   * is to restart, an exit status that somebody else took, a failed system call, a defect. */
   ICE_END_AGENT_ERROR = 3,
   /* Stopped by a signal of `ice_spec_set_signals()`, by `ice_agent_stop()` or `ice_agent_free()`. */
   ICE_END_INTERRUPTED = 4,
@@ -424,9 +424,9 @@ typedef int32_t ice_request_reason;
  * Threads: every function but `ice_agent_free()` may be called from any thread at any time, also at
  * once. While it runs, an agent has one thread of its own, which starts the workers and waits for
  * events with all signals blocked (but SIGCHLD, while that is at its default), a second one from the
- * first tee'd or filtered line, message or output that it hands out, and one that hears workers where the
- * spec says `ice_spec_set_control()`. It does not matter if the thread
- * that called start ends.
+ * first tee'd or filtered line, message, event or output that it hands out, one that hears workers where the
+ * spec says `ice_spec_set_control()`, one for a health port, and one for each stuck worker while it is looked
+ * at. It does not matter if the thread that called start ends.
  *
  * The host: nothing process-wide is changed unless the spec asks for it (`ice_spec_set_signals()`).
  * Children of the host are never waited for; SIGCHLD may be handled as the host likes. If SIGCHLD is
@@ -880,8 +880,9 @@ void ice_worker_heartbeat(struct ice_worker *worker);
 /* Arms the timer `scope` of this worker, in place of one of that name: unless it is released or armed anew
  * within `seconds`, the agent looks where the worker is (`ice_spec_set_stack_timeout()`) and kills it (SIGKILL),
  * whatever it hangs in. The worker has failed then, as ICE_CAUSE_TIMED_OUT, with all that follows; its message
- * names the scope and the time. 0 to 1e9 seconds, on the monotonic clock; the agent looks within a few milliseconds of the earliest time. Time stands still while
- * the worker is paused, and the timers of a worker end with its process.
+ * names the scope and the time. 0 to 1e9 seconds, on the monotonic clock; the agent looks within a few
+ * milliseconds of the earliest time. Time stands still while the worker is paused, and the timers of a worker
+ * end with its process.
  *
  * It costs some stores, and a system call only if no other timer of the agent's workers is due before: a
  * timer of one length for each step costs one system call in that length. The first 48 bytes of the name
@@ -994,7 +995,8 @@ ice_status ice_spec_set_argument(struct ice_spec *spec,
 ice_status ice_spec_set_warm_up(struct ice_spec *spec,
                                 const char *name);
 
-/* The program that functions of shared objects run in: any that calls `ice_worker_main()` first in main.
+/* The program that functions of shared objects run in, and that asks the CUDA driver where devices matter:
+ * any that calls `ice_worker_main()` first in main.
  * Needed only where libice is linked statically into a program that does not do so itself: the shared
  * library is such a program of its own (it has an entry; where its file is not executable the host's
  * dynamic loader runs it). A runner that is itself linked statically with libice has to export its symbols
@@ -1205,8 +1207,8 @@ ice_status ice_spec_set_uninterruptible_timeout(struct ice_spec *spec,
  * Of a worker whose descendant holds the timer that expired, that descendant is looked at. What is found is
  * `stack` in `ice_worker_result`, and the file `stack.txt` in the worker's log directory, if it
  * has one:
- * - for each thread, of 64 at most, its name, state and wait channel, and where the host may see them (it is root, say) the
- *   system call and the stack within the kernel, from /proc;
+ * - for each thread, of 64 at most, its name, state and wait channel, and where the host may see them (it is
+ *   root, say) the system call and the stack within the kernel, from /proc;
  * - for a function with crash records (`ice_spec_set_crash_records()`) the stack of each thread, with symbols: a
  *   handler for signal 62 (SIGRTMAX-2), which is there unless the program handles that signal, writes it
  *   down and goes on. A thread that blocks the signal, or that the kernel holds, has none;
@@ -1417,7 +1419,8 @@ ice_status ice_spec_set_health_check(struct ice_spec *spec,
  * One worker for each device means that: as with `ice_spec_set_devices()` of `"cuda:*"` each sees its own,
  * unless `ice_spec_set_device_visibility()` says otherwise (a script that was written for torchrun, and
  * takes device LOCAL_RANK, wants ICE_VISIBLE_INHERIT, or `ice_spec_set_virtual_local_rank()`). A number, and
- * a count of CPUs, change nothing for the workers. Of this function and `ice_spec_set_local_world_size()` the last call counts. */
+ * a count of CPUs, change nothing for the workers. Of this function and `ice_spec_set_local_world_size()`
+ * the last call counts. */
 ice_status ice_spec_set_nproc_per_node(struct ice_spec *spec,
                                        const char *text);
 
@@ -1620,7 +1623,7 @@ ice_status ice_agent_new(const struct ice_spec *spec,
                          struct ice_agent **out);
 
 /* Writes what a run would start to `*out`, as things are now, and starts nothing: the arguments, the
- * environment, the devices and the files of each worker. The caller frees it with `ice_plan_free()`. May be
+ * environment, the devices, the CPUs and the files of each worker. The caller frees it with `ice_plan_free()`. May be
  * called at any time; the agent can be run after it. */
 ice_status ice_agent_plan(const struct ice_agent *agent,
                           struct ice_plan **out);

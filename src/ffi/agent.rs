@@ -17,9 +17,9 @@ use crate::error::Error;
 /// Threads: every function but `ice_agent_free()` may be called from any thread at any time, also at
 /// once. While it runs, an agent has one thread of its own, which starts the workers and waits for
 /// events with all signals blocked (but SIGCHLD, while that is at its default), a second one from the
-/// first tee'd or filtered line, message or output that it hands out, and one that hears workers where the
-/// spec says `ice_spec_set_control()`. It does not matter if the thread
-/// that called start ends.
+/// first tee'd or filtered line, message, event or output that it hands out, one that hears workers where the
+/// spec says `ice_spec_set_control()`, one for a health port, and one for each stuck worker while it is looked
+/// at. It does not matter if the thread that called start ends.
 ///
 /// The host: nothing process-wide is changed unless the spec asks for it (`ice_spec_set_signals()`).
 /// Children of the host are never waited for; SIGCHLD may be handled as the host likes. If SIGCHLD is
@@ -58,7 +58,7 @@ pub extern "C" fn ice_agent_new(spec: *const ice_spec, out: *mut *mut ice_agent)
 }
 
 /// Writes what a run would start to `*out`, as things are now, and starts nothing: the arguments, the
-/// environment, the devices and the files of each worker. The caller frees it with `ice_plan_free()`. May be
+/// environment, the devices, the CPUs and the files of each worker. The caller frees it with `ice_plan_free()`. May be
 /// called at any time; the agent can be run after it.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_agent_plan(agent: *const ice_agent, out: *mut *mut ice_plan) -> ice_status {

@@ -23,7 +23,8 @@ use crate::spec::{self, MAX_LOCAL_WORLD_SIZE};
 /// One worker for each device means that: as with `ice_spec_set_devices()` of `"cuda:*"` each sees its own,
 /// unless `ice_spec_set_device_visibility()` says otherwise (a script that was written for torchrun, and
 /// takes device LOCAL_RANK, wants ICE_VISIBLE_INHERIT, or `ice_spec_set_virtual_local_rank()`). A number, and
-/// a count of CPUs, change nothing for the workers. Of this function and `ice_spec_set_local_world_size()` the last call counts.
+/// a count of CPUs, change nothing for the workers. Of this function and `ice_spec_set_local_world_size()`
+/// the last call counts.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_nproc_per_node(spec: *mut ice_spec, text: *const c_char) -> ice_status {
     edit(spec, |spec| {

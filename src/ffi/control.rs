@@ -199,8 +199,9 @@ pub extern "C" fn ice_worker_heartbeat(worker: *mut ice_worker) {
 /// Arms the timer `scope` of this worker, in place of one of that name: unless it is released or armed anew
 /// within `seconds`, the agent looks where the worker is (`ice_spec_set_stack_timeout()`) and kills it (SIGKILL),
 /// whatever it hangs in. The worker has failed then, as ICE_CAUSE_TIMED_OUT, with all that follows; its message
-/// names the scope and the time. 0 to 1e9 seconds, on the monotonic clock; the agent looks within a few milliseconds of the earliest time. Time stands still while
-/// the worker is paused, and the timers of a worker end with its process.
+/// names the scope and the time. 0 to 1e9 seconds, on the monotonic clock; the agent looks within a few
+/// milliseconds of the earliest time. Time stands still while the worker is paused, and the timers of a worker
+/// end with its process.
 ///
 /// It costs some stores, and a system call only if no other timer of the agent's workers is due before: a
 /// timer of one length for each step costs one system call in that length. The first 48 bytes of the name

@@ -41,8 +41,8 @@ pub enum ice_end {
     /// A worker could not be started in the first attempt: no such program, no permission, no
     /// descriptor or process left, port in use. `ice_result_errno()` has the errno. Nothing is restarted.
     ICE_END_START_ERROR = 2,
-    /// The agent itself could not go on: a start error in a later attempt, an exit status that somebody
-    /// else took, a failed system call, a defect.
+    /// The agent itself could not go on: a start error in a later attempt, a GPU that is gone when the group
+    /// is to restart, an exit status that somebody else took, a failed system call, a defect.
     ICE_END_AGENT_ERROR = 3,
     /// Stopped by a signal of `ice_spec_set_signals()`, by `ice_agent_stop()` or `ice_agent_free()`.
     ICE_END_INTERRUPTED = 4,

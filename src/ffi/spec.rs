@@ -288,7 +288,8 @@ pub extern "C" fn ice_spec_set_warm_up(spec: *mut ice_spec, name: *const c_char)
     })
 }
 
-/// The program that functions of shared objects run in: any that calls `ice_worker_main()` first in main.
+/// The program that functions of shared objects run in, and that asks the CUDA driver where devices matter:
+/// any that calls `ice_worker_main()` first in main.
 /// Needed only where libice is linked statically into a program that does not do so itself: the shared
 /// library is such a program of its own (it has an entry; where its file is not executable the host's
 /// dynamic loader runs it). A runner that is itself linked statically with libice has to export its symbols
@@ -739,8 +740,8 @@ pub extern "C" fn ice_spec_set_uninterruptible_timeout(spec: *mut ice_spec, seco
 /// Of a worker whose descendant holds the timer that expired, that descendant is looked at. What is found is
 /// `stack` in `ice_worker_result`, and the file `stack.txt` in the worker's log directory, if it
 /// has one:
-/// - for each thread, of 64 at most, its name, state and wait channel, and where the host may see them (it is root, say) the
-///   system call and the stack within the kernel, from /proc;
+/// - for each thread, of 64 at most, its name, state and wait channel, and where the host may see them (it is
+///   root, say) the system call and the stack within the kernel, from /proc;
 /// - for a function with crash records (`ice_spec_set_crash_records()`) the stack of each thread, with symbols: a
 ///   handler for signal 62 (SIGRTMAX-2), which is there unless the program handles that signal, writes it
 ///   down and goes on. A thread that blocks the signal, or that the kernel holds, has none;
