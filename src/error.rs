@@ -45,6 +45,10 @@ impl Error {
     pub fn system(what: impl Into<String>, errno: i32) -> Error {
         Error::System { what: what.into(), errno }
     }
+
+    pub fn no_thread(error: &std::io::Error) -> Error {
+        Error::system("cannot make a thread", error.raw_os_error().unwrap_or(0))
+    }
 }
 
 impl fmt::Display for Error {

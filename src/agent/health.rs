@@ -77,7 +77,7 @@ impl Health {
                 dispositions::block_all();
                 server.serve();
             })
-            .map_err(|error| Error::system("cannot make a thread", error.raw_os_error().unwrap_or(0)))?;
+            .map_err(|error| Error::no_thread(&error))?;
         Ok(Health { stop, thread: Some(thread), port })
     }
 }

@@ -233,7 +233,7 @@ impl Agent {
                 shared.changed.notify_all();
                 shared.finished.ring();
             })
-            .map_err(|error| Error::system("cannot make a thread", error.raw_os_error().unwrap_or(0)))?;
+            .map_err(|error| Error::no_thread(&error))?;
         *self.thread.lock() = Some(thread);
         Ok(())
     }

@@ -77,7 +77,7 @@ impl Search {
                 theirs.is_over.store(true, Ordering::Release);
                 theirs.over.ring();
             })
-            .map_err(|error| Error::system("cannot make a thread", error.raw_os_error().unwrap_or(0)))?;
+            .map_err(|error| Error::no_thread(&error))?;
         Ok(Search { shared, thread: Some(thread), deadline })
     }
 

@@ -75,7 +75,7 @@ impl Server {
                 dispositions::block_all();
                 service.run();
             })
-            .map_err(|error| Error::system("cannot make a thread", error.raw_os_error().unwrap_or(0)))?;
+            .map_err(|error| Error::no_thread(&error))?;
         Ok(Server { pid: std::process::id(), port, bell, thread: Some(thread) })
     }
 
