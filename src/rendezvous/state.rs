@@ -1,0 +1,151 @@
+//! What agents know in common, and what they tell their leader: plain values, as text that says its version.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// What a value of ours begins with. Another version is another format, and refused.
+const FORMAT: &str = "libice rendezvous 1 ";
+
+/// One agent, as it joins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Made anew by each agent; never told again from another run.
+    pub id: String,
+    /// For people: host and pid.
+    pub name: String,
+    /// Where the other hosts reach this one.
+    pub addr: String,
+    /// Kept for the store that workers meet at, should this node have group rank 0.
+    pub port: u16,
+    /// Whether the agent serves that store, not its rank 0.
+    pub serves: bool,
+    pub role: String,
+    pub local_world_size: usize,
+    /// Where it wants to stand among the others; those without a wish come after, in the order in which they came.
+    pub order: Option<u64>,
+    /// Of its first message; kept as long as the node is there, so that ranks move as little as can be.
+    #[serde(default)]
+    pub seniority: u64,
+}
+
+/// Why a round is over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    /// Nothing was before this round.
+    First,
+    /// A worker failed.
+    Failure(String),
+    /// A node left, or vanished, or came.
+    Membership(String),
+}
+
+impl Why {
+    pub fn text(&self) -> &str {
+        match self {
+            Why::First => "",
+            Why::Failure(text) | Why::Membership(text) => text,
+        }
+    }
+}
+
+/// How the job ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    Succeeded,
+    /// For a reason that all agents report, with an exit code of a worker if there is one.
+    Closed { reason: String, exit_code: Option<i32> },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Nodes join the round.
+    Gathering,
+    /// The round has its nodes.
+    Complete,
+    Ended(Ending),
+}
+
+/// One link of the chain of states. It is never changed: the next one follows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Who writes the next one, by its id; none: whoever comes first.
+    pub leader: Option<String>,
+    /// How many messages are taken account of.
+    pub taken: u64,
+    pub round: u64,
+    /// How often the job was restarted because a worker failed.
+    pub restarts: u32,
+    pub phase: Phase,
+    /// Why the round before this one is over.
+    pub why: Why,
+    /// Complete: by group rank. Gathering: those that are expected back.
+    pub nodes: Vec<Node>,
+    /// Gathering: those that have come so far.
+    pub joined: Vec<Node>,
+    /// Those of `nodes` whose workers have all succeeded, by id.
+    pub done: Vec<String>,
+    /// They wait for a place.
+    pub spares: Vec<Node>,
+    /// Who cannot take part, and why; the last of them.
+    pub refused: Vec<(String, String)>,
+}
+
+impl State {
+    /// The first link.
+    pub fn new(leader: &str) -> State {
+        State {
+            leader: Some(leader.into()),
+            taken: 0,
+            round: 0,
+            restarts: 0,
+            phase: Phase::Gathering,
+            why: Why::First,
+            nodes: Vec::new(),
+            joined: Vec::new(),
+            done: Vec::new(),
+            spares: Vec::new(),
+            refused: Vec::new(),
+        }
+    }
+}
+
+/// What a node tells the leader.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Message {
+    /// It is ready for the next round.
+    Join(Node),
+    /// A worker of it failed in this round. `last`: it must not be started again.
+    Failed { id: String, round: u64, reason: String, exit_code: Option<i32>, last: bool },
+    /// All its workers of this round have succeeded.
+    Done { id: String, round: u64 },
+    /// It goes, in an orderly way.
+    Leave { id: String, reason: String },
+    /// The job is over for this reason.
+    Close { reason: String },
+    /// In the place of a message that was announced and did not come.
+    Void,
+}
+
+pub fn encode(value: &impl Serialize) -> Vec<u8> {
+    // These values have string keys only, so there is nothing that JSON could not say.
+    let json = serde_json::to_string(value).unwrap_or_default();
+    [FORMAT.as_bytes(), json.as_bytes()].concat()
+}
+
+/// `what`: of the key it was found at.
+pub fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8], what: &str) -> Result<T, Error> {
+    let refused = |why: String| Err(Error::Store { what: format!("the rendezvous' {what} {why}; it is left as it is") });
+    let Some(json) = bytes.strip_prefix(FORMAT.as_bytes()) else {
+        let begin = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]);
+        return refused(format!("was not written by this version of libice (it begins with {begin:?})"));
+    };
+    match serde_json::from_slice(json) {
+        Ok(value) => Ok(value),
+        Err(error) => refused(format!("cannot be read: {error}")),
+    }
+}
