@@ -24,6 +24,8 @@ pub enum Error {
     Device { what: String },
     /// The server of a store cannot be spoken with any more, or not in this way.
     Store { what: String },
+    /// A call that was ended from another thread, or made after that.
+    Interrupted { what: String },
     /// A round that others have left behind.
     Stale { what: String },
     /// A defect of this library.
@@ -61,7 +63,10 @@ impl fmt::Display for Error {
             Error::State { what } => write!(out, "{what}"),
             Error::Start { what } => write!(out, "{what}"),
             Error::Timeout { what } => write!(out, "{what}"),
-            Error::Device { what } | Error::Store { what } | Error::Stale { what } => write!(out, "{what}"),
+            Error::Device { what }
+            | Error::Store { what }
+            | Error::Interrupted { what }
+            | Error::Stale { what } => write!(out, "{what}"),
             Error::Forked { handle } => {
                 write!(out, "this {handle} belongs to the process this one was forked from")
             }

@@ -2,12 +2,14 @@
 //!
 //! One connection, one request at a time. Every answer is waited for with a deadline.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
 use super::connection::{Connection, Deadline, deadline, timed_out};
+use super::interrupt::Interrupter;
 use super::wire::{self, Limits, Request, Strings};
 use crate::error::Error;
 
@@ -19,6 +21,9 @@ pub struct Client {
     prefix: Vec<u8>,
     /// How long an answer may take that comes at once.
     timeout: Option<Duration>,
+    interrupter: Interrupter,
+    /// The own one, and the server's.
+    addresses: (IpAddr, IpAddr),
     pid: u32,
 }
 
@@ -26,13 +31,44 @@ impl Client {
     /// Connects, and tries again until the time is over: the server may begin to listen later. None for `timeout`
     /// is without a limit, here and for each answer after it.
     pub fn connect(host: &str, port: u16, timeout: Option<Duration>) -> Result<Client, Error> {
-        let connection = Connection::open(host, port, timeout)?;
+        Client::connect_interruptibly(host, port, timeout, &Interrupter::default())
+    }
+
+    /// The same, to be ended by an interrupter from now on: while it connects, too.
+    pub fn connect_interruptibly(
+        host: &str,
+        port: u16,
+        timeout: Option<Duration>,
+        interrupter: &Interrupter,
+    ) -> Result<Client, Error> {
+        let connection = Connection::open(host, port, timeout, interrupter)?;
         Ok(Client {
+            addresses: connection.addresses()?,
             connection: Arc::new(Mutex::new(connection)),
             prefix: b"/".to_vec(),
             timeout,
+            interrupter: interrupter.clone(),
             pid: std::process::id(),
         })
+    }
+
+    /// What ends the calls of this client, and of those that share its connection, from another thread.
+    #[allow(dead_code)] // for the agent
+    pub fn interrupter(&self) -> Interrupter {
+        self.interrupter.clone()
+    }
+
+    /// The address of this host that the connection has: the other clients of a server that is elsewhere can reach
+    /// this host there, too, if they can reach each other at all.
+    #[allow(dead_code)] // for the rendezvous
+    pub fn local_address(&self) -> IpAddr {
+        self.addresses.0
+    }
+
+    /// The server's address.
+    #[allow(dead_code)] // for the rendezvous
+    pub fn peer_address(&self) -> IpAddr {
+        self.addresses.1
     }
 
     /// Refuses a handle in a forked copy of its process.
@@ -311,4 +347,101 @@ fn check_count(count: usize) -> Result<(), Error> {
 
 fn shown(key: &[u8]) -> String {
     String::from_utf8_lossy(key).escape_debug().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::server::{Config, Server};
+    use super::super::wire::Opcode;
+    use super::*;
+
+    fn is_interrupted<T>(result: Result<T, Error>) -> bool {
+        matches!(result, Err(Error::Interrupted { .. }))
+    }
+
+    #[test]
+    fn waits_end_when_they_are_interrupted() {
+        let server =
+            Server::start(&Config { address: Some("127.0.0.1".into()), ..Config::default() }).unwrap();
+        let connect = || Client::connect("127.0.0.1", server.port(), None).unwrap();
+        let waits: [fn(&Client) -> bool; 5] = [
+            |client| is_interrupted(client.get(b"never", None)),
+            |client| is_interrupted(client.wait(&[b"never"], Some(Duration::from_secs(1000)))),
+            |client| is_interrupted(client.barrier(b"b", 1 << 40, None)),
+            |client| is_interrupted(client.queue_pop(b"q", None)),
+            |client| is_interrupted(client.receive(b"name", 1, None)),
+        ];
+        let waiting = || server.counts().requests(Opcode::Wait) + server.counts().requests(Opcode::Barrier);
+        for (number, wait) in waits.into_iter().enumerate() {
+            let client = connect();
+            let interrupter = client.interrupter();
+            std::thread::scope(|scope| {
+                // One waits for the server, another for its turn.
+                let both = [scope.spawn(|| wait(&client)), scope.spawn(|| wait(&client.with_prefix(b"p")))];
+                while waiting() <= number as u64 {
+                    std::thread::yield_now();
+                }
+                interrupter.interrupt();
+                assert!(both.map(|thread| thread.join().unwrap()).iter().all(|interrupted| *interrupted));
+            });
+            assert!(is_interrupted(client.num_keys()) && is_interrupted(client.set(b"k", b"v")));
+        }
+        // Nobody else's.
+        assert_eq!(connect().find(b"k"), Ok(None));
+        let client = connect();
+        client.interrupter().interrupt();
+        assert!(is_interrupted(client.set(b"k", b"v")), "also when nothing was under way");
+    }
+
+    #[test]
+    fn so_does_connecting() {
+        // One that refuses, one that accepts and says nothing, one whose queue of connections is full.
+        let refuses = free_port();
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (full, _queue) = full_listener();
+        for port in [refuses, silent.local_addr().unwrap().port(), full.local_addr().unwrap().port()] {
+            for early in [true, false] {
+                let interrupter = Interrupter::default();
+                std::thread::scope(|scope| {
+                    if early {
+                        interrupter.interrupt();
+                    }
+                    let connect =
+                        || Client::connect_interruptibly("127.0.0.1", port, None, &interrupter).map(drop);
+                    let connecting = scope.spawn(connect);
+                    if !early {
+                        std::thread::sleep(Duration::from_millis(50));
+                        assert!(!connecting.is_finished());
+                        interrupter.interrupt();
+                    }
+                    assert!(is_interrupted(connecting.join().unwrap()));
+                });
+            }
+        }
+    }
+
+    fn free_port() -> u16 {
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    }
+
+    /// A listener that answers no more SYN, and what fills it.
+    fn full_listener() -> (std::net::TcpListener, Vec<std::net::TcpStream>) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(1).unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100));
+        (listener.try_clone().unwrap(), std::iter::from_fn(|| connect().ok()).collect())
+    }
+
+    #[test]
+    fn its_addresses_are_plain() {
+        // The server's socket is for IPv6, the client's not: both see the same.
+        let server = Server::start(&Config::default()).unwrap();
+        let client = Client::connect("127.0.0.1", server.port(), None).unwrap();
+        assert_eq!(client.local_address().to_string(), "127.0.0.1");
+        assert_eq!(client.peer_address().to_string(), "127.0.0.1");
+        if let Ok(client) = Client::connect("::1", server.port(), Some(Duration::from_millis(1))) {
+            assert_eq!(client.local_address().to_string(), "::1");
+        }
+    }
 }

@@ -2,14 +2,21 @@
 //! right, or not there in time, nothing more is asked.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
+
+use super::interrupt::Interrupter;
 use super::set_up;
 use super::wire::{self, ALL_PRESENT, CANCELLED, NOT_ALL_PRESENT, Request, Strings, WAITED};
 use crate::error::Error;
 use crate::sys::fd::above_stdio;
+use crate::sys::process::poll_timeout;
 
 /// Between two tries to connect: at first, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
@@ -29,7 +36,8 @@ pub fn timed_out(what: &str) -> Error {
 
 /// The socket, and what was read from it.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
+    interrupter: Interrupter,
     /// `host:port`, for messages.
     peer: String,
     /// Not PyTorch's older server: it has queues, and answers a GET of what is not there.
@@ -48,11 +56,19 @@ pub struct Connection {
 
 impl Connection {
     /// Connects, and tries again until the time is over.
-    pub fn open(host: &str, port: u16, timeout: Option<Duration>) -> Result<Connection, Error> {
+    pub fn open(
+        host: &str,
+        port: u16,
+        timeout: Option<Duration>,
+        interrupter: &Interrupter,
+    ) -> Result<Connection, Error> {
         let deadline = deadline(timeout);
         let (mut pause, longest) = PAUSES;
         loop {
-            let tried = Connection::try_open(host, port, deadline);
+            let tried = Connection::try_open(host, port, deadline, interrupter);
+            if interrupter.is_interrupted() {
+                return Err(interrupted(&format!("{host}:{port}")));
+            }
             let Err(why) = tried else { return tried };
             let left =
                 deadline.map_or(longest, |deadline| deadline.saturating_duration_since(Instant::now()));
@@ -60,12 +76,17 @@ impl Connection {
                 return Err(timed_out(&format!("cannot connect to the store at {host}:{port}: {why}")));
             }
             // Nobody tells when a port of another host is listened on.
-            std::thread::sleep(pause.min(left));
+            interrupter.pause(pause.min(left));
             pause = (pause * 2).min(longest);
         }
     }
 
-    fn try_open(host: &str, port: u16, deadline: Deadline) -> Result<Connection, Error> {
+    fn try_open(
+        host: &str,
+        port: u16,
+        deadline: Deadline,
+        interrupter: &Interrupter,
+    ) -> Result<Connection, Error> {
         let failed = |error: io::Error| Error::Store { what: error.to_string() };
         let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(failed)?.collect();
         let mut why = Error::Store { what: "the name has no address".into() };
@@ -75,9 +96,10 @@ impl Connection {
             let share = (addresses.len() - tried) as u32;
             let by = deadline.map(|deadline| now + deadline.saturating_duration_since(now) / share);
             // The older server closes the connection at the question that tells the two apart.
-            let opened = connect_to(address, by).and_then(|stream| {
-                let modern = Connection::greet(stream, host, true, by);
-                modern.or_else(|_| Connection::greet(connect_to(address, by)?, host, false, by))
+            let greet = |stream, modern| Connection::greet(stream, interrupter, host, modern, by);
+            let opened = connect_to(address, by, interrupter).and_then(|stream| {
+                let modern = greet(stream, true);
+                modern.or_else(|_| greet(connect_to(address, by, interrupter)?, false))
             });
             match opened {
                 Ok(connection) => return Ok(connection),
@@ -88,10 +110,17 @@ impl Connection {
     }
 
     /// Begins the conversation; with `modern` the first message has a question for a server that knows queues.
-    fn greet(stream: TcpStream, host: &str, modern: bool, by: Deadline) -> Result<Connection, Error> {
+    fn greet(
+        stream: Arc<TcpStream>,
+        interrupter: &Interrupter,
+        host: &str,
+        modern: bool,
+        by: Deadline,
+    ) -> Result<Connection, Error> {
         let port = stream.peer_addr().map_or(0, |address| address.port());
         let mut connection = Connection {
             stream,
+            interrupter: interrupter.clone(),
             peer: format!("{host}:{port}"),
             is_modern: modern,
             deadline: by,
@@ -136,7 +165,7 @@ impl Connection {
         let mut sent = 0;
         while sent < self.request.len() {
             self.set_timeout(1)?;
-            match (&self.stream).write(&self.request[sent..]) {
+            match (&*self.stream).write(&self.request[sent..]) {
                 Ok(length) => sent += length,
                 Err(error) => self.check_error(error)?,
             }
@@ -215,7 +244,7 @@ impl Connection {
                 return Ok(false);
             }
             self.set_timeout(0)?;
-            match (&self.stream).read(&mut self.buffer[self.unread.end..]) {
+            match (&*self.stream).read(&mut self.buffer[self.unread.end..]) {
                 Ok(0) => return Err(self.out_of_step("has closed the connection")),
                 Ok(length) => self.unread.end += length,
                 Err(error) if late == Late::IsNoError && is_timeout(&error) => {}
@@ -254,6 +283,13 @@ impl Connection {
         }
     }
 
+    /// Its own address, and that of the server.
+    pub fn addresses(&self) -> Result<(IpAddr, IpAddr), Error> {
+        let failed = |error: io::Error| Error::Store { what: error.to_string() };
+        let (local, peer) = (self.stream.local_addr(), self.stream.peer_addr());
+        Ok((local.map_err(failed)?.ip().to_canonical(), peer.map_err(failed)?.ip().to_canonical()))
+    }
+
     pub fn needs_queues(&self) -> Result<(), Error> {
         match self.is_modern {
             true => Ok(()),
@@ -265,24 +301,54 @@ impl Connection {
 
     /// From now on every call on this connection fails with this.
     fn out_of_step(&mut self, why: &str) -> Error {
-        let error = Error::Store { what: format!("the store at {} {why}", self.peer) };
+        let error = match self.interrupter.is_interrupted() {
+            true => interrupted(&self.peer),
+            false => Error::Store { what: format!("the store at {} {why}", self.peer) },
+        };
         self.broken = Some(error.clone());
         error
     }
 }
 
-fn connect_to(address: &SocketAddr, by: Deadline) -> Result<TcpStream, Error> {
-    let failed = |error: io::Error| Error::Store { what: error.to_string() };
-    let left = by.map(|by| by.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
-    let stream = match left {
-        Some(left) => TcpStream::connect_timeout(address, left),
-        None => TcpStream::connect(address),
+fn interrupted(peer: &str) -> Error {
+    Error::Interrupted { what: format!("the connection to the store at {peer} was interrupted") }
+}
+
+fn connect_to(
+    address: &SocketAddr,
+    by: Deadline,
+    interrupter: &Interrupter,
+) -> Result<Arc<TcpStream>, Error> {
+    let failed = |errno: Errno| Error::Store { what: io::Error::from(errno).to_string() };
+    let stream = begin_to_connect(address, interrupter).map_err(failed)?;
+    loop {
+        let left = by.map(|by| by.saturating_duration_since(Instant::now()));
+        let patience = left.map_or(PollTimeout::NONE, poll_timeout);
+        match poll(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)], patience) {
+            Ok(0) if left.is_some_and(|left| left.is_zero()) => return Err(failed(Errno::ETIMEDOUT)),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => break,
+            Err(errno) => return Err(failed(errno)),
+        }
     }
-    .map_err(failed)?;
-    let socket = above_stdio(OwnedFd::from(stream));
-    let stream = TcpStream::from(socket.map_err(|errno| failed(errno.into()))?);
-    set_up(&stream).map_err(|errno| failed(errno.into()))?;
+    let told = |error: io::Error| Error::Store { what: error.to_string() };
+    stream.take_error().map_err(told)?.map_or(Ok(()), |error| Err(told(error)))?;
+    stream.set_nonblocking(false).map_err(told)?;
+    set_up(&*stream).map_err(failed)?;
     Ok(stream)
+}
+
+/// A socket that is about to be connected.
+fn begin_to_connect(address: &SocketAddr, interrupter: &Interrupter) -> Result<Arc<TcpStream>, Errno> {
+    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = above_stdio(socket(family, SockType::Stream, flags, None)?)?;
+    let stream = Arc::new(TcpStream::from(socket));
+    let begin = || connect(stream.as_raw_fd(), &SockaddrStorage::from(*address));
+    match interrupter.watch(&stream, begin).unwrap_or(Err(Errno::ECONNABORTED)) {
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok(stream),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// What it means if bytes do not come in time.

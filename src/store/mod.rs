@@ -7,10 +7,12 @@
 mod broadcast;
 pub mod client;
 mod connection;
+pub mod counts;
+pub mod interrupt;
 pub mod server;
 mod session;
 mod table;
-mod wire;
+pub mod wire;
 
 use std::os::fd::AsFd;
 

@@ -3,12 +3,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::ToSocketAddrs;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use super::counts::Counts;
 use super::session::{Session, Shared};
 use super::set_up;
 use super::table::{Answers, Client, Table};
@@ -16,7 +18,7 @@ use super::wire::Limits;
 use crate::error::Error;
 use crate::sys::dispositions;
 use crate::sys::fd::{Bell, above_stdio, accept};
-use crate::sys::listener::{listen_at, listen_everywhere};
+use crate::sys::listener::{listen_at, listen_everywhere, listen_now};
 use crate::sys::process::milliseconds;
 
 /// How many bytes a store may take if nobody says otherwise.
@@ -58,16 +60,31 @@ impl Default for Config {
 pub struct Server {
     pid: u32,
     port: u16,
+    counts: Arc<Counts>,
     bell: Bell,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
     pub fn start(config: &Config) -> Result<Server, Error> {
-        let (listener, port) = listen_on(config.address.as_deref(), config.port)?;
+        Server::serve(listen_on(config.address.as_deref(), config.port)?, config)
+    }
+
+    /// On a socket of TCP that is bound, whether it listens already or not: it has the address and the port, those
+    /// of `config` are not looked at.
+    #[allow(dead_code)] // for the agent, which keeps a port until it is needed
+    pub fn start_on(socket: OwnedFd, config: &Config) -> Result<Server, Error> {
+        let listening = listen_now(&socket);
+        let port =
+            listening.map_err(|errno| Error::system("cannot listen on a bound socket", errno as i32))?;
+        Server::serve((socket, port), config)
+    }
+
+    fn serve((listener, port): (OwnedFd, u16), config: &Config) -> Result<Server, Error> {
         let failed = |errno: Errno| Error::system("cannot make a store's server", errno as i32);
         let bell = Bell::new().map_err(failed)?;
-        let mut service = Service::new(config, listener, &bell).map_err(failed)?;
+        let counts = Arc::new(Counts::default());
+        let mut service = Service::new(config, listener, &bell, counts.clone()).map_err(failed)?;
         let thread = std::thread::Builder::new()
             .name("ice-store".into())
             .stack_size(STACK)
@@ -76,7 +93,7 @@ impl Server {
                 service.run();
             })
             .map_err(|error| Error::no_thread(&error))?;
-        Ok(Server { pid: std::process::id(), port, bell, thread: Some(thread) })
+        Ok(Server { pid: std::process::id(), port, counts, bell, thread: Some(thread) })
     }
 
     /// Refuses a handle in a forked copy of its process.
@@ -86,6 +103,12 @@ impl Server {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// What it has done so far.
+    #[allow(dead_code)] // for tests and for the agent
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 }
 
@@ -145,7 +168,7 @@ struct Service {
 }
 
 impl Service {
-    fn new(config: &Config, listener: OwnedFd, bell: &Bell) -> Result<Service, Errno> {
+    fn new(config: &Config, listener: OwnedFd, bell: &Bell, counts: Arc<Counts>) -> Result<Service, Errno> {
         let epoll = Epoll(above_stdio(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?.0)?);
         epoll.add(bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
         epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
@@ -158,6 +181,7 @@ impl Service {
                 table: Table::new(config.memory),
                 answers: Answers::new(config.memory),
                 scratch: vec![0; SCRATCH].into(),
+                counts,
             },
             sessions: HashMap::new(),
             next_client: 0,
@@ -226,6 +250,7 @@ impl Service {
             let accepted = accept(self.listener.as_raw_fd());
             match accepted.and_then(|socket| set_up(&socket).map(|()| socket)) {
                 Ok(socket) => {
+                    self.shared.counts.count_connection();
                     let client = self.next_client;
                     self.next_client += 1;
                     if self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, client)).is_ok() {
@@ -295,6 +320,8 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
 
+    use super::super::client::Client;
+    use super::super::wire::Opcode;
     use super::*;
 
     fn server() -> Server {
@@ -323,10 +350,71 @@ mod tests {
     }
 
     #[test]
-    fn servers_come_and_go() {
+    fn a_server_for_each_attempt_is_cheap_and_leaves_its_port() {
+        let port = server().port();
+        let mut took = Vec::new();
         for _ in 0..300 {
-            let server = server();
-            let _ = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+            let begin = Instant::now();
+            let config = Config { address: Some("127.0.0.1".into()), port, ..Config::default() };
+            let server = Server::start(&config).unwrap();
+            let started = begin.elapsed();
+            let client = Client::connect("127.0.0.1", port, Some(Duration::from_secs(20))).unwrap();
+            client.set(b"k", b"v").unwrap();
+            assert_eq!(client.num_keys(), Ok(1), "nothing of the one before");
+            let begin = Instant::now();
+            // It closes first: its end of the connection is the one that lingers.
+            drop(server);
+            took.push(started + begin.elapsed());
         }
+        took.sort();
+        assert!(took[150] < Duration::from_millis(10), "{:?}", took[150]);
+    }
+
+    #[test]
+    fn it_takes_over_a_socket_that_is_bound() {
+        for listens in [false, true] {
+            let (socket, port) = listen_at("127.0.0.1:0".parse().unwrap()).unwrap();
+            let socket = match listens {
+                true => socket,
+                false => {
+                    drop(socket);
+                    bound(port)
+                }
+            };
+            let server = Server::start_on(socket, &Config::default()).unwrap();
+            assert_eq!(server.port(), port);
+            let client = Client::connect("127.0.0.1", port, Some(Duration::from_secs(20))).unwrap();
+            assert_eq!(client.num_keys(), Ok(0));
+        }
+        let pipe = Bell::new().unwrap();
+        let no_socket = crate::sys::fd::duplicate(pipe.as_raw_fd()).unwrap();
+        assert!(matches!(Server::start_on(no_socket, &Config::default()), Err(Error::System { .. })));
+    }
+
+    /// A port that is kept, as that for the workers of an agent is.
+    fn bound(port: u16) -> OwnedFd {
+        use nix::sys::socket::{
+            AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt,
+        };
+        let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        setsockopt(&socket, sockopt::ReuseAddr, &true).unwrap();
+        bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, port)).unwrap();
+        socket
+    }
+
+    #[test]
+    fn it_counts_what_it_does() {
+        let server = server();
+        let client = Client::connect("127.0.0.1", server.port(), Some(Duration::from_secs(20))).unwrap();
+        for number in 0..5 {
+            client.set(b"k", b"v").unwrap();
+            client.add(b"n", number).unwrap();
+        }
+        client.wait(&[b"k"], None).unwrap();
+        let counts = server.counts();
+        let of = [Opcode::Validate, Opcode::Set, Opcode::Add, Opcode::Wait, Opcode::Get];
+        assert_eq!(of.map(|opcode| counts.requests(opcode)), [1, 5, 5, 1, 0]);
+        // With the PING and the QUEUE_LEN of the client's beginning.
+        assert_eq!((counts.connections(), counts.all_requests()), (1, 14));
     }
 }

@@ -2,11 +2,13 @@
 //! never waits.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{MsgFlags, recv};
 
+use super::counts::Counts;
 use super::table::{Answers, Client, Table};
 use super::wire::{Decoder, Limits, WAITED};
 use crate::sys::fd::send_now;
@@ -28,6 +30,7 @@ pub struct Shared {
     pub answers: Answers,
     /// What is read goes here first: a connection without a half request needs no memory of its own.
     pub scratch: Box<[u8]>,
+    pub counts: Arc<Counts>,
 }
 
 pub struct Session {
@@ -164,6 +167,7 @@ impl Session {
     fn answer_one(&mut self, bytes: &[u8], shared: &mut Shared) -> Result<Option<usize>, Close> {
         let Ok(found) = self.decoder.next(bytes) else { return Err(Close) };
         let Some((request, length)) = found else { return Ok(None) };
+        shared.counts.count_request(request.opcode());
         let answers = &mut shared.answers;
         let applied = shared.table.apply(self.client, &request, answers);
         // Its own wait may be over by its own request.

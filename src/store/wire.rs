@@ -16,6 +16,60 @@ pub const CANCELLED: u8 = 1;
 pub const ALL_PRESENT: u8 = 0;
 pub const NOT_ALL_PRESENT: u8 = 1;
 
+/// What a request asks for: its first byte.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(u8)]
+pub enum Opcode {
+    Validate = 0,
+    Set = 1,
+    CompareSet = 2,
+    Get = 3,
+    Add = 4,
+    Check = 5,
+    Wait = 6,
+    CountKeys = 7,
+    Delete = 8,
+    Append = 9,
+    MultiGet = 10,
+    MultiSet = 11,
+    CancelWait = 12,
+    Ping = 13,
+    QueuePush = 14,
+    QueuePop = 15,
+    QueueLength = 16,
+    ListKeys = 17,
+    Barrier = 18,
+}
+
+impl Opcode {
+    /// By their numbers.
+    pub const ALL: [Opcode; 19] = [
+        Opcode::Validate,
+        Opcode::Set,
+        Opcode::CompareSet,
+        Opcode::Get,
+        Opcode::Add,
+        Opcode::Check,
+        Opcode::Wait,
+        Opcode::CountKeys,
+        Opcode::Delete,
+        Opcode::Append,
+        Opcode::MultiGet,
+        Opcode::MultiSet,
+        Opcode::CancelWait,
+        Opcode::Ping,
+        Opcode::QueuePush,
+        Opcode::QueuePop,
+        Opcode::QueueLength,
+        Opcode::ListKeys,
+        Opcode::Barrier,
+    ];
+
+    fn of(byte: u8) -> Result<Opcode, Malformed> {
+        Opcode::ALL.get(usize::from(byte)).copied().ok_or(Malformed::UnknownOpcode(byte))
+    }
+}
+
 /// How long the parts of a request may be. The defaults are those of PyTorch's server.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
@@ -148,20 +202,20 @@ struct Layout {
     number_bytes: usize,
 }
 
-fn layout(opcode: u8) -> Option<Layout> {
+fn layout(opcode: Opcode) -> Layout {
     use Kind::{Key, Value};
+    use Opcode::*;
     let (list, strings, number_bytes): (bool, &[Kind], usize) = match opcode {
-        0 | 13 => (false, &[], 4),
-        1 | 9 | 14 => (false, &[Key, Value], 0),
-        2 => (false, &[Key, Value, Value], 0),
-        3 | 8 | 15 | 16 => (false, &[Key], 0),
-        4 | 18 => (false, &[Key], 8),
-        5 | 6 | 10 => (true, &[Key], 0),
-        11 => (true, &[Key, Value], 0),
-        7 | 12 | 17 => (false, &[], 0),
-        _ => return None,
+        Validate | Ping => (false, &[], 4),
+        Set | Append | QueuePush => (false, &[Key, Value], 0),
+        CompareSet => (false, &[Key, Value, Value], 0),
+        Get | Delete | QueuePop | QueueLength => (false, &[Key], 0),
+        Add | Barrier => (false, &[Key], 8),
+        Check | Wait | MultiGet => (true, &[Key], 0),
+        MultiSet => (true, &[Key, Value], 0),
+        CountKeys | CancelWait | ListKeys => (false, &[], 0),
     };
-    Some(Layout { list, strings, number_bytes })
+    Layout { list, strings, number_bytes }
 }
 
 /// Finds the requests of one connection in its bytes. It remembers how far the unfinished request was looked
@@ -190,9 +244,10 @@ impl Decoder {
     /// The request that `bytes` begin with, and its length; none while its end is not there. They are then to be
     /// given again with more behind them.
     pub fn next<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<(Request<'a>, usize)>, Malformed> {
-        let Some(&opcode) = bytes.first() else { return Ok(None) };
-        let layout = layout(opcode).ok_or(Malformed::UnknownOpcode(opcode))?;
-        if (opcode == 0) == self.validated {
+        let Some(&first) = bytes.first() else { return Ok(None) };
+        let opcode = Opcode::of(first)?;
+        let layout = layout(opcode);
+        if (opcode == Opcode::Validate) == self.validated {
             return Err(Malformed::Validate);
         }
         let Some(length) = self.find_end(&layout, bytes)? else { return Ok(None) };
@@ -247,77 +302,87 @@ impl Decoder {
 }
 
 /// Reads a request that is whole.
-fn read<'a>(opcode: u8, layout: &Layout, bytes: &'a [u8]) -> Request<'a> {
+fn read<'a>(opcode: Opcode, layout: &Layout, bytes: &'a [u8]) -> Request<'a> {
     let (fields, last) = bytes[1..].split_at(bytes.len() - 1 - layout.number_bytes);
     let list = Strings::new(fields.get(8..).unwrap_or_default());
     let mut strings = Strings::new(fields);
     let mut string = || strings.next().unwrap_or_default();
     match opcode {
-        0 => Request::Validate { magic: number(last) as u32 },
-        1 => Request::Set { key: string(), value: string() },
-        2 => Request::CompareSet { key: string(), expected: string(), desired: string() },
-        3 => Request::Get { key: string() },
-        4 => Request::Add { key: string(), delta: number(last) as i64 },
-        5 => Request::Check { keys: list },
-        6 => Request::Wait { keys: list },
-        7 => Request::CountKeys,
-        8 => Request::Delete { key: string() },
-        9 => Request::Append { key: string(), value: string() },
-        10 => Request::MultiGet { keys: list },
-        11 => Request::MultiSet { pairs: list },
-        12 => Request::CancelWait,
-        13 => Request::Ping { nonce: number(last) as u32 },
-        14 => Request::QueuePush { key: string(), value: string() },
-        15 => Request::QueuePop { key: string() },
-        16 => Request::QueueLength { key: string() },
-        17 => Request::ListKeys,
-        _ => Request::Barrier { key: string(), world_size: number(last) as i64 },
+        Opcode::Validate => Request::Validate { magic: number(last) as u32 },
+        Opcode::Set => Request::Set { key: string(), value: string() },
+        Opcode::CompareSet => Request::CompareSet { key: string(), expected: string(), desired: string() },
+        Opcode::Get => Request::Get { key: string() },
+        Opcode::Add => Request::Add { key: string(), delta: number(last) as i64 },
+        Opcode::Check => Request::Check { keys: list },
+        Opcode::Wait => Request::Wait { keys: list },
+        Opcode::CountKeys => Request::CountKeys,
+        Opcode::Delete => Request::Delete { key: string() },
+        Opcode::Append => Request::Append { key: string(), value: string() },
+        Opcode::MultiGet => Request::MultiGet { keys: list },
+        Opcode::MultiSet => Request::MultiSet { pairs: list },
+        Opcode::CancelWait => Request::CancelWait,
+        Opcode::Ping => Request::Ping { nonce: number(last) as u32 },
+        Opcode::QueuePush => Request::QueuePush { key: string(), value: string() },
+        Opcode::QueuePop => Request::QueuePop { key: string() },
+        Opcode::QueueLength => Request::QueueLength { key: string() },
+        Opcode::ListKeys => Request::ListKeys,
+        Opcode::Barrier => Request::Barrier { key: string(), world_size: number(last) as i64 },
     }
 }
 
 impl Request<'_> {
+    pub fn opcode(&self) -> Opcode {
+        match self {
+            Request::Validate { .. } => Opcode::Validate,
+            Request::Set { .. } => Opcode::Set,
+            Request::CompareSet { .. } => Opcode::CompareSet,
+            Request::Get { .. } => Opcode::Get,
+            Request::Add { .. } => Opcode::Add,
+            Request::Check { .. } => Opcode::Check,
+            Request::Wait { .. } => Opcode::Wait,
+            Request::CountKeys => Opcode::CountKeys,
+            Request::Delete { .. } => Opcode::Delete,
+            Request::Append { .. } => Opcode::Append,
+            Request::MultiGet { .. } => Opcode::MultiGet,
+            Request::MultiSet { .. } => Opcode::MultiSet,
+            Request::CancelWait => Opcode::CancelWait,
+            Request::Ping { .. } => Opcode::Ping,
+            Request::QueuePush { .. } => Opcode::QueuePush,
+            Request::QueuePop { .. } => Opcode::QueuePop,
+            Request::QueueLength { .. } => Opcode::QueueLength,
+            Request::ListKeys => Opcode::ListKeys,
+            Request::Barrier { .. } => Opcode::Barrier,
+        }
+    }
+
     pub fn put(&self, out: &mut Vec<u8>) {
-        fn plain(opcode: u8, strings: &[&[u8]], out: &mut Vec<u8>) {
-            out.push(opcode);
+        fn strings(strings: &[&[u8]], out: &mut Vec<u8>) {
             strings.iter().for_each(|string| put_string(string, out));
         }
-        fn list(opcode: u8, strings: Strings<'_>, group: usize, out: &mut Vec<u8>) {
-            out.push(opcode);
+        fn list(strings: Strings<'_>, group: usize, out: &mut Vec<u8>) {
             put_u64((strings.count() / group) as u64, out);
             out.extend_from_slice(strings.bytes);
         }
+        out.push(self.opcode() as u8);
         match *self {
-            Request::Validate { magic } => {
-                out.push(0);
-                put_u32(magic, out);
+            Request::Validate { magic: number } | Request::Ping { nonce: number } => put_u32(number, out),
+            Request::Set { key, value }
+            | Request::Append { key, value }
+            | Request::QueuePush { key, value } => strings(&[key, value], out),
+            Request::CompareSet { key, expected, desired } => strings(&[key, expected, desired], out),
+            Request::Get { key }
+            | Request::Delete { key }
+            | Request::QueuePop { key }
+            | Request::QueueLength { key } => strings(&[key], out),
+            Request::Add { key, delta: number } | Request::Barrier { key, world_size: number } => {
+                strings(&[key], out);
+                put_u64(number as u64, out);
             }
-            Request::Set { key, value } => plain(1, &[key, value], out),
-            Request::CompareSet { key, expected, desired } => plain(2, &[key, expected, desired], out),
-            Request::Get { key } => plain(3, &[key], out),
-            Request::Add { key, delta } => {
-                plain(4, &[key], out);
-                put_u64(delta as u64, out);
+            Request::Check { keys } | Request::Wait { keys } | Request::MultiGet { keys } => {
+                list(keys, 1, out)
             }
-            Request::Check { keys } => list(5, keys, 1, out),
-            Request::Wait { keys } => list(6, keys, 1, out),
-            Request::CountKeys => out.push(7),
-            Request::Delete { key } => plain(8, &[key], out),
-            Request::Append { key, value } => plain(9, &[key, value], out),
-            Request::MultiGet { keys } => list(10, keys, 1, out),
-            Request::MultiSet { pairs } => list(11, pairs, 2, out),
-            Request::CancelWait => out.push(12),
-            Request::Ping { nonce } => {
-                out.push(13);
-                put_u32(nonce, out);
-            }
-            Request::QueuePush { key, value } => plain(14, &[key, value], out),
-            Request::QueuePop { key } => plain(15, &[key], out),
-            Request::QueueLength { key } => plain(16, &[key], out),
-            Request::ListKeys => out.push(17),
-            Request::Barrier { key, world_size } => {
-                plain(18, &[key], out);
-                put_u64(world_size as u64, out);
-            }
+            Request::MultiSet { pairs } => list(pairs, 2, out),
+            Request::CountKeys | Request::CancelWait | Request::ListKeys => {}
         }
     }
 }
@@ -425,6 +490,14 @@ mod tests {
     }
 
     #[test]
+    fn opcodes_are_their_numbers() {
+        for (number, opcode) in Opcode::ALL.into_iter().enumerate() {
+            assert_eq!((opcode as usize, Opcode::of(number as u8)), (number, Ok(opcode)));
+        }
+        assert_eq!(Opcode::of(19), Err(Malformed::UnknownOpcode(19)));
+    }
+
+    #[test]
     fn what_is_too_long_is_refused_before_its_data() {
         let refused = |bytes: &[u8]| decoder().next(bytes).unwrap_err();
         let length = |opcode: u8, length: u64| [&[opcode][..], &length.to_le_bytes()].concat();
@@ -457,7 +530,7 @@ mod tests {
 
     /// A request by its opcode and what may be its fields.
     fn build(opcode: u8, strings: &[Vec<u8>], number: u64) -> Vec<u8> {
-        let layout = layout(opcode).expect("an opcode");
+        let layout = layout(Opcode::of(opcode).expect("an opcode"));
         let mut out = vec![opcode];
         let strings: Vec<&[u8]> = strings.iter().map(|string| &string[..]).collect();
         let used = if layout.list {

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getsockname, listen, setsockopt,
     socket, sockopt,
@@ -25,17 +26,22 @@ pub fn listen_everywhere(port: u16) -> Result<(OwnedFd, u16), Errno> {
 /// At one address; without waiting, close-on-exec, above 2.
 pub fn listen_at(address: SocketAddr) -> Result<(OwnedFd, u16), Errno> {
     let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let listener = above_stdio(socket(family, SockType::Stream, flags, None)?)?;
+    let listener = above_stdio(socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?)?;
     // The port of a server that has just ended is free at once.
     setsockopt(&listener, sockopt::ReuseAddr, &true)?;
     if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
         setsockopt(&listener, sockopt::Ipv6V6Only, &false)?;
     }
     bind(listener.as_raw_fd(), &SockaddrStorage::from(address))?;
-    listen(&listener, Backlog::MAXALLOWABLE)?;
-    let bound: SockaddrStorage = getsockname(listener.as_raw_fd())?;
-    let port =
-        bound.as_sockaddr_in6().map(|v6| v6.port()).or_else(|| bound.as_sockaddr_in().map(|v4| v4.port()));
-    Ok((listener, port.unwrap_or(address.port())))
+    let port = listen_now(&listener)?;
+    Ok((listener, port))
+}
+
+/// Lets a socket that is bound listen, if it does not yet, without waiting; its port.
+pub fn listen_now(socket: &OwnedFd) -> Result<u16, Errno> {
+    fcntl(socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    listen(socket, Backlog::MAXALLOWABLE)?;
+    let bound: SockaddrStorage = getsockname(socket.as_raw_fd())?;
+    let v6 = bound.as_sockaddr_in6().map(|v6| v6.port());
+    v6.or_else(|| bound.as_sockaddr_in().map(|v4| v4.port())).ok_or(Errno::EAFNOSUPPORT)
 }
