@@ -26,6 +26,8 @@ pub enum Error {
     Store { what: String },
     /// A call that was ended from another thread, or made after that.
     Interrupted { what: String },
+    /// The agents of a job cannot become, or stay, one.
+    Rendezvous { what: String },
     /// A round that others have left behind.
     Stale { what: String },
     /// A defect of this library.
@@ -65,6 +67,7 @@ impl fmt::Display for Error {
             Error::Timeout { what } => write!(out, "{what}"),
             Error::Device { what }
             | Error::Store { what }
+            | Error::Rendezvous { what }
             | Error::Interrupted { what }
             | Error::Stale { what } => write!(out, "{what}"),
             Error::Forked { handle } => {

@@ -86,7 +86,9 @@ fn status_of(error: &Error) -> ice_status {
         Error::Forked { .. } => ice_status::ICE_ERROR_FORKED,
         Error::System { .. } => ice_status::ICE_ERROR_SYSTEM,
         Error::Device { .. } => ice_status::ICE_ERROR_DEVICE,
-        Error::Store { .. } | Error::Interrupted { .. } => ice_status::ICE_ERROR_STORE,
+        Error::Store { .. } | Error::Interrupted { .. } | Error::Rendezvous { .. } => {
+            ice_status::ICE_ERROR_STORE
+        }
         Error::Stale { .. } => ice_status::ICE_ERROR_STALE,
         Error::Internal { .. } => ice_status::ICE_ERROR_INTERNAL,
     }

@@ -2,7 +2,7 @@
 //! and waited for.
 
 use std::os::fd::BorrowedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::Error;
 
@@ -74,8 +74,16 @@ pub trait Backend: Send {
         Ok(())
     }
 
+    /// Answers may take so long from now on.
+    fn set_patience(&mut self, _time: Duration) {}
+
     /// The address of this host as the others reach it, as far as the way to the place tells.
     fn address(&self) -> Option<String> {
+        None
+    }
+
+    /// The port of a store that workers are to meet at as well.
+    fn shared_port(&self) -> Option<u16> {
         None
     }
 
@@ -88,7 +96,8 @@ pub trait Backend: Send {
     fn leave(&mut self, _until: Instant) {}
 }
 
-fn parse_number(key: &str, value: &[u8]) -> Result<u64, Error> {
+/// The number that a counter has.
+pub fn parse_number(key: &str, value: &[u8]) -> Result<u64, Error> {
     let text = String::from_utf8_lossy(value);
     text.parse().map_err(|_| Error::Store { what: format!("the rendezvous' {key} is no number: {text:?}") })
 }

@@ -121,7 +121,8 @@ impl Leader {
     /// Leads no longer: somebody who is there does, or else who comes next.
     pub fn hand_over(&mut self) {
         let others = self.state.nodes.iter().chain(&self.state.joined).chain(&self.state.spares);
-        let next = others.filter(|node| self.pulses.contains_key(&node.id)).map(|node| node.id.clone()).next();
+        let next =
+            others.filter(|node| self.pulses.contains_key(&node.id)).map(|node| node.id.clone()).next();
         self.state.leader = next;
         self.changed = true;
     }
@@ -168,7 +169,8 @@ impl Leader {
             let most = self.rules.max_nodes;
             return Some(format!("{} has node rank {order}, but there are only {most} nodes", node.name));
         }
-        let other = self.state.joined.iter().find(|other| other.order == Some(order) && other.id != node.id)?;
+        let other =
+            self.state.joined.iter().find(|other| other.order == Some(order) && other.id != node.id)?;
         Some(format!("node rank {order} was given to {} and to {}", other.name, node.name))
     }
 
@@ -356,7 +358,13 @@ mod tests {
     }
 
     fn failed(id: &str, round: u64) -> Message {
-        Message::Failed { id: id.into(), round, reason: format!("{id} failed"), exit_code: Some(3), last: false }
+        Message::Failed {
+            id: id.into(),
+            round,
+            reason: format!("{id} failed"),
+            exit_code: Some(3),
+            last: false,
+        }
     }
 
     fn done(id: &str, round: u64) -> Message {
@@ -494,7 +502,10 @@ mod tests {
         for change in 0..10 {
             tell(&mut leader, &[leave("b"), join("a"), join("b"), join("a")], SECOND);
             let state = leader.publish().unwrap();
-            assert_eq!((state.restarts, state.round, ids(&state.nodes).as_str()), (0, 2 * (change + 1), "ab"));
+            assert_eq!(
+                (state.restarts, state.round, ids(&state.nodes).as_str()),
+                (0, 2 * (change + 1), "ab")
+            );
         }
     }
 
@@ -503,7 +514,10 @@ mod tests {
         let mut leader = leader(rules(2, 2));
         tell(&mut leader, &[join("a"), join("b"), done("a", 0), failed("b", 0)], SECOND);
         let state = leader.publish().unwrap();
-        assert_eq!((&state.phase, ids(&state.nodes).as_str(), state.done.len()), (&Phase::Gathering, "ab", 0));
+        assert_eq!(
+            (&state.phase, ids(&state.nodes).as_str(), state.done.len()),
+            (&Phase::Gathering, "ab", 0)
+        );
         tell(&mut leader, &[join("b"), join("a"), done("a", 0), done("a", 1), done("b", 1)], SECOND);
         assert_eq!(leader.publish().unwrap().phase, Phase::Ended(Ending::Succeeded));
     }
@@ -535,10 +549,10 @@ mod tests {
     fn rank_01_nodes_stand_by_their_wish_then_by_age() {
         let mut leader = leader(rules(3, 3));
         let wish = Message::Join(Node { order: Some(7), ..node("c") });
-        tell(&mut leader, &[join("a"), join("b"), wish], SECOND);
+        tell(&mut leader, &[join("a"), join("b"), wish.clone()], SECOND);
         assert_eq!(ids(&leader.publish().unwrap().nodes), "cab");
         // Whoever is back first.
-        tell(&mut leader, &[failed("a", 0), join("b"), join("c"), join("a")], SECOND);
+        tell(&mut leader, &[failed("a", 0), join("b"), wish, join("a")], SECOND);
         assert_eq!(ids(&leader.publish().unwrap().nodes), "cab");
     }
 

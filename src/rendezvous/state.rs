@@ -56,7 +56,10 @@ impl Why {
 pub enum Ending {
     Succeeded,
     /// For a reason that all agents report, with an exit code of a worker if there is one.
-    Closed { reason: String, exit_code: Option<i32> },
+    Closed {
+        reason: String,
+        exit_code: Option<i32>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,6 +75,8 @@ pub enum Phase {
 /// One link of the chain of states. It is never changed: the next one follows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
+    /// Made anew with the first link.
+    pub job: String,
     /// Who writes the next one, by its id; none: whoever comes first.
     pub leader: Option<String>,
     /// How many messages are taken account of.
@@ -98,6 +103,7 @@ impl State {
     /// The first link.
     pub fn new(leader: &str) -> State {
         State {
+            job: leader.into(),
             leader: Some(leader.into()),
             taken: 0,
             round: 0,
@@ -139,7 +145,9 @@ pub fn encode(value: &impl Serialize) -> Vec<u8> {
 
 /// `what`: of the key it was found at.
 pub fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8], what: &str) -> Result<T, Error> {
-    let refused = |why: String| Err(Error::Store { what: format!("the rendezvous' {what} {why}; it is left as it is") });
+    let refused = |why: String| {
+        Err(Error::Rendezvous { what: format!("the rendezvous' {what} {why}; it is left as it is") })
+    };
     let Some(json) = bytes.strip_prefix(FORMAT.as_bytes()) else {
         let begin = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]);
         return refused(format!("was not written by this version of libice (it begins with {begin:?})"));

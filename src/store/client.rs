@@ -3,6 +3,7 @@
 //! One connection, one request at a time. Every answer is waited for with a deadline.
 
 use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -79,6 +80,11 @@ impl Client {
     /// The same store, with `prefix` and a slash before each key.
     pub fn with_prefix(&self, prefix: &[u8]) -> Client {
         Client { prefix: [&self.prefix[..], prefix, b"/"].concat(), ..self.clone() }
+    }
+
+    /// The same store, whose answers may take so long.
+    pub fn with_patience(&self, timeout: Duration) -> Client {
+        Client { timeout: Some(timeout), ..self.clone() }
     }
 
     /// Returns when the request is on its way; the requests that follow it see it done.
@@ -159,6 +165,19 @@ impl Client {
         let list = self.list(keys)?;
         let mut connection = self.lock(deadline)?;
         self.wait_for(&mut connection, &list, keys, deadline)
+    }
+
+    /// Waits until the key has been there; false if it is not when it is `until`, or when the bell rings.
+    pub fn wait_or(&self, key: &[u8], until: Instant, bell: BorrowedFd) -> Result<bool, Error> {
+        let list = list_of(&self.key(key)?);
+        let mut connection = self.lock(Some(until))?;
+        connection.begin(Request::Wait { keys: Strings::new(&list) }, self.answer_by())?;
+        connection.waited_or(until, bell, self.timeout)
+    }
+
+    /// Whether it is a server that wakes who waits for a key that a COMPARE_SET makes. PyTorch's older one does not.
+    pub fn wakes_at_compare_set(&self) -> Result<bool, Error> {
+        Ok(self.lock(self.answer_by())?.is_modern)
     }
 
     /// Whether all of the keys are there.

@@ -3,7 +3,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -196,6 +196,31 @@ impl Connection {
             waited = true;
         }
         Ok(waited)
+    }
+
+    /// The same, and not in time once the bell has rung.
+    pub fn waited_or(
+        &mut self,
+        until: Instant,
+        bell: BorrowedFd,
+        patience: Option<Duration>,
+    ) -> Result<bool, Error> {
+        let mut answered = !self.unread.is_empty();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let mut items =
+                [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN), PollFd::new(bell, PollFlags::POLLIN)];
+            match poll(&mut items, poll_timeout(left)) {
+                Ok(0) if !left.is_zero() => continue,
+                Err(Errno::EINTR) => continue,
+                Err(errno) => return Err(self.out_of_step(&format!("cannot be waited for: {errno}"))),
+                Ok(_) => answered |= items[0].any().unwrap_or(true),
+            }
+            break;
+        }
+        // Of what has not begun to come nothing is waited for.
+        let deadline = if answered { self::deadline(patience) } else { Some(Instant::now()) };
+        self.waited(deadline, patience)
     }
 
     fn wait_answer(&mut self) -> Result<u8, Error> {

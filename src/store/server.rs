@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use parking_lot::{Condvar, Mutex};
 
 use super::counts::Counts;
 use super::session::{Session, Shared};
@@ -56,12 +57,28 @@ impl Default for Config {
     }
 }
 
+/// What the thread is asked for, and how many clients it has.
+#[derive(Default)]
+struct Desk {
+    orders: Mutex<Orders>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Orders {
+    stop: bool,
+    /// All other keys are to go.
+    keep_only: Option<Vec<u8>>,
+    clients: usize,
+}
+
 /// A store that serves until it is dropped, which closes all connections.
 pub struct Server {
     pid: u32,
     port: u16,
     counts: Arc<Counts>,
-    bell: Bell,
+    bell: Arc<Bell>,
+    desk: Arc<Desk>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -82,9 +99,11 @@ impl Server {
 
     fn serve((listener, port): (OwnedFd, u16), config: &Config) -> Result<Server, Error> {
         let failed = |errno: Errno| Error::system("cannot make a store's server", errno as i32);
-        let bell = Bell::new().map_err(failed)?;
+        let bell = Arc::new(Bell::new().map_err(failed)?);
         let counts = Arc::new(Counts::default());
-        let mut service = Service::new(config, listener, &bell, counts.clone()).map_err(failed)?;
+        let desk = Arc::new(Desk::default());
+        let mut service =
+            Service::new(config, listener, bell.clone(), counts.clone(), desk.clone()).map_err(failed)?;
         let thread = std::thread::Builder::new()
             .name("ice-store".into())
             .stack_size(STACK)
@@ -93,7 +112,7 @@ impl Server {
                 service.run();
             })
             .map_err(|error| Error::no_thread(&error))?;
-        Ok(Server { pid: std::process::id(), port, counts, bell, thread: Some(thread) })
+        Ok(Server { pid: std::process::id(), port, counts, bell, desk, thread: Some(thread) })
     }
 
     /// Refuses a handle in a forked copy of its process.
@@ -110,12 +129,34 @@ impl Server {
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
+
+    /// Forgets all keys that do not begin so, as clients see them.
+    pub fn keep_only(&self, prefix: &[u8]) {
+        let mut orders = self.desk.orders.lock();
+        orders.keep_only = Some([b"/", prefix].concat());
+        self.bell.ring();
+        while orders.keep_only.is_some() && !orders.stop {
+            self.desk.changed.wait(&mut orders);
+        }
+    }
+
+    /// Waits until no client is left, or until then; whether that is so.
+    pub fn is_left_by_all(&self, until: Instant) -> bool {
+        let mut orders = self.desk.orders.lock();
+        while orders.clients > 0 {
+            if self.desk.changed.wait_until(&mut orders, until).timed_out() {
+                return false;
+            }
+        }
+        true
+    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         let thread = self.thread.take();
         if self.check_process().is_ok() {
+            self.desk.orders.lock().stop = true;
             self.bell.ring();
             let _ = thread.map(JoinHandle::join);
         } else {
@@ -165,12 +206,20 @@ struct Service {
     /// What all connections hold, and may hold.
     buffered: usize,
     memory: usize,
+    bell: Arc<Bell>,
+    desk: Arc<Desk>,
 }
 
 impl Service {
-    fn new(config: &Config, listener: OwnedFd, bell: &Bell, counts: Arc<Counts>) -> Result<Service, Errno> {
+    fn new(
+        config: &Config,
+        listener: OwnedFd,
+        bell: Arc<Bell>,
+        counts: Arc<Counts>,
+        desk: Arc<Desk>,
+    ) -> Result<Service, Errno> {
         let epoll = Epoll(above_stdio(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?.0)?);
-        epoll.add(bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
+        epoll.add(&*bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
         epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
         Ok(Service {
             epoll,
@@ -189,6 +238,8 @@ impl Service {
             accept_at: None,
             buffered: 0,
             memory: config.memory,
+            bell,
+            desk,
         })
     }
 
@@ -203,7 +254,8 @@ impl Service {
             };
             for event in &events[..count] {
                 match event.data() {
-                    BELL => return,
+                    BELL if self.is_told_to_stop() => return,
+                    BELL => {}
                     LISTENER => self.accept(),
                     client => self.serve(client),
                 }
@@ -212,6 +264,21 @@ impl Service {
                 self.on_time(Instant::now());
             }
         }
+    }
+
+    fn is_told_to_stop(&mut self) -> bool {
+        self.bell.quiet();
+        let mut orders = self.desk.orders.lock();
+        if let Some(prefix) = orders.keep_only.take() {
+            self.shared.table.keep_only(&prefix);
+            self.desk.changed.notify_all();
+        }
+        orders.stop
+    }
+
+    fn count_clients(&self) {
+        self.desk.orders.lock().clients = self.sessions.len();
+        self.desk.changed.notify_all();
     }
 
     /// How long nothing needs to be done if nothing happens.
@@ -255,6 +322,7 @@ impl Service {
                     self.next_client += 1;
                     if self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, client)).is_ok() {
                         self.sessions.insert(client, Session::new(client, socket, self.limits));
+                        self.count_clients();
                         self.newcomers.push_back((Instant::now() + self.time_to_validate, client));
                     }
                 }
@@ -311,6 +379,7 @@ impl Service {
             // A forked copy of the host may have the same socket still.
             let _ = self.epoll.delete(&session);
             self.shared.table.forget(client, &mut self.shared.answers);
+            self.count_clients();
         }
     }
 }

@@ -201,6 +201,22 @@ impl Table {
         self.pass_on(client, answers);
     }
 
+    /// Forgets all values and queues whose keys do not begin so. Who waits goes on waiting.
+    pub fn keep_only(&mut self, prefix: &[u8]) {
+        let Table { values, queues, bytes, .. } = self;
+        values.retain(|key, value| {
+            let stays = key.starts_with(prefix);
+            *bytes -= if stays { 0 } else { ENTRY + key.len() + value.len() };
+            stays
+        });
+        queues.retain(|key, queue| {
+            let stays = key.starts_with(prefix);
+            let items: usize = queue.iter().map(|item| ENTRY + item.len()).sum();
+            *bytes -= if stays { 0 } else { ENTRY + key.len() + items };
+            stays
+        });
+    }
+
     fn make_room(&self, more: usize) -> Result<(), Refusal> {
         if self.bytes.saturating_add(more) > self.limit { Err(Refusal::Memory) } else { Ok(()) }
     }

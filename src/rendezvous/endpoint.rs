@@ -1,0 +1,143 @@
+//! `host:port`, and whether that host is this one.
+
+use std::fmt;
+use std::net::{IpAddr, ToSocketAddrs};
+
+use nix::ifaddrs::getifaddrs;
+
+use crate::error::Error;
+use crate::spec::names::hostname;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    /// A name or an address; one of IPv6 without brackets.
+    pub host: String,
+    pub port: u16,
+}
+
+/// Whether an agent serves the store that agents meet at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hosting {
+    Always,
+    /// Unless somebody else does.
+    IfFree,
+    Never,
+}
+
+impl Endpoint {
+    /// `host`, `host:port`, `[v6]`, `[v6]:port`, or a plain IPv6 address; nothing but blanks is localhost.
+    pub fn parse(text: &str, default_port: Option<u16>) -> Result<Endpoint, Error> {
+        let refuse = |want: &str| Err(Error::config("rendezvous_endpoint", text, want));
+        let trimmed = text.trim();
+        let (host, port) = match trimmed.rsplit_once(':') {
+            // More than one colon is an address of IPv6, with a port only behind brackets.
+            Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
+            _ => (trimmed, None),
+        };
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let bare = if trimmed.is_empty() { "localhost" } else { bare };
+        let is_name = |host: &str| host.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        if bare.is_empty() || !(is_name(bare) || bare.parse::<IpAddr>().is_ok()) {
+            return refuse("must be HOST or HOST:PORT, an IPv6 address in brackets");
+        }
+        let port = match port {
+            None => default_port,
+            Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => port.parse().ok(),
+            Some(_) => None,
+        };
+        match port {
+            Some(port) => Ok(Endpoint { host: bare.into(), port }),
+            None if trimmed.rsplit_once(':').is_none() || default_port.is_none() => {
+                refuse("needs a port: HOST:PORT, with a port from 0 to 65535")
+            }
+            None => refuse("must be HOST:PORT with a port from 0 to 65535"),
+        }
+    }
+
+    /// Whether it names this host: by its name, an address of it, or a name of one.
+    pub fn is_here(&self) -> bool {
+        let here = String::from_utf8_lossy(&hostname()).into_owned();
+        if self.host == "localhost" || self.host.eq_ignore_ascii_case(&here) {
+            return true;
+        }
+        let Ok(found) = (self.host.as_str(), self.port).to_socket_addrs() else { return false };
+        let own: Vec<IpAddr> = getifaddrs()
+            .map(|interfaces| {
+                let addresses = interfaces.filter_map(|interface| interface.address);
+                addresses.filter_map(|address| ip_of(&address)).collect()
+            })
+            .unwrap_or_default();
+        let mut found = found.map(|address| address.ip().to_canonical());
+        found.any(|ip| ip.is_loopback() || own.contains(&ip))
+    }
+}
+
+fn ip_of(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()).to_canonical()))
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Endpoint { host, port } = self;
+        if host.contains(':') { write!(out, "[{host}]:{port}") } else { write!(out, "{host}:{port}") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(text: &str) -> Result<(String, u16), String> {
+        let parsed = Endpoint::parse(text, Some(29400)).map_err(|error| error.to_string())?;
+        Ok((parsed.host, parsed.port))
+    }
+
+    #[test]
+    fn stat_08_names_and_addresses() {
+        for (text, host, port) in [
+            ("a:1", "a", 1),
+            ("a", "a", 29400),
+            (" node-1.b_c:0 ", "node-1.b_c", 0),
+            ("", "localhost", 29400),
+            ("[::1]:5", "::1", 5),
+            ("[::1]", "::1", 29400),
+            ("::1", "::1", 29400),
+            ("10.0.0.1:65535", "10.0.0.1", 65535),
+        ] {
+            assert_eq!(parse(text), Ok((host.into(), port)), "{text}");
+        }
+        for text in [":1", "a:", "a:x", "a:65536", "a:+1", "a b:1", "[::1", "[]:1", "a:1:2", "ü:1", "[::1]:"]
+        {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains("rendezvous_endpoint is "), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn stat_02_a_port_may_be_needed() {
+        let error = Endpoint::parse("node", None).unwrap_err().to_string();
+        assert!(error.contains("needs a port"), "{error}");
+    }
+
+    #[test]
+    fn dyn_24_this_host_is_known_by_its_names_and_addresses() {
+        let here = String::from_utf8(hostname()).unwrap();
+        for host in ["localhost", "127.0.0.1", "127.3.2.1", "::1", &here] {
+            assert!(Endpoint { host: host.into(), port: 1 }.is_here(), "{host}");
+        }
+        for host in ["192.0.2.1", "2001:db8::1", "no.such.host.invalid"] {
+            assert!(!Endpoint { host: host.into(), port: 1 }.is_here(), "{host}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_is_read_again(text in "[a-z0-9.:\\[\\]-]{0,12}") {
+            if let Ok(endpoint) = Endpoint::parse(&text, Some(29400)) {
+                prop_assert_eq!(Endpoint::parse(&endpoint.to_string(), None), Ok(endpoint));
+            }
+        }
+    }
+}

@@ -1,0 +1,993 @@
+//! An agent's part in a rendezvous: a thread that joins, gives signs of life, leads if it has to, and tells the
+//! agent what becomes of the rounds. Whatever the way to the others takes, the agent's own loop does not wait for it.
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::backend::{Backend, create, parse_number};
+use super::leader::{Leader, Now, Rules};
+use super::options::Options;
+use super::state::{Ending, Message, Node, Phase, State, decode, encode};
+use crate::error::Error;
+use crate::spec::Level;
+use crate::sys::dispositions;
+use crate::sys::fd::Bell;
+use crate::sys::process::{monotonic, poll_timeout};
+
+const STACK: usize = 512 << 10;
+/// Between two tries to reach the place: at first, and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// How many states stay behind the last one, for those who are late.
+const STATES_KEPT: u64 = 8;
+/// How many keys that nobody needs any more are removed in one turn.
+const REMOVED_AT_ONCE: usize = 64;
+
+/// What the agent asks for.
+#[derive(Debug)]
+pub enum Wish {
+    /// To be in the next round; `port` is kept for a store.
+    Join { port: u16 },
+    /// A worker failed; `last` if the run is over for this agent.
+    Failed { reason: String, exit_code: Option<i32>, last: bool },
+    /// All workers of the round have succeeded.
+    Done,
+    /// The job is to end for all.
+    Close { reason: String },
+    /// The agent goes: `reason` is for the others, if they did not end together. A place that it serves is there
+    /// until all have gone, for as long as `linger`.
+    Leave { reason: String, linger: Duration },
+}
+
+/// What the agent is told.
+#[derive(Debug, PartialEq)]
+pub enum Notice {
+    /// The round is complete and has this node.
+    Joined(Box<Round>),
+    /// The round is over: its workers are to be stopped, the agent joins again.
+    Over {
+        round: u64,
+        why: String,
+    },
+    Ended(Ending),
+    /// The job has succeeded without this node, which waited for a place.
+    NotNeeded,
+    /// The rendezvous is over for this agent alone.
+    Failed(Error),
+    Log(Level, String),
+}
+
+/// A round that this node takes part in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Round {
+    pub number: u64,
+    /// How often the job was restarted for a failed worker.
+    pub restarts: u32,
+    /// By group rank.
+    pub nodes: Vec<Node>,
+    /// The place of this one.
+    pub group_rank: usize,
+    /// The port of a store that all workers share with the rendezvous.
+    pub shared_port: Option<u16>,
+}
+
+/// What does not change.
+pub struct Settings {
+    pub rules: Rules,
+    pub options: Options,
+    /// Of the run, for messages.
+    pub run_id: String,
+    /// The address that others are told of; none: the one that the way to the place has.
+    pub local_addr: Option<String>,
+}
+
+/// The agent's end.
+pub struct Member {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    wishes: Mutex<VecDeque<Wish>>,
+    bell: Bell,
+    notices: Mutex<VecDeque<Notice>>,
+}
+
+impl Member {
+    /// `ring` is called after each notice, in the thread.
+    pub fn start(
+        backend: Box<dyn Backend>,
+        settings: Settings,
+        node: Node,
+        ring: impl Fn() + Send + 'static,
+    ) -> Result<Member, Error> {
+        let bell = Bell::new().map_err(|errno| Error::system("cannot make an eventfd", errno as i32))?;
+        let shared = Arc::new(Shared { wishes: Mutex::default(), bell, notices: Mutex::default() });
+        let part = Part {
+            backend,
+            settings,
+            node,
+            ring: Box::new(ring),
+            shared: shared.clone(),
+            chain: None,
+            job: None,
+            leader: None,
+            stage: Stage::Idle,
+            outbox: VecDeque::new(),
+            beat: 0,
+            beat_at: Duration::ZERO,
+            leaders_beat: (None, Duration::ZERO),
+            trash: VecDeque::new(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("ice-rendezvous".into())
+            .stack_size(STACK)
+            .spawn(move || {
+                dispositions::block_all();
+                part.run();
+            })
+            .map_err(|error| Error::no_thread(&error))?;
+        Ok(Member { shared, thread: Some(thread) })
+    }
+
+    pub fn wish(&self, wish: Wish) {
+        self.shared.wishes.lock().push_back(wish);
+        self.shared.bell.ring();
+    }
+
+    pub fn notice(&self) -> Option<Notice> {
+        self.shared.notices.lock().pop_front()
+    }
+
+    /// Goes; returns when the others know, or when it takes too long.
+    pub fn leave(mut self, reason: String, linger: Duration) {
+        self.wish(Wish::Leave { reason, linger });
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Where a node stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stage {
+    Idle,
+    /// `until`: none while it is a spare. `posted`: the number of its message.
+    Joining {
+        until: Option<Now>,
+        posted: Option<u64>,
+    },
+    In {
+        round: u64,
+    },
+    /// It was told of an end, its own or that of all.
+    Out,
+}
+
+/// The state that is known, and its place in the chain.
+struct Chain {
+    number: u64,
+    state: State,
+}
+
+/// What the anchor says.
+#[derive(Serialize, Deserialize)]
+struct Anchor {
+    /// The place of a state that is not far from the last.
+    state: u64,
+}
+
+/// The thread's end.
+struct Part {
+    backend: Box<dyn Backend>,
+    settings: Settings,
+    node: Node,
+    ring: Box<dyn Fn() + Send>,
+    shared: Arc<Shared>,
+    chain: Option<Chain>,
+    /// The one that the chain is of: a place that has lost it may have another.
+    job: Option<String>,
+    leader: Option<Leader>,
+    stage: Stage,
+    /// What is still to be told to the leader.
+    outbox: VecDeque<Message>,
+    beat: u64,
+    /// When the next sign of life is due.
+    beat_at: Now,
+    /// The last one of the leader, and when it was another one.
+    leaders_beat: (Option<u64>, Now),
+    trash: VecDeque<String>,
+}
+
+fn state_key(number: u64) -> String {
+    format!("state/{number}")
+}
+
+fn inbox_key(number: u64) -> String {
+    format!("inbox/{number}")
+}
+
+fn beat_key(id: &str) -> String {
+    format!("beat/{id}")
+}
+
+/// The counter of the inbox.
+const INBOX: &str = "inbox";
+/// Says where the chain is.
+const ANCHOR: &str = "";
+
+/// Whether the place could not be reached, so that another try may do better.
+fn is_passing(error: &Error) -> bool {
+    matches!(error, Error::Timeout { .. } | Error::System { .. } | Error::Store { .. })
+}
+
+impl Part {
+    fn run(mut self) {
+        let mut failing: Option<(Now, Duration)> = None;
+        while self.take_wishes() {
+            if self.stage == Stage::Out {
+                // Only a leave is waited for.
+                self.pause(None);
+                continue;
+            }
+            match self.turn() {
+                Ok(()) => failing = None,
+                Err(error) if is_passing(&error) => {
+                    // The connection is made anew, and with it what was read.
+                    (self.leader, self.chain) = (None, None);
+                    let (since, pause) = failing.unwrap_or_else(|| {
+                        self.log(Level::Info, format!("the rendezvous is not reached: {error}"));
+                        (monotonic(), PAUSES.0)
+                    });
+                    if monotonic() >= since + self.patience() {
+                        let waited = monotonic() - since;
+                        let what = format!("lost rendezvous: not reached for {waited:.1?}: {error}");
+                        self.give_up(Error::Rendezvous { what });
+                    } else {
+                        failing = Some((since, (pause * 2).min(PAUSES.1)));
+                        self.pause(Some(pause));
+                    }
+                }
+                Err(error) => self.give_up(error),
+            }
+        }
+    }
+
+    /// How long the place may be out of reach.
+    fn patience(&self) -> Duration {
+        match self.stage {
+            Stage::Joining { until: Some(until), .. } => until.saturating_sub(monotonic()),
+            _ => self.settings.options.lost_timeout,
+        }
+    }
+
+    /// Waits for the agent to want something.
+    fn pause(&self, time: Option<Duration>) {
+        let mut items = [PollFd::new(self.shared.bell.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut items, time.map_or(PollTimeout::NONE, poll_timeout));
+    }
+
+    fn tell(&mut self, notice: Notice) {
+        self.shared.notices.lock().push_back(notice);
+        (self.ring)();
+    }
+
+    fn log(&mut self, level: Level, text: String) {
+        self.tell(Notice::Log(level, text));
+    }
+
+    fn give_up(&mut self, error: Error) {
+        if self.stage != Stage::Out {
+            self.stage = Stage::Out;
+            self.tell(Notice::Failed(error));
+        }
+    }
+
+    // ---- what the agent wants
+
+    /// False when it is time to go.
+    fn take_wishes(&mut self) -> bool {
+        self.shared.bell.quiet();
+        while let Some(wish) = { self.shared.wishes.lock().pop_front() } {
+            let id = self.node.id.clone();
+            match wish {
+                Wish::Join { port } => {
+                    self.node.port = port;
+                    let until = Some(monotonic() + self.settings.options.join_timeout);
+                    self.stage = Stage::Joining { until, posted: None };
+                }
+                Wish::Failed { reason, exit_code, last } => {
+                    if let Stage::In { round } = self.stage {
+                        let reason = format!("{}: {reason}", self.node.name);
+                        self.outbox.push_back(Message::Failed { id, round, reason, exit_code, last });
+                    }
+                }
+                Wish::Done => {
+                    if let Stage::In { round } = self.stage {
+                        self.outbox.push_back(Message::Done { id, round });
+                    }
+                }
+                Wish::Close { reason } => {
+                    let reason = format!("{}: {reason}", self.node.name);
+                    self.outbox.push_back(Message::Close { reason });
+                }
+                Wish::Leave { reason, linger } => {
+                    self.go(reason, linger);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// The last words, and the end.
+    fn go(&mut self, reason: String, linger: Duration) {
+        self.backend.set_patience(self.settings.options.close_timeout);
+        if !self.has_ended() && self.chain.is_some() {
+            self.outbox.push_back(Message::Leave { id: self.node.id.clone(), reason });
+            if let Err(error) = self.say_last_words() {
+                self.log(Level::Warning, format!("the others were not told of the leave: {error}"));
+            }
+        }
+        if self.chain.is_some() {
+            let _ = self.backend.delete(&beat_key(&self.node.id));
+        }
+        self.backend.leave(Instant::now() + linger);
+    }
+
+    fn say_last_words(&mut self) -> Result<(), Error> {
+        self.say()?;
+        self.lead()?;
+        if let (false, Some(leader)) = (self.has_ended(), &mut self.leader) {
+            leader.hand_over();
+            self.publish()?;
+        }
+        Ok(())
+    }
+
+    fn has_ended(&self) -> bool {
+        self.chain.as_ref().is_some_and(|chain| matches!(chain.state.phase, Phase::Ended(_)))
+    }
+
+    // ---- one turn
+
+    /// Does what is due, and waits for more.
+    fn turn(&mut self) -> Result<(), Error> {
+        if self.chain.is_none() {
+            self.backend.connect()?;
+            self.enter()?;
+        }
+        self.post_join();
+        self.say()?;
+        // Signs of life are looked for before anybody is missed.
+        self.beat()?;
+        self.lead()?;
+        self.judge();
+        self.take_over()?;
+        self.tidy()?;
+        if self.stage == Stage::Out { Ok(()) } else { self.wait() }
+    }
+
+    /// Finds the chain, or begins it.
+    fn enter(&mut self) -> Result<(), Error> {
+        let mut there = self.backend.get(ANCHOR)?.map(|found| found.value);
+        if there.is_none() && self.job.is_none() {
+            there = create(&mut *self.backend, ANCHOR, &encode(&Anchor { state: 0 }))?;
+        }
+        let mut number = match there {
+            None => 0,
+            Some(text) => decode::<Anchor>(&text, "anchor")?.state,
+        };
+        let mut text = self.backend.get(&state_key(number))?.map(|found| found.value);
+        if text.is_none() && number == 0 && self.job.is_none() {
+            let own = encode(&State::new(&self.node.id));
+            text = Some(create(&mut *self.backend, &state_key(0), &own)?.unwrap_or(own));
+        }
+        let Some(mut text) = text else {
+            return Err(Error::Store { what: "there is no state of it any more".into() });
+        };
+        while let Some(found) = self.backend.get(&state_key(number + 1))? {
+            (number, text) = (number + 1, found.value);
+        }
+        self.adopt(number, &text)
+    }
+
+    /// This is the state now.
+    fn adopt(&mut self, number: u64, text: &[u8]) -> Result<(), Error> {
+        let state: State = decode(text, &state_key(number))?;
+        if *self.job.get_or_insert_with(|| state.job.clone()) != state.job {
+            return Err(Error::Store { what: "there is another job under the same run id now".into() });
+        }
+        self.leaders_beat = (None, monotonic());
+        let id = &self.node.id;
+        let leads = state.leader.as_ref() == Some(id);
+        self.leader = leads.then(|| Leader::new(self.settings.rules.clone(), id, state.clone(), monotonic()));
+        self.chain = Some(Chain { number, state });
+        Ok(())
+    }
+
+    /// Puts the wish to join among what is to be said, unless it was said.
+    fn post_join(&mut self) {
+        let Some(Chain { state, .. }) = &self.chain else { return };
+        let Stage::Joining { posted, until } = self.stage else { return };
+        let id = &self.node.id;
+        let has = |nodes: &[Node]| nodes.iter().any(|node| node.id == *id);
+        let is_known = match state.phase {
+            Phase::Gathering => has(&state.joined) || has(&state.spares),
+            _ => has(&state.nodes) || has(&state.spares),
+        };
+        let is_queued = self.outbox.iter().any(|message| matches!(message, Message::Join(_)));
+        let is_read = posted.is_none_or(|number| number < state.taken);
+        if matches!(state.phase, Phase::Ended(_)) || is_known || is_queued || !is_read {
+            return;
+        }
+        if self.node.addr.is_empty() {
+            let found = self.settings.local_addr.clone().or_else(|| self.backend.address());
+            self.node.addr = found.unwrap_or_else(|| "127.0.0.1".into());
+        }
+        self.stage = Stage::Joining { until, posted: Some(u64::MAX) };
+        self.outbox.push_back(Message::Join(self.node.clone()));
+    }
+
+    /// Says what there is to say.
+    fn say(&mut self) -> Result<(), Error> {
+        while let Some(message) = self.outbox.front() {
+            let text = encode(message);
+            let is_join = matches!(message, Message::Join(_));
+            let mut number = self.backend.next(INBOX)?;
+            // The leader may have given the place up.
+            while create(&mut *self.backend, &inbox_key(number), &text)?.is_some() {
+                number = self.backend.next(INBOX)?;
+            }
+            self.outbox.pop_front();
+            if let (true, Stage::Joining { posted, .. }) = (is_join, &mut self.stage) {
+                *posted = Some(number);
+            }
+        }
+        Ok(())
+    }
+
+    /// The leader's work.
+    fn lead(&mut self) -> Result<(), Error> {
+        let Some(leader) = &mut self.leader else { return Ok(()) };
+        while let Some(found) = self.backend.get(&inbox_key(leader.taken()))? {
+            self.trash.push_back(inbox_key(leader.taken()));
+            // Who writes what nobody can read is not heard.
+            let message = decode(&found.value, "inbox").unwrap_or(Message::Void);
+            leader.receive(message, monotonic());
+        }
+        leader.tick(monotonic());
+        self.publish()
+    }
+
+    /// Writes the next state, if there is something new.
+    fn publish(&mut self) -> Result<(), Error> {
+        let (Some(leader), Some(chain)) = (&mut self.leader, &self.chain) else { return Ok(()) };
+        let Some(state) = leader.publish() else { return Ok(()) };
+        let number = chain.number + 1;
+        if state.phase == Phase::Complete && chain.state.phase != Phase::Complete {
+            self.backend.between_rounds()?;
+        }
+        if let Some(other) = create(&mut *self.backend, &state_key(number), &encode(&state))? {
+            // Somebody else leads by now.
+            return self.adopt(number, &other);
+        }
+        self.backend.put(ANCHOR, &encode(&Anchor { state: number }))?;
+        if let Some(old) = number.checked_sub(STATES_KEPT) {
+            self.trash.push_back(state_key(old));
+        }
+        if state.leader.as_ref() != Some(&self.node.id) {
+            self.leader = None;
+        }
+        self.chain = Some(Chain { number, state });
+        Ok(())
+    }
+
+    /// What the state means to the agent.
+    fn judge(&mut self) {
+        let Some(Chain { state, .. }) = &self.chain else { return };
+        if self.stage == Stage::Out {
+            return;
+        }
+        let id = &self.node.id;
+        let place = |nodes: &[Node]| nodes.iter().position(|node| node.id == *id);
+        if let Some((_, reason)) = state.refused.iter().find(|(refused, _)| refused == id) {
+            let error = Error::config("node_rank", self.node.order.unwrap_or(0), reason.clone());
+            return self.give_up(error);
+        }
+        if let Phase::Ended(ending) = &state.phase {
+            let takes_part = place(&state.nodes).or(place(&state.joined)).is_some();
+            let is_spare = place(&state.spares).is_some();
+            let was_heard =
+                matches!(self.stage, Stage::Joining { posted: Some(posted), .. } if posted < state.taken);
+            let notice = match ending {
+                Ending::Succeeded if takes_part => Notice::Ended(ending.clone()),
+                Ending::Succeeded if is_spare => Notice::NotNeeded,
+                Ending::Closed { .. } if takes_part || is_spare || was_heard => Notice::Ended(ending.clone()),
+                Ending::Succeeded => self.closed("its job has succeeded"),
+                Ending::Closed { reason, .. } => self.closed(reason),
+            };
+            self.stage = Stage::Out;
+            return self.tell(notice);
+        }
+        match self.stage {
+            Stage::Joining { until, posted } if state.phase == Phase::Complete => {
+                if let Some(group_rank) = place(&state.nodes) {
+                    let round = Round {
+                        number: state.round,
+                        restarts: state.restarts,
+                        nodes: state.nodes.clone(),
+                        group_rank,
+                        shared_port: self.backend.shared_port(),
+                    };
+                    self.stage = Stage::In { round: state.round };
+                    self.tell(Notice::Joined(Box::new(round)));
+                } else if place(&state.spares).is_some() && until.is_some() {
+                    self.stage = Stage::Joining { until: None, posted };
+                    let count = state.nodes.len();
+                    self.log(
+                        Level::Info,
+                        format!("a spare: the job has its {count} nodes, waiting for a place"),
+                    );
+                }
+            }
+            Stage::Joining { until: Some(until), .. } if until <= monotonic() => {
+                let Rules { min_nodes, .. } = self.settings.rules;
+                let limit = self.settings.options.join_timeout;
+                let what = format!(
+                    "the time-out passed: fewer than {min_nodes} nodes, or not all that were expected, have \
+                     joined the rendezvous of run id {} within {limit:?}",
+                    self.settings.run_id
+                );
+                self.give_up(Error::Timeout { what });
+            }
+            // Spares are waited for without a limit, but in a round that gathers all have one.
+            Stage::Joining { until: None, posted } => {
+                let until = Some(monotonic() + self.settings.options.join_timeout);
+                self.stage = Stage::Joining { until, posted };
+            }
+            Stage::In { round } if state.round != round => {
+                let why = state.why.text().to_string();
+                self.stage = Stage::Idle;
+                self.tell(Notice::Over { round, why });
+            }
+            _ => {}
+        }
+    }
+
+    fn closed(&self, why: &str) -> Notice {
+        let run_id = &self.settings.run_id;
+        Notice::Failed(Error::Rendezvous {
+            what: format!("the rendezvous of run id {run_id} is closed: {why}"),
+        })
+    }
+
+    // ---- signs of life
+
+    fn beat(&mut self) -> Result<(), Error> {
+        let now = monotonic();
+        if self.beat_at > now {
+            return Ok(());
+        }
+        self.beat_at = now + self.settings.options.keep_alive_interval;
+        self.beat += 1;
+        self.backend.put(&beat_key(&self.node.id), self.beat.to_string().as_bytes())?;
+        if self.leader.is_some() { self.look_at_all(now) } else { self.look_at_leader(now) }
+    }
+
+    fn counter(&mut self, id: &str) -> Result<Option<u64>, Error> {
+        let found = self.backend.get(&beat_key(id))?;
+        Ok(found.and_then(|found| String::from_utf8_lossy(&found.value).parse().ok()))
+    }
+
+    fn look_at_all(&mut self, now: Now) -> Result<(), Error> {
+        let Some(leader) = &self.leader else { return Ok(()) };
+        let taken = leader.taken();
+        for id in leader.watched().map(String::from).collect::<Vec<_>>() {
+            if let (Some(counter), Some(leader)) = (self.counter(&id)?, &mut self.leader) {
+                leader.saw(&id, counter, now);
+            }
+        }
+        // Another one leads: it took over while this one stood still.
+        if let Some(chain) = &self.chain
+            && let number = chain.number + 1
+            && let Some(found) = self.backend.get(&state_key(number))?
+        {
+            return self.adopt(number, &found.value);
+        }
+        // Somebody took a place in the inbox and died before its message was there: those behind it are not to wait.
+        if let Some(found) = self.backend.get(INBOX)?
+            && parse_number(INBOX, &found.value)? > taken + 1
+        {
+            create(&mut *self.backend, &inbox_key(taken), &encode(&Message::Void))?;
+        }
+        Ok(())
+    }
+
+    fn look_at_leader(&mut self, now: Now) -> Result<(), Error> {
+        let Some(id) = self.chain.as_ref().and_then(|chain| chain.state.leader.clone()) else {
+            return Ok(());
+        };
+        let counter = self.counter(&id)?;
+        if counter.is_some() && counter != self.leaders_beat.0 {
+            self.leaders_beat = (counter, now);
+        }
+        Ok(())
+    }
+
+    /// Leads, if nobody does and this node needs somebody who does.
+    fn take_over(&mut self) -> Result<(), Error> {
+        let Some(Chain { state, number }) = &self.chain else { return Ok(()) };
+        let takes_part = !matches!(self.stage, Stage::Idle | Stage::Out);
+        let has_ended = matches!(state.phase, Phase::Ended(_));
+        let is_lost = monotonic().saturating_sub(self.leaders_beat.1) >= self.settings.rules.dead_after;
+        if self.leader.is_some() || !takes_part || has_ended || !(state.leader.is_none() || is_lost) {
+            return Ok(());
+        }
+        let number = *number;
+        // It may be that there is another one already.
+        if let Some(found) = self.backend.get(&state_key(number + 1))? {
+            return self.adopt(number + 1, &found.value);
+        }
+        let rules = self.settings.rules.clone();
+        self.leader = Some(Leader::new(rules, &self.node.id, state.clone(), monotonic()));
+        self.lead()?;
+        self.judge();
+        Ok(())
+    }
+
+    fn tidy(&mut self) -> Result<(), Error> {
+        for _ in 0..REMOVED_AT_ONCE {
+            let Some(key) = self.trash.pop_front() else { break };
+            self.backend.delete(&key)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the next message, or the next state, until something else is due.
+    fn wait(&mut self) -> Result<(), Error> {
+        let Some(chain) = &self.chain else { return Ok(()) };
+        let next_state = chain.number + 1;
+        let key = match &self.leader {
+            Some(leader) => inbox_key(leader.taken()),
+            None => state_key(next_state),
+        };
+        let joins = match self.stage {
+            Stage::Joining { until, .. } => until,
+            _ => None,
+        };
+        let due = self.leader.as_ref().and_then(Leader::deadline);
+        let first = [Some(self.beat_at), joins, due].into_iter().flatten().min().unwrap_or(self.beat_at);
+        let until = Instant::now() + first.saturating_sub(monotonic());
+        let is_there = self.backend.wait(&key, until, self.shared.bell.as_fd())?;
+        if is_there && self.leader.is_none() {
+            match self.backend.get(&key)? {
+                Some(found) => self.adopt(next_state, &found.value)?,
+                // It is gone again: this node is far behind.
+                None => self.enter()?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+    use parking_lot::Condvar;
+
+    use super::super::backend::{Found, Swap, Token};
+    use super::super::state::Why;
+    use super::*;
+
+    /// A place in memory that counts what is done there.
+    #[derive(Default)]
+    struct Place {
+        keys: Mutex<BTreeMap<String, Vec<u8>>>,
+        changed: Condvar,
+        operations: AtomicU64,
+        unreachable: AtomicBool,
+    }
+
+    struct Way(Arc<Place>);
+
+    impl Way {
+        fn count(&self) -> Result<(), Error> {
+            self.0.operations.fetch_add(1, Ordering::Relaxed);
+            match self.0.unreachable.load(Ordering::Relaxed) {
+                true => Err(Error::Store { what: "unreachable".into() }),
+                false => Ok(()),
+            }
+        }
+    }
+
+    impl Backend for Way {
+        fn connect(&mut self) -> Result<(), Error> {
+            self.count()
+        }
+
+        fn get(&mut self, key: &str) -> Result<Option<Found>, Error> {
+            self.count()?;
+            Ok(self.0.keys.lock().get(key).map(|value| Found { value: value.clone(), token: value.clone() }))
+        }
+
+        fn compare_and_set(
+            &mut self,
+            key: &str,
+            expected: Option<&Token>,
+            value: &[u8],
+        ) -> Result<Swap, Error> {
+            self.count()?;
+            let mut keys = self.0.keys.lock();
+            let there = keys.get(key).cloned();
+            if there.as_ref() != expected {
+                return Ok(Swap::Refused(there.map(|value| Found { token: value.clone(), value })));
+            }
+            keys.insert(key.into(), value.into());
+            self.0.changed.notify_all();
+            Ok(Swap::Done)
+        }
+
+        fn wait(&mut self, key: &str, until: Instant, bell: std::os::fd::BorrowedFd) -> Result<bool, Error> {
+            self.count()?;
+            let mut keys = self.0.keys.lock();
+            while !keys.contains_key(key) && !crate::sys::fd::is_readable(bell) {
+                let look = Instant::now() + Duration::from_millis(2);
+                self.0.changed.wait_until(&mut keys, look.min(until));
+                if Instant::now() >= until {
+                    break;
+                }
+            }
+            Ok(keys.contains_key(key))
+        }
+    }
+
+    fn settings(min_nodes: usize, max_nodes: usize) -> Settings {
+        let mut options = Options::default();
+        for (key, value) in [
+            ("keep_alive_interval", "0.1"),
+            ("join_timeout", "20"),
+            ("last_call_timeout", "0.2"),
+            ("lost_timeout", "1"),
+        ] {
+            options.set(key, value).unwrap();
+        }
+        let rules = Rules {
+            min_nodes,
+            max_nodes,
+            fixed: false,
+            last_call: options.last_call_timeout,
+            dead_after: options.dead_after(),
+            max_restarts: 3,
+        };
+        Settings { rules, options, run_id: "job".into(), local_addr: None }
+    }
+
+    /// An agent that does nothing but take part.
+    struct Agent {
+        member: Option<Member>,
+        heard: std::sync::mpsc::Receiver<()>,
+    }
+
+    impl Agent {
+        fn start(place: &Arc<Place>, name: &str, settings: Settings) -> Agent {
+            let node = Node {
+                id: name.into(),
+                name: format!("node {name}"),
+                addr: String::new(),
+                port: 0,
+                serves: true,
+                role: "default".into(),
+                local_world_size: 1,
+                order: None,
+                seniority: 0,
+            };
+            let (ring, heard) = std::sync::mpsc::channel();
+            let ring = move || drop(ring.send(()));
+            let member = Member::start(Box::new(Way(place.clone())), settings, node, ring).unwrap();
+            member.wish(Wish::Join { port: 1 });
+            Agent { member: Some(member), heard }
+        }
+
+        fn wish(&self, wish: Wish) {
+            self.member.as_ref().unwrap().wish(wish);
+        }
+
+        /// The next notice that is no log line.
+        fn notice(&self) -> Notice {
+            loop {
+                self.heard.recv_timeout(Duration::from_secs(60)).unwrap();
+                match self.member.as_ref().unwrap().notice() {
+                    Some(Notice::Log(..)) | None => {}
+                    Some(notice) => return notice,
+                }
+            }
+        }
+
+        fn joined(&self) -> Round {
+            match self.notice() {
+                Notice::Joined(round) => *round,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn leave(mut self) {
+            self.member.take().unwrap().leave("enough".into(), Duration::ZERO);
+        }
+
+        /// Without a word, as by SIGKILL. The thread waits for ever.
+        fn die(mut self, place: &Arc<Place>) {
+            let member = self.member.take().unwrap();
+            place.keys.lock().insert("dead".into(), Vec::new());
+            std::mem::forget(member.shared.wishes.lock());
+            member.shared.bell.ring();
+            std::mem::forget(member);
+        }
+    }
+
+    fn ids(round: &Round) -> String {
+        round.nodes.iter().map(|node| node.id.as_str()).collect()
+    }
+
+    #[test]
+    fn dyn_01_two_agents_meet_restart_and_end() {
+        let place = Arc::new(Place::default());
+        let agents = ["a", "b"].map(|name| Agent::start(&place, name, settings(2, 2)));
+        let rounds = agents.each_ref().map(Agent::joined);
+        assert_eq!(rounds[0].nodes, rounds[1].nodes);
+        assert_ne!(rounds[0].group_rank, rounds[1].group_rank);
+        agents[1].wish(Wish::Failed { reason: "rank 1".into(), exit_code: Some(7), last: false });
+        for agent in &agents {
+            assert_eq!(agent.notice(), Notice::Over { round: 0, why: "node b: rank 1".into() });
+            agent.wish(Wish::Join { port: 2 });
+        }
+        for agent in &agents {
+            let round = agent.joined();
+            assert_eq!((round.number, round.restarts, round.nodes[0].port), (1, 1, 2));
+        }
+        agents.iter().for_each(|agent| agent.wish(Wish::Done));
+        for agent in agents {
+            assert_eq!(agent.notice(), Notice::Ended(Ending::Succeeded));
+            agent.leave();
+        }
+        let late = Agent::start(&place, "late", settings(2, 2));
+        let Notice::Failed(Error::Rendezvous { what }) = late.notice() else { panic!() };
+        assert_eq!(what, "the rendezvous of run id job is closed: its job has succeeded");
+        late.leave();
+    }
+
+    #[test]
+    fn dyn_10_the_others_go_on_without_one_that_died_leader_or_not() {
+        for dies in [0, 1] {
+            let place = Arc::new(Place::default());
+            let mut agents = vec![Agent::start(&place, "a", settings(2, 3))];
+            while place.keys.lock().get("state/0").is_none() {
+                std::thread::yield_now();
+            }
+            agents.extend(["b", "c"].map(|name| Agent::start(&place, name, settings(2, 3))));
+            agents.iter().for_each(|agent| assert_eq!(agent.joined().nodes.len(), 3));
+            agents.remove(dies).die(&place);
+            for agent in &agents {
+                let Notice::Over { why, .. } = agent.notice() else { panic!() };
+                assert!(why.contains("has vanished"), "{why}");
+                agent.wish(Wish::Join { port: 1 });
+            }
+            for agent in agents {
+                let round = agent.joined();
+                assert_eq!((round.nodes.len(), round.restarts), (2, 0), "{}", ids(&round));
+                agent.leave();
+            }
+        }
+    }
+
+    #[test]
+    fn dyn_09_dyn_08_a_spare_takes_a_place_or_is_not_needed() {
+        let place = Arc::new(Place::default());
+        let agents = ["a", "b"].map(|name| Agent::start(&place, name, settings(2, 2)));
+        agents.each_ref().map(Agent::joined);
+        let spares = ["c", "d"].map(|name| Agent::start(&place, name, settings(2, 2)));
+        let has_both = |place: &Place| {
+            let keys = place.keys.lock();
+            let states = keys.iter().filter(|(key, _)| key.starts_with("state/"));
+            let last = states.max_by_key(|(key, _)| key[6..].parse::<u64>().unwrap()).unwrap().1;
+            decode::<State>(last, "").unwrap().spares.len() == 2
+        };
+        while !has_both(&place) {
+            std::thread::yield_now();
+        }
+        let [first, second] = agents;
+        first.leave();
+        let Notice::Over { why, .. } = second.notice() else { panic!() };
+        assert_eq!(why, "node a has left the job: enough");
+        second.wish(Wish::Join { port: 1 });
+        assert_eq!(second.joined().nodes.len(), 2);
+        let mut in_it = vec![second];
+        let mut out_of_it = Vec::new();
+        for spare in spares {
+            match spare.heard.recv_timeout(Duration::from_millis(300)).is_ok() && {
+                let mut notices = std::iter::from_fn(|| spare.member.as_ref().unwrap().notice());
+                notices.any(|notice| matches!(notice, Notice::Joined(_)))
+            } {
+                true => in_it.push(spare),
+                false => out_of_it.push(spare),
+            }
+        }
+        assert_eq!((in_it.len(), out_of_it.len()), (2, 1));
+        in_it.iter().for_each(|agent| agent.wish(Wish::Done));
+        in_it.iter().for_each(|agent| assert_eq!(agent.notice(), Notice::Ended(Ending::Succeeded)));
+        assert_eq!(out_of_it[0].notice(), Notice::NotNeeded);
+        in_it.into_iter().chain(out_of_it).for_each(Agent::leave);
+    }
+
+    #[test]
+    fn dyn_16_fifty_join_at_once() {
+        let place = Arc::new(Place::default());
+        let agents: Vec<Agent> =
+            (0..50).map(|number| Agent::start(&place, &format!("n{number};"), settings(50, 50))).collect();
+        let rounds: Vec<Round> = agents.iter().map(Agent::joined).collect();
+        assert!(rounds.iter().all(|round| round.number == 0 && round.nodes == rounds[0].nodes));
+        let mut ranks: Vec<usize> = rounds.iter().map(|round| round.group_rank).collect();
+        ranks.sort();
+        assert_eq!(ranks, (0..50).collect::<Vec<_>>());
+        agents.into_iter().for_each(Agent::leave);
+    }
+
+    #[test]
+    fn dyn_17_what_is_not_ours_is_refused_and_left_as_it_was() {
+        let state = encode(&State { why: Why::First, ..State::new("x") });
+        let newer = String::from_utf8(state).unwrap().replace("rendezvous 1", "rendezvous 2");
+        for (key, value) in [
+            ("", "Y2FuaW1hZGFt"),
+            ("", "libice rendezvous 1 {"),
+            ("state/0", "\u{1}garbage"),
+            ("state/0", &newer),
+        ] {
+            let place = Arc::new(Place::default());
+            place.keys.lock().insert(key.into(), value.into());
+            let agent = Agent::start(&place, "a", settings(1, 1));
+            let Notice::Failed(Error::Rendezvous { what }) = agent.notice() else { panic!("{value}") };
+            assert!(what.contains("it is left as it is"), "{what}");
+            agent.leave();
+            assert_eq!(place.keys.lock()[key], value.as_bytes());
+        }
+    }
+
+    #[test]
+    fn dyn_20_an_outage_is_outlived_and_a_long_one_is_told() {
+        let place = Arc::new(Place::default());
+        let agents = ["a", "b"].map(|name| Agent::start(&place, name, settings(2, 2)));
+        agents.each_ref().map(Agent::joined);
+        place.unreachable.store(true, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(300));
+        place.unreachable.store(false, Ordering::Relaxed);
+        agents[0].wish(Wish::Failed { reason: "x".into(), exit_code: None, last: false });
+        for agent in &agents {
+            assert!(matches!(agent.notice(), Notice::Over { .. }));
+            agent.wish(Wish::Join { port: 1 });
+        }
+        agents.each_ref().map(Agent::joined);
+        place.unreachable.store(true, Ordering::Relaxed);
+        for agent in agents {
+            let Notice::Failed(Error::Rendezvous { what }) = agent.notice() else { panic!() };
+            assert!(what.starts_with("lost rendezvous"), "{what}");
+            agent.leave();
+        }
+    }
+
+    #[test]
+    fn stat_04_who_waits_in_vain_is_told_so() {
+        let place = Arc::new(Place::default());
+        let mut settings = settings(2, 2);
+        settings.options.set("join_timeout", "0.3").unwrap();
+        let agent = Agent::start(&place, "a", settings);
+        let Notice::Failed(Error::Timeout { what }) = agent.notice() else { panic!() };
+        assert!(what.contains("fewer than 2 nodes") && what.contains("job"), "{what}");
+        agent.leave();
+    }
+}
