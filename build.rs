@@ -31,6 +31,7 @@ fn header(root: &Path, out: &Path) {
         "spec",
         "assignment",
         "result",
+        "rendezvous",
         "snapshot",
         "plan",
         "agent",

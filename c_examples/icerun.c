@@ -39,12 +39,11 @@ static int32_t log_level(const struct options *options) {
   return option_on(options, OPT_QUIET) ? ICE_LOG_ERROR : ICE_LOG_WARNING;
 }
 
-/* A shell's view of the worker that failed first. */
+/* A shell's view of the worker that failed first, on whatever host. */
 static int failure_status(const struct options *options, const ice_result *result) {
-  const ice_worker_result *first = ice_result_root_cause(result);
-  if (option_on(options, OPT_COMPAT_EXIT_CODE) || !first) return 1;
-  if (first->signal > 0) return 128 + first->signal;
-  return first->exit_code > 0 ? first->exit_code : 1;
+  int32_t code = ice_result_exit_code(result);
+  if (option_on(options, OPT_COMPAT_EXIT_CODE) || code == 0) return 1;
+  return code < 0 ? 128 - code : code;
 }
 
 static int exit_status(const struct options *options, const ice_result *result) {

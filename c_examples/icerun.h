@@ -5,7 +5,7 @@
  *   icerun_options.c  how options are read: command line and PET_ variables
  *   icerun_help.c     --help
  *   icerun_spec.c     from options to an ice_spec
- *   icerun_rdzv.c     the rendezvous options, as far as one host needs them
+ *   icerun_rdzv.c     the rendezvous options
  *   icerun_plan.c     --dry-run
  *   icerun_init.c     what a pid 1 has to do
  *
@@ -85,6 +85,7 @@ enum option_id {
   OPT_RDZV_ENDPOINT,
   OPT_RDZV_ID,
   OPT_RDZV_CONF,
+  OPT_EXIT_BARRIER_TIMEOUT,
   OPT_MASTER_ADDR,
   OPT_MASTER_PORT,
   OPT_LOCAL_ADDR,

@@ -1,6 +1,5 @@
-/* icerun: the rendezvous options, as far as one host needs them. There is nobody to meet, so what
- * is left of them is where the workers meet each other: MASTER_ADDR, MASTER_PORT and the run id.
- * All are checked, so that a mistake shows here and not on the day when there are several hosts.
+/* icerun: the rendezvous options. Of one host there is nobody to meet: what is left of them is
+ * where the workers meet each other, MASTER_ADDR, MASTER_PORT and the run id.
  *
  * SPDX-License-Identifier: MIT OR Apache-2.0
  */
@@ -10,12 +9,12 @@
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/random.h>
 
 /* ---- nodes ---- */
 
-static void check_nodes(const struct options *options) {
+/* Returns the greatest number of them. */
+static int64_t set_nodes(const struct options *options, ice_spec *spec) {
   const char *text = option_text(options, OPT_NNODES);
   char first[32];
   size_t length = strcspn(text, ":");
@@ -30,12 +29,17 @@ static void check_nodes(const struct options *options) {
   if (!fine || low < 1 || high < low) {
     bad_value(options, OPT_NNODES, "must be N or MIN:MAX with 1 <= MIN <= MAX");
   }
-  if (high > 1) bad_value(options, OPT_NNODES, "several hosts are not supported yet, only 1 is");
+  accept_value(options, OPT_NNODES, ice_spec_set_nodes(spec, low, high));
+  return high;
 }
 
-static void check_node_rank(const struct options *options) {
-  if (option_integer(options, OPT_NODE_RANK) == 0) return;
-  bad_value(options, OPT_NODE_RANK, "must be 0, as there is one host");
+static void set_node_rank(const struct options *options, ice_spec *spec) {
+  if (strcmp(option_text(options, OPT_NODE_RANK), "scheduler") == 0) {
+    accept_value(options, OPT_NODE_RANK, ice_spec_set_node_rank_from_scheduler(spec));
+    return;
+  }
+  int64_t rank = option_integer(options, OPT_NODE_RANK);
+  accept_value(options, OPT_NODE_RANK, ice_spec_set_node_rank(spec, rank));
 }
 
 /* ---- endpoint ---- */
@@ -80,51 +84,6 @@ static int read_endpoint(const char *text, struct endpoint *out) {
 
 /* ---- rdzv-conf ---- */
 
-enum kind { COUNT, SECONDS, YES_OR_NO, STORE_TYPE, ANY_NUMBER };
-
-static const struct {
-  const char *key;
-  enum kind kind;
-} CONF[] = {
-  {"timeout", COUNT},           {"join_timeout", COUNT},
-  {"last_call_timeout", COUNT}, {"close_timeout", COUNT},
-  {"heartbeat_timeout", COUNT}, {"keep_alive_interval", COUNT},
-  {"read_timeout", COUNT},      {"keep_alive_max_attempt", COUNT},
-  {"is_host", YES_OR_NO},       {"store_type", STORE_TYPE},
-  {"rank", ANY_NUMBER},         {"cas_backoff_max_seconds", SECONDS},
-};
-#define CONF_COUNT (sizeof CONF / sizeof *CONF)
-
-static int is_one_of(const char *value, const char *const *words) {
-  for (; *words; words++) {
-    if (strcasecmp(value, *words) == 0) return 1;
-  }
-  return 0;
-}
-
-/* What is wrong with the value, or NULL. */
-static const char *conf_fault(enum kind kind, const char *value) {
-  static const char *const booleans[] = {"1", "true",  "t", "yes", "y",
-                                         "0", "false", "f", "no",  "n", NULL};
-  static const char *const stores[] = {"tcp", "file", NULL};
-  int64_t integer;
-  double number;
-  switch (kind) {
-    case COUNT:
-      if (read_integer(value, &integer) && integer > 0) return NULL;
-      return "must be a whole number above 0";
-    case ANY_NUMBER:
-      return read_integer(value, &integer) ? NULL : "must be a whole number";
-    case SECONDS:
-      return read_number(value, &number) && number >= 0 ? NULL : "must be a number, 0 or more";
-    case YES_OR_NO:
-      return is_one_of(value, booleans) ? NULL : "must be true or false";
-    case STORE_TYPE:
-      return is_one_of(value, stores) ? NULL : "must be tcp or file";
-  }
-  return NULL;
-}
-
 /* `length` bytes without the blanks at both ends; 0 if they are none or too many. */
 static int trimmed(const char *text, size_t length, char out[256]) {
   while (length > 0 && isspace((unsigned char)*text)) text++, length--;
@@ -134,35 +93,29 @@ static int trimmed(const char *text, size_t length, char out[256]) {
   return 1;
 }
 
-static void check_conf_item(const struct options *options, const char *item, size_t length) {
-  char key[256], value[256], message[1024];
+static void set_conf_item(const struct options *options, ice_spec *spec, const char *item,
+                          size_t length) {
+  char key[256], value[256];
   const char *equals = memchr(item, '=', length);
   size_t key_length = equals ? (size_t)(equals - item) : length;
   if (!trimmed(item, key_length, key) || !equals ||
       !trimmed(equals + 1, length - key_length - 1, value)) {
     bad_value(options, OPT_RDZV_CONF, "must be KEY=VALUE,KEY=VALUE,...");
   }
-  for (size_t i = 0; i < CONF_COUNT; i++) {
-    if (strcmp(key, CONF[i].key) != 0) continue;
-    const char *fault = conf_fault(CONF[i].kind, value);
-    if (!fault) return;
-    snprintf(message, sizeof message, "%s %s", key, fault);
-    bad_value(options, OPT_RDZV_CONF, message);
+  int64_t rank;
+  if (strcmp(key, "rank") == 0 && read_integer(value, &rank)) {
+    accept_value(options, OPT_RDZV_CONF, ice_spec_set_node_rank(spec, rank));
+  } else {
+    accept_value(options, OPT_RDZV_CONF, ice_spec_set_rendezvous_option(spec, key, value));
   }
-  int at = snprintf(message, sizeof message, "there is no %s; the keys are", key);
-  for (size_t i = 0; i < CONF_COUNT; i++) {
-    at += snprintf(message + at, sizeof message - (size_t)at, "%s %s", i > 0 ? "," : "",
-                   CONF[i].key);
-  }
-  bad_value(options, OPT_RDZV_CONF, message);
 }
 
-static void check_conf(const struct options *options) {
+static void set_conf(const struct options *options, ice_spec *spec) {
   if (!option_filled(options, OPT_RDZV_CONF)) return;
   const char *item = option_text(options, OPT_RDZV_CONF);
   for (;;) {
     size_t length = strcspn(item, ",");
-    check_conf_item(options, item, length);
+    set_conf_item(options, spec, item, length);
     if (!item[length]) return;
     item += length + 1;
   }
@@ -224,34 +177,65 @@ static void set_static_master(const struct options *options, ice_spec *spec) {
   accept_value(options, OPT_MASTER_PORT, ice_spec_set_master_port(spec, (int32_t)port));
 }
 
+/* Static, of several hosts: they meet where the options say. */
+static void set_static_rendezvous(const struct options *options, ice_spec *spec) {
+  char endpoint[512];
+  if (option_filled(options, OPT_RDZV_ENDPOINT)) {
+    snprintf(endpoint, sizeof endpoint, "%s", option_text(options, OPT_RDZV_ENDPOINT));
+  } else {
+    const char *address = option_text(options, OPT_MASTER_ADDR);
+    const char *port = option_on(options, OPT_MASTER_PORT) ? option_text(options, OPT_MASTER_PORT)
+                                                           : "29500"; /* torch's */
+    const char *format = strchr(address, ':') && *address != '[' ? "[%s]:%s" : "%s:%s";
+    snprintf(endpoint, sizeof endpoint, format, address, port);
+  }
+  set_node_rank(options, spec);
+  accept_value(options, OPT_RDZV_ENDPOINT, ice_spec_set_rendezvous(spec, "static", endpoint));
+}
+
+static void set_rendezvous(const struct options *options, ice_spec *spec, const char *backend) {
+  if (option_on(options, OPT_NODE_RANK)) set_node_rank(options, spec);
+  const char *endpoint = option_text(options, OPT_RDZV_ENDPOINT);
+  ice_status status = ice_spec_set_rendezvous(spec, backend, endpoint ? endpoint : "");
+  accept_value(options, OPT_RDZV_ENDPOINT, status);
+}
+
 void rendezvous_to_spec(const struct options *options, ice_spec *spec) {
-  struct endpoint endpoint;
   int standalone = option_on(options, OPT_STANDALONE);
   const char *backend = standalone ? "c10d" : option_text(options, OPT_RDZV_BACKEND);
-  check_nodes(options);
-  check_conf(options);
+  int64_t nodes = standalone ? 1 : set_nodes(options, spec);
+  set_conf(options, spec);
   set_run_id(options, spec);
+  if (option_filled(options, OPT_EXIT_BARRIER_TIMEOUT)) {
+    double seconds = option_number(options, OPT_EXIT_BARRIER_TIMEOUT);
+    accept_value(options, OPT_EXIT_BARRIER_TIMEOUT,
+                 ice_spec_set_exit_barrier_timeout(spec, seconds));
+  }
   if (option_filled(options, OPT_LOCAL_ADDR)) {
-    set_master(options, spec, OPT_LOCAL_ADDR, option_text(options, OPT_LOCAL_ADDR));
+    const char *address = option_text(options, OPT_LOCAL_ADDR);
+    char bare[256];
+    set_master(options, spec, OPT_LOCAL_ADDR, address);
+    accept_value(options, OPT_LOCAL_ADDR,
+                 ice_spec_set_local_addr(spec, without_brackets(address, bare)));
   }
   if (strcmp(backend, "static") == 0) {
-    check_node_rank(options);
-    set_static_master(options, spec);
+    if (nodes > 1) {
+      set_static_rendezvous(options, spec);
+    } else {
+      if (option_integer(options, OPT_NODE_RANK) != 0) {
+        bad_value(options, OPT_NODE_RANK, "must be 0, as there is one host");
+      }
+      set_static_master(options, spec);
+    }
     return;
-  }
-  if (strncmp(backend, "etcd", 4) == 0) {
-    bad_value(options, OPT_RDZV_BACKEND, "etcd is not supported yet, use static or c10d");
-  }
-  if (strcmp(backend, "c10d") != 0) {
-    bad_value(options, OPT_RDZV_BACKEND, "must be static or c10d");
   }
   if (options->settings[OPT_MASTER_PORT].on_command_line) {
     notice(options, "--master-port has no effect here: only --rdzv-backend static uses it");
   }
-  if (standalone) return;
-  check_node_rank(options);
-  if (option_filled(options, OPT_RDZV_ENDPOINT) &&
-      !read_endpoint(option_text(options, OPT_RDZV_ENDPOINT), &endpoint)) {
-    bad_value(options, OPT_RDZV_ENDPOINT, "must be HOST or HOST:PORT with a port up to 65535");
+  /* One host that says no place meets nobody. */
+  if (standalone || (nodes == 1 && !option_filled(options, OPT_RDZV_ENDPOINT) &&
+                     strcmp(backend, "c10d") == 0)) {
+    return;
   }
+  set_rendezvous(options, spec, backend);
 }

@@ -156,24 +156,28 @@ const struct option OPTIONS[OPTION_COUNT] = {
     .help = "The same for stderr and filtered_stderr.log."},
 
   [OPT_STANDALONE] = {FLAG("standalone"),
-    .heading = "Rendezvous (so far of one host)",
+    .heading = "Rendezvous: one host, or several",
     .help = "One host, a free port, a random run id. The backend, endpoint, node rank and "
             "master options are then ignored."},
   [OPT_NNODES] = {VALUE("nnodes", "N[:MAX]", "1:1"),
-    .help = "How many hosts: so far only 1."},
+    .help = "How many hosts the job has, at least and at most."},
   [OPT_NODE_RANK] = {VALUE("node-rank", "N", "0"),
-    .help = "Which of the hosts this is: so far only 0."},
+    .help = "Which of the hosts this is: with static all say it, with c10d it is a wish. scheduler: "
+            "SLURM_PROCID or JOB_COMPLETION_INDEX."},
   [OPT_RDZV_BACKEND] = {VALUE("rdzv-backend", "NAME", "static"),
-    .help = "static or c10d: with static the endpoint is MASTER_ADDR and MASTER_PORT, with "
-            "c10d the port is a free one."},
+    .help = "static or c10d: a given set of hosts that meet at the first, which is MASTER_ADDR and "
+            "MASTER_PORT, too; or hosts that come and go, and meet at a store."},
   [OPT_RDZV_ENDPOINT] = {VALUE("rdzv-endpoint", "HOST[:PORT]", NULL),
-    .help = "With static, in place of --master-addr and --master-port. With c10d and one host "
-            "it is only checked."},
+    .help = "With static, in place of --master-addr and --master-port. With c10d where the store is; "
+            "the host of that name serves it. Port 29400."},
   [OPT_RDZV_ID] = {VALUE("rdzv-id", "TEXT", "none"),
     .help = "The name of the job, in TORCHELASTIC_RUN_ID and in the name of the run's "
             "directory. Random where neither it nor an endpoint or master port is given."},
   [OPT_RDZV_CONF] = {VALUE("rdzv-conf", "K=V,...", NULL),
-    .help = "Further settings of the rendezvous. With one host they are only checked."},
+    .help = "Further settings: join_timeout, last_call_timeout, keep_alive_interval, "
+            "keep_alive_max_attempt, read_timeout, close_timeout, lost_timeout, is_host, ..."},
+  [OPT_EXIT_BARRIER_TIMEOUT] = {VALUE("exit-barrier-timeout", "SECONDS", NULL),
+    .help = "How long workers that succeeded are waited with for those of other hosts. 300."},
   [OPT_MASTER_ADDR] = {VALUE("master-addr", "ADDRESS", "127.0.0.1"),
     .help = "Where worker 0 listens: MASTER_ADDR (static only)."},
   [OPT_MASTER_PORT] = {VALUE("master-port", "PORT", NULL),

@@ -130,7 +130,7 @@ enum ice_end
   ICE_END_AGENT_ERROR = 3,
   /* Stopped by a signal of `ice_spec_set_signals()`, by `ice_agent_stop()` or `ice_agent_free()`. */
   ICE_END_INTERRUPTED = 4,
-  /* Reserved for runs on several hosts: this agent was a spare and was not needed. */
+  /* This agent was a spare of a job of several hosts, which succeeded without it. */
   ICE_END_NOT_NEEDED = 5,
 };
 #ifndef __cplusplus
@@ -409,6 +409,9 @@ enum ice_request_reason
   /* The run is about to be stopped, by a signal for instance; the stop signal follows after the answers
    * of all workers, or at the deadline: `ice_spec_set_checkpoint_before_stop()`. */
   ICE_REASON_PREEMPTION = 2,
+  /* The workers are about to be started again, as hosts have come to the job or gone from it; the stop signal
+   * follows as above. */
+  ICE_REASON_MEMBERSHIP = 3,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -1512,7 +1515,8 @@ ice_status ice_spec_set_probe_timeout(struct ice_spec *spec,
 /* The class of the end. ICE_END_AGENT_ERROR for NULL. */
 ice_end ice_result_end(const struct ice_result *result);
 
-/* 1 unless the end is ICE_END_SUCCEEDED (torch's `is_failed()`; whatever did not succeed has failed). */
+/* 1 unless the end is ICE_END_SUCCEEDED or ICE_END_NOT_NEEDED (torch's `is_failed()`; whatever else did not succeed
+ * has failed). */
 int32_t ice_result_is_failed(const struct ice_result *result);
 
 /* The last state of the worker group. ICE_STATE_UNKNOWN for NULL. */
@@ -1577,6 +1581,98 @@ const struct ice_worker_result *ice_result_failure(const struct ice_result *resu
 
 /* Frees a result and with it everything borrowed from it, the values of workers too. NULL is fine. */
 void ice_result_free(struct ice_result *result);
+
+/* How many hosts a job has: at least `min_nodes`, at most `max_nodes`, 1 to 1,048,576 each. Default 1 and 1 (torchrun
+ * `--nnodes`). Several need a place where their agents meet: `ice_spec_set_rendezvous()`.
+ *
+ * Each host runs one agent, from the same spec but for what may differ: the number of workers, their role, devices,
+ * paths. The agents agree on who takes part in a *round*, and all workers of the round are started, watched and
+ * stopped as one group: when one fails, on whatever host, all are stopped, and the next round begins when the last
+ * one is gone. `ice_spec_set_max_restarts()` counts the restarts of the *job*, on whatever hosts its workers fail,
+ * unlike torchrun's, where each agent counts its own; set the same on all. A host that comes, leaves, or gives no
+ * sign of life (`keep_alive_interval`) begins a new round too, which is no restart and uses none up; workers may be
+ * asked to save first (`ice_spec_set_checkpoint_before_stop()`).
+ *
+ * Workers get, beside torch's variables: ICE_ROUND, the number of the round, from 0, and ICE_JOB_RESTART_COUNT, how
+ * often the job was restarted for a failed worker. TORCHELASTIC_RESTART_COUNT is torch's: restarts for workers of
+ * their own host. Attempts are numbered by rounds: files of round 3 are in `attempt_3`. Global ranks run on from node
+ * to node, role ranks over the nodes of the role. MASTER_ADDR and MASTER_PORT are of the round: its first node keeps a
+ * store there, new and empty in each round (TORCHELASTIC_USE_AGENT_STORE is `True`); with
+ * TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the agent's environment its rank 0 is to serve one (`False`). */
+ice_status ice_spec_set_nodes(struct ice_spec *spec,
+                              int64_t min_nodes,
+                              int64_t max_nodes);
+
+/* Where the agents of a job meet.
+ *
+ * `static`: `endpoint` is `HOST:PORT` of the host with node rank 0, whose agent serves a store there; every host says
+ * its rank with `ice_spec_set_node_rank()`. No host can be replaced: when one leaves or vanishes the job ends on all.
+ * Workers meet at the same store (MASTER_ADDR and MASTER_PORT are the endpoint's), emptied for each round.
+ *
+ * `c10d`: a store that speaks PyTorch's protocol, at `HOST` or `HOST:PORT` (29400). The agent of the host that the
+ * endpoint names serves it (the option `is_host` says otherwise), or somebody else does: an `ice_store_server`, or
+ * PyTorch. Hosts may come and go. The job does not outlive the loss of the store.
+ *
+ * An empty endpoint is `localhost`; IPv6 addresses stand in brackets. Stores are open to whoever reaches the port, on
+ * all addresses. Jobs at one store are told apart by `ice_spec_set_run_id()`; torchrun's agents and ours do not mix: who
+ * comes second under a run id is refused. ICE_ERROR_CONFIG also for another `backend`. Without this call a job has one
+ * host and meets nobody. */
+ice_status ice_spec_set_rendezvous(struct ice_spec *spec,
+                                   const char *backend,
+                                   const char *endpoint);
+
+/* One of torchrun's `--rdzv-conf`, as text. Times are seconds, 1e9 at most:
+ *
+ * | key | default | |
+ * | --- | --- | --- |
+ * | `join_timeout`, `timeout` | 600 | how long this host waits for a round to be complete; then ICE_END_AGENT_ERROR |
+ * | `last_call_timeout` | 30 | once the minimum of nodes has come, how long others are waited for; a round that follows another begins as soon as those of that one are back |
+ * | `keep_alive_interval` | 5 | how often a host gives a sign of life |
+ * | `keep_alive_max_attempt` | 3 | how many of these may be missing before the host counts as gone; clocks are not compared |
+ * | `lost_timeout` | 300 | how long workers go on while the store is out of reach; then ICE_END_AGENT_ERROR (not torch's) |
+ * | `read_timeout` | 60 | how long an answer of the store may take |
+ * | `close_timeout` | 30 | the same for the last words of an agent that ends |
+ * | `is_host` | by endpoint | `true` or `false`: whether this agent serves the store |
+ * | `store_type` | `tcp` | nothing else |
+ *
+ * `heartbeat_timeout` and `cas_backoff_max_seconds` of torch are checked and have nothing to do here. Any other key, or
+ * a value that is not one, is refused with ICE_ERROR_CONFIG. */
+ice_status ice_spec_set_rendezvous_option(struct ice_spec *spec,
+                                          const char *key,
+                                          const char *value);
+
+/* Where this host stands among the nodes, from 0: needed for a static rendezvous, where it is the group rank (torchrun
+ * `--node-rank`). With others it is a wish: nodes stand by their wishes first, then by when they first came. */
+ice_status ice_spec_set_node_rank(struct ice_spec *spec,
+                                  int64_t node_rank);
+
+/* The same, as a scheduler says it: SLURM_PROCID, or else JOB_COMPLETION_INDEX (Kubernetes), of the agent's
+ * environment. `ice_agent_new()` gives ICE_ERROR_CONFIG if there is neither. */
+ice_status ice_spec_set_node_rank_from_scheduler(struct ice_spec *spec);
+
+/* The name or address by which other hosts reach this one: MASTER_ADDR, if it is the first node (torchrun
+ * `--local-addr`). Default: the address of this host on the way to the store. */
+ice_status ice_spec_set_local_addr(struct ice_spec *spec,
+                                   const char *address);
+
+/* How long an agent whose workers have all succeeded waits for those of the other hosts: 0 to 1e9 seconds, default 300
+ * (torch's `exit_barrier_timeout`). When the time is over the run has succeeded all the same, and a warning names
+ * who had not come; a store that it served is gone then. While it waits it still takes part: if a worker fails
+ * elsewhere and the job is restarted, its workers start again too. A failed job has no barrier. */
+ice_status ice_spec_set_exit_barrier_timeout(struct ice_spec *spec,
+                                             double seconds);
+
+/* Of a job of several hosts: the number of the last round that this one took part in, from 0. Else the number of the
+ * last attempt. 0 for NULL. */
+int32_t ice_result_round(const struct ice_result *result);
+
+/* How often the job was restarted because a worker failed, on whatever host; of one host the same as
+ * `ice_result_restarts()`, which else counts those for its own workers. 0 for NULL. */
+int32_t ice_result_job_restarts(const struct ice_result *result);
+
+/* The exit code of the worker whose failure ended the job, on whatever host; minus the signal that killed it. 0 if the
+ * job did not end so, and for NULL. All hosts of a job get the same. */
+int32_t ice_result_exit_code(const struct ice_result *result);
 
 /* The state of the group. Along a run it only moves INIT -> HEALTHY -> STOPPED -> INIT (a restart) and
  * to one of SUCCEEDED, FAILED, STOPPED, UNKNOWN, where it stays. ICE_STATE_UNKNOWN for NULL. */

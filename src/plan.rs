@@ -26,9 +26,24 @@ pub struct Job {
     pub hostname: Vec<u8>,
     pub master_addr: Vec<u8>,
     pub master_port: u16,
-    pub attempt: u32,
+    /// How often workers of this host were started again because one of them failed.
+    pub restarts: u32,
+    /// Of a job of several hosts.
+    pub meeting: Option<Meeting>,
     /// The FIFO of torch's file timers, where they are served.
     pub timer_file: Option<PathBuf>,
+}
+
+/// What the hosts of a job agreed on for one round.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Meeting {
+    pub round: u64,
+    /// How often the job was restarted because a worker failed, on whatever host.
+    pub job_restarts: u32,
+    /// Whether an agent serves the store that workers meet at, not the worker of rank 0.
+    pub agent_serves: bool,
+    pub master_addr: Vec<u8>,
+    pub master_port: u16,
 }
 
 /// The host's environment as it was when the run started: `KEY=VALUE` each.
@@ -120,13 +135,17 @@ impl<'a> Plan<'a> {
             ("ROLE_NAME", spec.role.as_slice()),
             ("MASTER_ADDR", &job.master_addr),
             ("MASTER_PORT", job.master_port.to_string().as_bytes()),
-            ("TORCHELASTIC_RESTART_COUNT", job.attempt.to_string().as_bytes()),
+            ("TORCHELASTIC_RESTART_COUNT", job.restarts.to_string().as_bytes()),
             ("TORCHELASTIC_MAX_RESTARTS", spec.max_restarts.to_string().as_bytes()),
             ("TORCHELASTIC_RUN_ID", &job.run_id),
-            ("TORCHELASTIC_USE_AGENT_STORE", b"False"),
+            ("TORCHELASTIC_USE_AGENT_STORE", if job.agent_serves() { b"True" } else { b"False" }),
             ("LOCAL_WORLD_SIZE", size.to_string().as_bytes()),
         ] {
             env.set(key.as_bytes(), value);
+        }
+        if let Some(Meeting { round, job_restarts, .. }) = &job.meeting {
+            env.set(b"ICE_ROUND", round.to_string().as_bytes());
+            env.set(b"ICE_JOB_RESTART_COUNT", job_restarts.to_string().as_bytes());
         }
         job.add_timer_file(&mut env);
         let expands = spec.args.iter().any(|arg| arg.to_bytes().contains(&b'$'));
@@ -205,6 +224,10 @@ impl<'a> Plan<'a> {
 }
 
 impl Job {
+    fn agent_serves(&self) -> bool {
+        self.meeting.as_ref().is_some_and(|meeting| meeting.agent_serves)
+    }
+
     /// The agent's word is the last, whatever the host says.
     fn add_timer_file(&self, env: &mut Env) {
         use std::os::unix::ffi::OsStrExt;
@@ -229,7 +252,7 @@ impl Macros {
             ("world_size", number(rank.world_size)),
             ("role_name", spec.role.clone()),
             ("run_id", job.run_id.clone()),
-            ("restart_count", number(job.attempt as usize)),
+            ("restart_count", number(job.restarts as usize)),
             ("hostname", job.hostname.clone()),
         ])
     }
@@ -340,7 +363,8 @@ mod tests {
             hostname: b"node".to_vec(),
             master_addr: b"127.0.0.1".to_vec(),
             master_port: 4242,
-            attempt: 2,
+            restarts: 2,
+            meeting: None,
             timer_file: None,
         }
     }
@@ -395,6 +419,30 @@ mod tests {
         assert_eq!(env["TORCHELASTIC_ERROR_FILE"], "/e.json");
         assert_eq!(env["TORCHELASTIC_USE_AGENT_STORE"], "False");
         assert_eq!(env["HOME"], "/h");
+    }
+
+    #[test]
+    fn rst_08_workers_of_several_hosts_know_round_and_restarts_of_the_job() {
+        let meeting = Meeting {
+            round: 7,
+            job_restarts: 4,
+            agent_serves: true,
+            master_addr: b"a".to_vec(),
+            master_port: 1,
+        };
+        let (nothing, spec) = (Assignment::default(), spec());
+        let job = Job { meeting: Some(meeting), ..job() };
+        let plan = Plan::new(&spec, &nothing, job, &vec![], Vec::new());
+        for wanted in [
+            c"ICE_ROUND=7",
+            c"ICE_JOB_RESTART_COUNT=4",
+            c"TORCHELASTIC_RESTART_COUNT=2",
+            c"TORCHELASTIC_USE_AGENT_STORE=True",
+        ] {
+            assert!(plan.common_env().iter().any(|entry| entry.as_c_str() == wanted), "{wanted:?}");
+        }
+        let env = worker_env(&spec, &[("ICE_ROUND", "outer")]);
+        assert!(!env.contains_key("ICE_ROUND"), "that of an outer agent is not this one's");
     }
 
     #[test]

@@ -13,13 +13,17 @@
 //!         back-off over
 //! ```
 //!
+//! A job of several hosts has a `Joining` before each `Starting`, which ends when the round is complete; a round that
+//! is over for another host's sake leads back there without a restart being counted. After all exited 0 it is in the
+//! `Barrier` until the others are as far.
+//!
 //! Stopping is a state, not an exception: nothing leaves it before all are reaped or given up. A further
 //! failure or signal in it can change what follows and bring the kill forward, never skip it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::control::request::Kind;
+use crate::control::request::{Kind, Reason};
 use crate::report::End;
 use crate::spec::StopSignals;
 
@@ -39,6 +43,8 @@ pub struct Policy {
     pub save_before_stop: Option<Duration>,
     /// How long after SIGKILL a worker that is still there is given up.
     pub give_up_after: Duration,
+    /// In a job of several hosts: how long those that succeeded wait for the others.
+    pub rendezvous: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,14 +76,30 @@ pub enum Event {
     Hurry,
     /// The deadline passed.
     Deadline,
+    /// The round is complete. `restarts`: of the job, for failed workers.
+    Joined { round: u32, restarts: u32 },
+    /// The round goes no further: other hosts are stopping their workers, too.
+    RoundOver,
+    /// All hosts have succeeded.
+    JobSucceeded,
+    /// The job ends for what happened on another host.
+    JobFailed,
+    /// The job succeeded without this host.
+    NotNeeded,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// Say that no worker is left, and wait for the next round.
+    Join,
+    /// Tell the other hosts that a worker failed; `last`: the run is over here.
+    Announce { last: bool },
+    /// Tell them that all workers have succeeded.
+    Arrive,
     /// Start all workers of this attempt.
     Start { attempt: u32 },
     /// Ask the workers to save, or to save and end, by then.
-    Ask { to: Kind, until: Now },
+    Ask { to: Kind, reason: Reason, until: Now },
     /// Send this to every group of the attempt, dead leader or not.
     Signal(i32),
     /// SIGKILL to every group of the attempt.
@@ -94,6 +116,8 @@ pub enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
     Restart,
+    /// The next round, of a job of several hosts, without a failure here.
+    Regroup,
     End(End),
 }
 
@@ -107,10 +131,12 @@ enum Stage {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
+    Joining,
     Starting,
     Running { since: Now },
     Stopping { stage: Stage, deadline: Now, signal: i32, then: Then },
     Waiting { until: Now },
+    Barrier { until: Now },
     Over,
 }
 
@@ -129,20 +155,51 @@ pub enum NoRestart {
 pub struct Supervisor {
     policy: Policy,
     state: State,
+    /// The number of the attempt: of several hosts, that of the round.
     attempt: u32,
+    /// How many attempts there were.
+    starts: u32,
+    /// For workers that failed here.
+    restarts: u32,
+    /// For workers that failed on any host.
+    job_restarts: u32,
     alive: usize,
     no_restart: Option<NoRestart>,
 }
 
 impl Supervisor {
     pub fn new(policy: Policy) -> (Supervisor, Vec<Action>) {
-        let supervisor =
-            Supervisor { policy, state: State::Starting, attempt: 0, alive: 0, no_restart: None };
-        (supervisor, vec![Action::Start { attempt: 0 }])
+        let mut supervisor = Supervisor {
+            policy,
+            state: State::Over,
+            attempt: 0,
+            starts: 0,
+            restarts: 0,
+            job_restarts: 0,
+            alive: 0,
+            no_restart: None,
+        };
+        let actions = supervisor.join_or_start(0);
+        (supervisor, actions)
     }
 
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// How often workers were started again because one of them failed.
+    pub fn restarts(&self) -> u32 {
+        self.restarts
+    }
+
+    /// The same, of all hosts of the job.
+    pub fn job_restarts(&self) -> u32 {
+        if self.policy.rendezvous.is_some() { self.job_restarts } else { self.restarts }
+    }
+
+    /// Whether workers were started before the present attempt.
+    pub fn is_first_attempt(&self) -> bool {
+        self.starts <= 1
     }
 
     pub fn no_restart(&self) -> Option<NoRestart> {
@@ -166,8 +223,8 @@ impl Supervisor {
     pub fn deadline(&self) -> Option<Now> {
         match self.state {
             State::Stopping { deadline, .. } => Some(deadline),
-            State::Waiting { until } => Some(until),
-            State::Starting | State::Running { .. } | State::Over => None,
+            State::Waiting { until } | State::Barrier { until } => Some(until),
+            State::Joining | State::Starting | State::Running { .. } | State::Over => None,
         }
     }
 
@@ -185,39 +242,46 @@ impl Supervisor {
                 self.all_gone(now)
             }
             (State::Starting | State::Running { .. }, Event::StartFailed) => {
-                let end = if self.attempt == 0 { End::StartError } else { End::AgentError };
+                let end = if self.is_first_attempt() { End::StartError } else { End::AgentError };
                 self.stop(self.policy.stop.stop, Then::End(end), now)
             }
             (State::Starting, Event::Exited { success: true, .. }) => vec![],
             (State::Running { .. }, Event::Exited { success: true, .. }) => self.all_gone(now),
             (State::Starting | State::Running { .. }, Event::Exited { code, .. }) => {
                 let then = self.after_failure(code, now);
-                self.stop(self.policy.stop.stop, then, now)
+                self.fail(then, now)
             }
-            (State::Starting | State::Running { .. }, Event::ServerGone) => {
+            (State::Starting | State::Running { .. }, Event::ServerGone | Event::Stuck { restart: true }) => {
                 let then = self.after_failure(None, now);
-                self.stop(self.policy.stop.stop, then, now)
-            }
-            (State::Starting | State::Running { .. }, Event::Stuck { restart: true }) => {
-                let then = self.after_failure(None, now);
-                self.stop(self.policy.stop.stop, then, now)
+                self.fail(then, now)
             }
             (State::Starting | State::Running { .. }, Event::Stuck { restart: false }) => {
                 self.no_restart = Some(NoRestart::Uninterruptible);
+                self.fail(Then::End(End::WorkerFailure), now)
+            }
+            (State::Running { .. }, Event::RoundOver) => match self.policy.save_before_stop {
+                Some(time) => self.ask(Kind::Save, self.policy.stop.stop, Then::Regroup, now + time),
+                None => self.stop(self.policy.stop.stop, Then::Regroup, now),
+            },
+            (State::Starting, Event::RoundOver) => self.stop(self.policy.stop.stop, Then::Regroup, now),
+            (State::Starting | State::Running { .. }, Event::JobFailed) => {
                 self.stop(self.policy.stop.stop, Then::End(End::WorkerFailure), now)
             }
             (State::Starting | State::Running { .. }, Event::Lost | Event::AgentFailed) => {
                 self.stop(self.policy.stop.stop, Then::End(End::AgentError), now)
             }
             (State::Running { .. }, Event::Stop { signal }) => match self.policy.save_before_stop {
-                Some(time) => self.ask(Kind::Save, self.stop_signal(signal), now + time),
+                Some(time) => {
+                    let then = Then::End(End::Interrupted);
+                    self.ask(Kind::Save, self.stop_signal(signal), then, now + time)
+                }
                 None => self.stop(self.stop_signal(signal), Then::End(End::Interrupted), now),
             },
             (State::Starting, Event::Stop { signal }) => {
                 self.stop(self.stop_signal(signal), Then::End(End::Interrupted), now)
             }
             (State::Running { .. }, Event::StopGently { until }) => {
-                self.ask(Kind::Stop, self.policy.stop.stop, until)
+                self.ask(Kind::Stop, self.policy.stop.stop, Then::End(End::Interrupted), until)
             }
 
             (State::Stopping { then, .. }, Event::Lost | Event::AgentFailed | Event::StartFailed) => {
@@ -231,14 +295,18 @@ impl Supervisor {
             (State::Stopping { stage: Stage::Ask, signal, then, .. }, Event::Answered | Event::Deadline) => {
                 self.stop(signal, then, now)
             }
-            // They were asked before, by a gentle stop: this one is not to wait for them.
-            (State::Stopping { stage: Stage::Ask, then, .. }, Event::Stop { signal }) => {
-                self.stop(self.stop_signal(signal), then, now)
+            // They were asked before, for something else: this one is not to wait for them.
+            (State::Stopping { stage: Stage::Ask, .. }, Event::Stop { signal }) => {
+                self.stop(self.stop_signal(signal), Then::End(End::Interrupted), now)
             }
             (State::Stopping { then, .. }, Event::Stop { .. }) => {
                 if !matches!(then, Then::End(End::AgentError | End::StartError)) {
                     self.then(Then::End(End::Interrupted));
                 }
+                vec![]
+            }
+            (State::Stopping { then: Then::Restart | Then::Regroup, .. }, Event::JobFailed) => {
+                self.then(Then::End(End::WorkerFailure));
                 vec![]
             }
             (State::Stopping { stage: Stage::Ask | Stage::PreStop | Stage::Term, .. }, Event::Hurry) => {
@@ -250,7 +318,7 @@ impl Supervisor {
             (State::Stopping { stage: Stage::Term, .. }, Event::Deadline) => self.kill(now),
             (State::Stopping { stage: Stage::Kill, then, .. }, Event::Deadline) => {
                 let end = match then {
-                    Then::Restart => End::WorkerFailure,
+                    Then::Restart | Then::Regroup => End::WorkerFailure,
                     Then::End(end) => end,
                 };
                 self.no_restart.get_or_insert(NoRestart::Stuck);
@@ -258,18 +326,40 @@ impl Supervisor {
                 vec![Action::GiveUp, Action::EndAttempt { succeeded: false }, Action::Finish(end)]
             }
 
-            (State::Waiting { .. }, Event::Deadline) => self.start_again(),
-            (State::Waiting { .. }, Event::Stop { .. } | Event::AgentFailed) => {
-                let end = if event == Event::AgentFailed { End::AgentError } else { End::Interrupted };
-                self.state = State::Over;
-                vec![Action::Finish(end)]
+            (State::Waiting { .. }, Event::Deadline) => self.join_or_start(self.attempt + 1),
+
+            (State::Joining, Event::Joined { round, restarts }) => {
+                self.job_restarts = restarts;
+                self.start(round)
+            }
+            (State::Joining, Event::NotNeeded) => self.finish(End::NotNeeded),
+
+            (State::Barrier { .. }, Event::RoundOver) => self.join_or_start(self.attempt + 1),
+            // What all workers have done is not undone by a rendezvous that is lost.
+            (State::Barrier { .. }, Event::JobSucceeded | Event::Deadline | Event::AgentFailed) => {
+                self.finish(End::Succeeded)
             }
 
-            // What is left cannot happen or changes nothing: a deadline that was overtaken, a hurry in
-            // the last stage or without a stop, workers that end or are stuck while none is there.
+            (State::Waiting { .. } | State::Joining | State::Barrier { .. }, Event::Stop { .. }) => {
+                self.finish(End::Interrupted)
+            }
+            (State::Waiting { .. } | State::Joining | State::Barrier { .. }, Event::JobFailed) => {
+                self.finish(End::WorkerFailure)
+            }
+            (State::Waiting { .. } | State::Joining, Event::AgentFailed) => self.finish(End::AgentError),
+
+            // What is left cannot happen or changes nothing: a deadline that was overtaken, a hurry in the last stage
+            // or without a stop, workers that end or are stuck while none is there, a round that is over because
+            // of what is being dealt with already.
             (
                 State::Starting | State::Running { .. },
-                Event::Deadline | Event::Hurry | Event::Started | Event::Answered,
+                Event::Deadline
+                | Event::Hurry
+                | Event::Started
+                | Event::Answered
+                | Event::Joined { .. }
+                | Event::JobSucceeded
+                | Event::NotNeeded,
             )
             | (State::Starting, Event::StopGently { .. })
             | (
@@ -279,20 +369,14 @@ impl Supervisor {
                 | Event::ServerGone
                 | Event::Stuck { .. }
                 | Event::Answered
-                | Event::StopGently { .. },
+                | Event::StopGently { .. }
+                | Event::Joined { .. }
+                | Event::RoundOver
+                | Event::JobSucceeded
+                | Event::JobFailed
+                | Event::NotNeeded,
             )
-            | (
-                State::Waiting { .. },
-                Event::Started
-                | Event::StartFailed
-                | Event::Exited { .. }
-                | Event::Lost
-                | Event::ServerGone
-                | Event::Stuck { .. }
-                | Event::Hurry
-                | Event::Answered
-                | Event::StopGently { .. },
-            ) => vec![],
+            | (State::Joining | State::Barrier { .. } | State::Waiting { .. }, _) => vec![],
         }
     }
 
@@ -308,7 +392,8 @@ impl Supervisor {
             _ if uptime < self.policy.min_uptime => Some(NoRestart::CrashLoop),
             _ => None,
         };
-        if self.no_restart.is_none() && self.attempt < self.policy.max_restarts {
+        let restarts = if self.policy.rendezvous.is_some() { self.job_restarts } else { self.restarts };
+        if self.no_restart.is_none() && restarts < self.policy.max_restarts {
             Then::Restart
         } else {
             Then::End(End::WorkerFailure)
@@ -319,11 +404,32 @@ impl Supervisor {
         if asked_for == 0 { self.policy.stop.stop } else { asked_for }
     }
 
-    /// Before a stop that was asked for: `signal` follows when they have done so, or when it is `until`.
-    fn ask(&mut self, to: Kind, signal: i32, until: Now) -> Vec<Action> {
-        let then = Then::End(End::Interrupted);
+    /// Before a stop: `signal` follows when they have done so, or when it is `until`.
+    fn ask(&mut self, to: Kind, signal: i32, then: Then, until: Now) -> Vec<Action> {
         self.state = State::Stopping { stage: Stage::Ask, deadline: until, signal, then };
-        vec![Action::Ask { to, until }]
+        let reason = match (to, then) {
+            (Kind::Save, Then::Regroup) => Reason::Membership,
+            (Kind::Save, _) => Reason::Preemption,
+            _ => Reason::Host,
+        };
+        vec![Action::Ask { to, reason, until }]
+    }
+
+    /// A worker failed, so the group is stopped, on all hosts.
+    fn fail(&mut self, then: Then, now: Now) -> Vec<Action> {
+        let mut actions = self.stop(self.policy.stop.stop, then, now);
+        if self.policy.rendezvous.is_some() {
+            // After the signals, but before what follows when nobody was there to be signalled.
+            let at = actions.iter().position(|action| !matches!(action, Action::Signal(_) | Action::Kill));
+            let last = then != Then::Restart;
+            actions.insert(at.unwrap_or(actions.len()), Action::Announce { last });
+        }
+        actions
+    }
+
+    fn finish(&mut self, end: End) -> Vec<Action> {
+        self.state = State::Over;
+        vec![Action::Finish(end)]
     }
 
     fn then(&mut self, next: Then) {
@@ -374,29 +480,49 @@ impl Supervisor {
             _ => Then::End(End::Succeeded),
         };
         let mut actions = vec![Action::EndAttempt { succeeded: then == Then::End(End::Succeeded) }];
-        match then {
-            Then::End(end) => {
-                self.state = State::Over;
-                actions.push(Action::Finish(end));
+        match (then, self.policy.rendezvous) {
+            (Then::End(End::Succeeded), Some(patience)) => {
+                actions.push(Action::Arrive);
+                self.state = State::Barrier { until: now + patience };
+                if patience.is_zero() {
+                    actions.extend(self.finish(End::Succeeded));
+                }
             }
-            Then::Restart => match self.backoff() {
-                Some(wait) => self.state = State::Waiting { until: now + wait },
-                None => actions.extend(self.start_again()),
-            },
+            (Then::End(end), _) => actions.extend(self.finish(end)),
+            (Then::Regroup, _) => actions.extend(self.join_or_start(self.attempt + 1)),
+            (Then::Restart, _) => {
+                let wait = self.backoff();
+                self.restarts += 1;
+                match wait {
+                    Some(wait) => self.state = State::Waiting { until: now + wait },
+                    None => actions.extend(self.join_or_start(self.attempt + 1)),
+                }
+            }
         }
         actions
     }
 
-    fn start_again(&mut self) -> Vec<Action> {
-        self.attempt += 1;
+    /// The next attempt, which of several hosts is a round that all of them join first.
+    fn join_or_start(&mut self, attempt: u32) -> Vec<Action> {
+        match self.policy.rendezvous {
+            None => self.start(attempt),
+            Some(_) => {
+                self.state = State::Joining;
+                vec![Action::Join]
+            }
+        }
+    }
+
+    fn start(&mut self, attempt: u32) -> Vec<Action> {
+        (self.attempt, self.starts) = (attempt, self.starts + 1);
         self.state = State::Starting;
-        vec![Action::Start { attempt: self.attempt }]
+        vec![Action::Start { attempt }]
     }
 
     /// The wait before the next attempt: doubled each time, up to the maximum.
     fn backoff(&self) -> Option<Duration> {
         let (first, most) = self.policy.restart_backoff?;
-        let factor = 1u32.checked_shl(self.attempt).unwrap_or(u32::MAX);
+        let factor = 1u32.checked_shl(self.restarts).unwrap_or(u32::MAX);
         Some(first.checked_mul(factor).unwrap_or(most).min(most))
     }
 }
@@ -421,6 +547,7 @@ mod tests {
             shutdown_timeout: 5 * SECOND,
             save_before_stop: None,
             give_up_after: 10 * SECOND,
+            rendezvous: None,
         }
     }
 
@@ -543,7 +670,7 @@ mod tests {
     #[test]
     fn time_workers_are_asked_to_save_before_a_stop() {
         let saving = || started(Policy { save_before_stop: Some(9 * SECOND), ..policy() });
-        let ask = [Ask { to: Kind::Save, until: 10 * SECOND }];
+        let ask = [Ask { to: Kind::Save, reason: Reason::Preemption, until: 10 * SECOND }];
         let mut group = saving();
         assert_eq!(group.step(Event::Stop { signal: 15 }, SECOND), ask);
         assert_eq!(group.deadline(), Some(10 * SECOND));
@@ -564,7 +691,10 @@ mod tests {
     fn time_workers_that_end_at_a_gentle_stop_are_interrupted() {
         let mut group = started(policy());
         let until = 5 * SECOND;
-        assert_eq!(group.step(Event::StopGently { until }, SECOND), [Ask { to: Kind::Stop, until }]);
+        assert_eq!(
+            group.step(Event::StopGently { until }, SECOND),
+            [Ask { to: Kind::Stop, reason: Reason::Host, until }]
+        );
         group.step(OK, SECOND);
         assert_eq!(group.step(OK, SECOND), [EndAttempt { succeeded: false }, Finish(End::Interrupted)]);
         let mut group = started(policy());
@@ -633,16 +763,104 @@ mod tests {
         assert_eq!(group.step(OK, SECOND), [EndAttempt { succeeded: false }, Finish(End::AgentError)]);
     }
 
+    fn of_hosts() -> Policy {
+        Policy { rendezvous: Some(10 * SECOND), ..policy() }
+    }
+
+    /// Two workers run, in this round.
+    fn joined(policy: Policy, round: u32, restarts: u32) -> Supervisor {
+        let (mut group, actions) = Supervisor::new(policy);
+        assert_eq!(actions, [Join]);
+        assert_eq!(group.step(Event::Joined { round, restarts }, SECOND), [Start { attempt: round }]);
+        for event in [Event::Born, Event::Born, Event::Started] {
+            assert_eq!(group.step(event, SECOND), []);
+        }
+        group
+    }
+
+    #[test]
+    fn rst_08_a_failure_is_told_and_the_next_round_joined_when_all_are_gone() {
+        let mut group = joined(of_hosts(), 0, 0);
+        assert_eq!(group.step(FAILED, SECOND), [Signal(libc::SIGTERM), Announce { last: false }]);
+        assert_eq!(group.step(Event::RoundOver, SECOND), []);
+        assert_eq!(group.step(OK, SECOND), [EndAttempt { succeeded: false }, Join]);
+        assert_eq!(group.restarts(), 1);
+        assert_eq!(group.step(Event::Joined { round: 1, restarts: 1 }, SECOND), [Start { attempt: 1 }]);
+        assert_eq!(group.job_restarts(), 1);
+    }
+
+    #[test]
+    fn rst_09_the_limit_is_for_the_restarts_of_the_job() {
+        let mut group = joined(of_hosts(), 1, 1);
+        assert_eq!(group.step(FAILED, SECOND), [Signal(libc::SIGTERM), Announce { last: true }]);
+        let end = [EndAttempt { succeeded: false }, Finish(End::WorkerFailure)];
+        assert_eq!(group.step(OK, SECOND), end);
+    }
+
+    #[test]
+    fn rst_04_a_round_that_is_over_for_others_is_no_restart() {
+        for round in 0..10 {
+            let mut group = joined(Policy { max_restarts: 0, ..of_hosts() }, round, 0);
+            assert_eq!(group.step(Event::RoundOver, SECOND), [Signal(libc::SIGTERM)]);
+            assert_eq!(group.step(OK, SECOND), []);
+            assert_eq!(group.step(OK, SECOND), [EndAttempt { succeeded: false }, Join]);
+            assert_eq!(group.restarts(), 0);
+        }
+        let save = Policy { save_before_stop: Some(9 * SECOND), ..of_hosts() };
+        let ask = Ask { to: Kind::Save, reason: Reason::Membership, until: 10 * SECOND };
+        assert_eq!(joined(save, 0, 0).step(Event::RoundOver, SECOND), [ask]);
+    }
+
+    #[test]
+    fn bar_01_who_has_succeeded_waits_for_the_others_and_no_longer_than_the_time_out() {
+        let arrived = |policy| {
+            let mut group = joined(policy, 0, 0);
+            assert_eq!(group.step(OK, SECOND), []);
+            let actions = group.step(OK, SECOND);
+            (group, actions)
+        };
+        let arrive = [EndAttempt { succeeded: true }, Arrive];
+        for (event, then) in [
+            (Event::JobSucceeded, Finish(End::Succeeded)),
+            (Event::Deadline, Finish(End::Succeeded)),
+            (Event::AgentFailed, Finish(End::Succeeded)),
+            (Event::Stop { signal: 15 }, Finish(End::Interrupted)),
+            (Event::JobFailed, Finish(End::WorkerFailure)),
+            (Event::RoundOver, Join),
+        ] {
+            let (mut group, actions) = arrived(of_hosts());
+            assert_eq!((actions, group.deadline()), (arrive.to_vec(), Some(11 * SECOND)));
+            assert_eq!(group.step(event, 2 * SECOND), [then]);
+        }
+        let (_, actions) = arrived(Policy { rendezvous: Some(Duration::ZERO), ..policy() });
+        assert_eq!(actions, [EndAttempt { succeeded: true }, Arrive, Finish(End::Succeeded)]);
+    }
+
+    #[test]
+    fn bar_04_a_failed_job_ends_without_a_barrier() {
+        let mut group = joined(of_hosts(), 0, 0);
+        assert_eq!(group.step(Event::JobFailed, SECOND), [Signal(libc::SIGTERM)]);
+        assert_eq!(group.step(OK, SECOND), []);
+        let end = [EndAttempt { succeeded: false }, Finish(End::WorkerFailure)];
+        assert_eq!(group.step(OK, SECOND), end);
+        let (mut waiting, _) = Supervisor::new(of_hosts());
+        assert_eq!(waiting.step(Event::JobFailed, SECOND), [Finish(End::WorkerFailure)]);
+        let (mut spare, _) = Supervisor::new(of_hosts());
+        assert_eq!(spare.step(Event::NotNeeded, SECOND), [Finish(End::NotNeeded)]);
+    }
+
     proptest! {
         /// Whatever happens: the run is over only after the attempt was ended, an attempt starts only when
         /// no worker of the one before is alive, and there is always a deadline while it stops.
         #[test]
         fn no_order_of_events_leaves_the_machine_early(
-            events in prop::collection::vec(0u8..10, 1..60), timeout in 0u64..3, restarts in 0u32..3,
+            events in prop::collection::vec(0u8..16, 1..60), timeout in 0u64..3, restarts in 0u32..3,
+            hosts in any::<bool>(),
         ) {
             let workers = 3;
             let (mut group, mut pending) = Supervisor::new(Policy {
-                max_restarts: restarts, shutdown_timeout: Duration::from_secs(timeout), ..policy()
+                max_restarts: restarts, shutdown_timeout: Duration::from_secs(timeout),
+                rendezvous: hosts.then_some(9 * SECOND), ..policy()
             });
             let (mut alive, mut over, mut now) = (0usize, false, SECOND);
             for event in events {
@@ -650,7 +868,8 @@ mod tests {
                 for action in std::mem::take(&mut pending) {
                     prop_assert!(!over, "an action after the end: {action:?}");
                     match action {
-                        Start { .. } => prop_assert_eq!(alive, 0),
+                        Start { .. } | Join | Arrive => prop_assert_eq!(alive, 0),
+                        Announce { .. } => prop_assert!(hosts),
                         EndAttempt { succeeded } => prop_assert!(alive == 0 || !succeeded),
                         GiveUp => alive = 0,
                         Finish(_) => { prop_assert_eq!(alive, 0); over = true; }
@@ -669,6 +888,11 @@ mod tests {
                     7 if group.deadline().is_some() => Event::Deadline,
                     8 if alive > 0 => Event::Stuck { restart: true },
                     9 if alive > 0 => Event::Stuck { restart: false },
+                    10 | 11 if hosts && group.state == State::Joining => Event::Joined { round: 7, restarts: 1 },
+                    12 if hosts => Event::RoundOver,
+                    13 if hosts => Event::JobFailed,
+                    14 if hosts && group.state == State::Joining => Event::NotNeeded,
+                    15 if hosts => Event::JobSucceeded,
                     _ => continue,
                 };
                 pending = group.step(event, now);

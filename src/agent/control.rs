@@ -239,11 +239,10 @@ impl Run<'_> {
     }
 
     /// Before a stop.
-    pub(super) fn ask_before_stop(&mut self, kind: Kind, until: Now) {
+    pub(super) fn ask_before_stop(&mut self, kind: Kind, reason: Reason, until: Now) {
         // A request of the host's that is under way gives way.
         self.settle(true);
         let ticket = self.gentle_stop.take();
-        let reason = if ticket.is_some() { Reason::Host } else { Reason::Preemption };
         if self.conversation.is_none() {
             return self.tell(Event::Answered);
         }

@@ -5,6 +5,7 @@ mod control;
 mod health;
 mod port;
 pub mod preview;
+mod rendezvous;
 mod reporter;
 mod run;
 mod timer_file;

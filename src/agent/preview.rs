@@ -42,7 +42,7 @@ impl Agent {
         let shares = binding::shares(spec, devices)?;
         let timer_file =
             TimerFile::place(&self.checked, run_dir.as_ref(), 0, &working_dir, host.tmpdir.as_deref());
-        let job = run::job(spec, run_id, spec.master_port, 0, timer_file);
+        let job = run::job(spec, run_id, spec.master_port, 0, None, timer_file);
         let plan = Plan::new(spec, devices, job, &host.env, shares);
         let path = |path: Option<PathBuf>| {
             path.map(|path| c_string_lossy(path.as_os_str().as_bytes())).unwrap_or_default()

@@ -20,6 +20,7 @@ use self::stuck::Watch;
 use super::control::Conversation;
 use super::health::Health;
 use super::port::reserve_port;
+use super::rendezvous::Others;
 use super::reporter::{Reporter, path_bytes};
 use super::{Host, Shared, binding};
 use crate::control::desk::Ticket;
@@ -30,7 +31,7 @@ use crate::error::{Error, c_string_lossy, panic_text};
 use crate::logs::follow::Stream;
 use crate::logs::output::Output;
 use crate::logs::run_dir::{RunDir, WorkerFiles, has_logs};
-use crate::plan::{self, Job, Plan};
+use crate::plan::{self, Job, Meeting, Plan};
 use crate::process::attempt::Attempt;
 use crate::process::forkserver::{BIRTHS_AT_ONCE, Forkserver, Heard};
 use crate::process::launch::{Birth, Launcher};
@@ -117,9 +118,19 @@ pub fn run_id(spec: &Spec) -> Vec<u8> {
 }
 
 /// What is the same for all workers of one attempt.
-pub fn job(spec: &Spec, run_id: Vec<u8>, master_port: u16, attempt: u32, timer_file: Option<PathBuf>) -> Job {
-    let master_addr = spec.master_addr.clone().unwrap_or_else(|| b"127.0.0.1".to_vec());
-    Job { run_id, hostname: hostname(), master_addr, master_port, attempt, timer_file }
+pub fn job(
+    spec: &Spec,
+    run_id: Vec<u8>,
+    master_port: u16,
+    restarts: u32,
+    meeting: Option<Meeting>,
+    timer_file: Option<PathBuf>,
+) -> Job {
+    let (master_addr, master_port) = match &meeting {
+        Some(meeting) => (meeting.master_addr.clone(), meeting.master_port),
+        None => (spec.master_addr.clone().unwrap_or_else(|| b"127.0.0.1".to_vec()), master_port),
+    };
+    Job { run_id, hostname: hostname(), master_addr, master_port, restarts, meeting, timer_file }
 }
 
 /// Where events are appended to. A pipe must have a reader.
@@ -152,12 +163,14 @@ fn broken_off(spec: &Spec, error: Error) -> RunReport {
 /// The report of a run that ended before, or because, its machinery failed.
 fn without_attempt(spec: &Spec, error: Error) -> RunReport {
     let end = if matches!(error, Error::Internal { .. }) { End::AgentError } else { End::StartError };
-    let attempt = Attempt::new(0, &ranks::single(spec.local_world_size));
-    let workers = attempt.workers.iter().map(|worker| Reporter::bare(worker, 0)).collect();
+    let workers = never_started(&ranks::single(spec.local_world_size));
     finished(RunReport {
         end,
         state: GroupState::Failed,
         restarts: 0,
+        job_restarts: 0,
+        round: 0,
+        exit_code: None,
         flakiness: flakiness(end, spec.max_restarts, 0),
         signal: 0,
         errno: errno_of(&error),
@@ -168,6 +181,10 @@ fn without_attempt(spec: &Spec, error: Error) -> RunReport {
         root_cause: None,
         failures: Vec::new(),
     })
+}
+
+fn never_started(ranks: &[Rank]) -> Vec<WorkerReport> {
+    Attempt::new(0, ranks).workers.iter().map(|worker| Reporter::bare(worker, 0)).collect()
 }
 
 fn finished(mut report: RunReport) -> RunReport {
@@ -181,13 +198,13 @@ fn errno_of(error: &Error) -> i32 {
 
 pub(super) struct Run<'a> {
     pub(super) spec: &'a Spec,
-    checked: &'a Checked,
+    pub(super) checked: &'a Checked,
     devices: &'a Assignment,
     pub(super) inbox: &'a Arc<Inbox>,
     pub(super) shared: &'a Arc<Shared>,
     host: Host,
     pub(super) ranks: Vec<Rank>,
-    run_id: Vec<u8>,
+    pub(super) run_id: Vec<u8>,
     epoll: Epoll,
     pub(super) supervisor: Supervisor,
     actions: VecDeque<Action>,
@@ -200,7 +217,7 @@ pub(super) struct Run<'a> {
     /// After `attempt`, as what follows: a panic drops the workers while they are still watched.
     server: Option<Forkserver>,
     /// How the last fork server ended, if it did so by itself.
-    server_end: Option<String>,
+    pub(super) server_end: Option<String>,
     watcher: Option<Watcher>,
     groups: Option<Table>,
     run_dir: Option<RunDir>,
@@ -208,14 +225,16 @@ pub(super) struct Run<'a> {
     origin: Option<Origin>,
     started: Duration,
     health: Option<Health>,
+    /// The other hosts of the job, once they are met.
+    pub(super) others: Option<Others>,
     /// Keeps MASTER_PORT from being given away while an attempt runs.
-    port: Option<(OwnedFd, u16)>,
+    pub(super) port: Option<(OwnedFd, u16)>,
     /// For workers that are stuck.
     watch: Watch,
     stop_told: bool,
     hurry_told: bool,
     /// Why the run cannot go on, for a start error or agent error.
-    error: Option<Error>,
+    pub(super) error: Option<Error>,
     workers: Vec<WorkerReport>,
     failures: Vec<WorkerReport>,
     end: Option<End>,
@@ -248,6 +267,7 @@ impl<'a> Run<'a> {
             shutdown_timeout: checked.shutdown_timeout,
             save_before_stop: Some(spec.checkpoint_before_stop).filter(|time| !time.is_zero()),
             give_up_after: GIVE_UP_AFTER,
+            rendezvous: checked.rendezvous.as_ref().map(|rendezvous| rendezvous.exit_barrier_timeout),
         });
         Ok(Run {
             spec,
@@ -274,6 +294,7 @@ impl<'a> Run<'a> {
             output,
             started: monotonic(),
             health: None,
+            others: None,
             port: None,
             watch: Watch::default(),
             stop_told: false,
@@ -289,7 +310,9 @@ impl<'a> Run<'a> {
     fn prepare(&mut self) -> Result<(), Error> {
         self.start_watcher();
         self.run_dir = self.make_run_dir()?;
-        self.port = Some(reserve_port(self.spec.master_port)?);
+        if self.checked.rendezvous.is_none() {
+            self.port = Some(reserve_port(self.spec.master_port)?);
+        }
         if self.spec.method() == Some(StartMethod::Forkserver) { self.start_server() } else { Ok(()) }
     }
 
@@ -337,8 +360,11 @@ impl<'a> Run<'a> {
     fn act(&mut self) {
         while let Some(action) = self.actions.pop_front() {
             match action {
+                Action::Join => self.join(),
+                Action::Announce { last } => self.announce(last),
+                Action::Arrive => self.arrive(),
                 Action::Start { attempt } => self.start(attempt),
-                Action::Ask { to, until } => self.ask_before_stop(to, until),
+                Action::Ask { to, reason, until } => self.ask_before_stop(to, reason, until),
                 Action::Signal(signal) => self.stop_workers(signal),
                 Action::Kill => self.stop_workers(libc::SIGKILL),
                 Action::GiveUp => {
@@ -496,7 +522,7 @@ impl<'a> Run<'a> {
             Some(StartMethod::Forkserver) => self.start_server()?,
             _ => {}
         }
-        if number > 0 && self.is_starting(number) {
+        if !self.supervisor.is_first_attempt() && self.is_starting(number) {
             self.look_at_devices(number)?;
         }
         if !self.is_starting(number) {
@@ -508,10 +534,14 @@ impl<'a> Run<'a> {
         if let Some(run_dir) = &self.run_dir {
             run_dir.make_attempt(number)?;
         }
-        let reserved = self.port.take().map_or_else(|| reserve_port(self.spec.master_port), Ok)?;
-        let master_port = self.port.insert(reserved).1;
+        let meeting = self.meeting();
+        if meeting.is_none() && self.port.is_none() {
+            self.port = Some(reserve_port(self.spec.master_port)?);
+        }
+        let master_port = self.port.as_ref().map_or(0, |(_, port)| *port);
         let timer_file = self.watch_attempt(number)?;
-        let job = job(self.spec, self.run_id.clone(), master_port, number, timer_file);
+        let restarts = self.supervisor.restarts();
+        let job = job(self.spec, self.run_id.clone(), master_port, restarts, meeting, timer_file);
         let shares = self.shares_of_cpus()?;
         let plan = Plan::new(self.spec, self.devices, job, &self.host.env, shares);
         self.open_page()?;
@@ -769,6 +799,7 @@ impl<'a> Run<'a> {
         if let Some(attempt) = &self.attempt {
             passed.into_iter().for_each(|signal| attempt.pass(signal));
         }
+        self.hear_others();
         self.converse();
     }
 
@@ -942,8 +973,16 @@ impl<'a> Run<'a> {
     fn finish(mut self, end: End) -> RunReport {
         self.server = None;
         self.watcher = None;
+        if self.workers.is_empty() {
+            self.workers = never_started(&self.ranks);
+        }
         let root_cause = root_cause(&self.workers);
         let message = self.message(end, root_cause);
+        let exit_code = match self.failed_elsewhere() {
+            Some((_, exit_code)) => exit_code,
+            None => root_cause.map(|root| self.workers[root].exit_code()),
+        };
+        self.leave_others(end, &message);
         if let (End::WorkerFailure, Some(root), Some(to)) = (end, root_cause, &self.host.error_file) {
             self.hand_on(&self.workers[root], to);
         }
@@ -959,8 +998,11 @@ impl<'a> Run<'a> {
         let report = finished(RunReport {
             end,
             state,
-            restarts: self.supervisor.attempt(),
-            flakiness: flakiness(end, self.spec.max_restarts, self.supervisor.attempt()),
+            restarts: self.supervisor.restarts(),
+            job_restarts: self.supervisor.job_restarts(),
+            round: self.supervisor.attempt(),
+            exit_code,
+            flakiness: flakiness(end, self.spec.max_restarts, self.supervisor.restarts()),
             signal: if end == End::Interrupted { self.inbox.stop_requested().unwrap_or(0) } else { 0 },
             errno: self.error.as_ref().map_or(0, errno_of),
             message: c_string_lossy(message.as_bytes()),
@@ -981,8 +1023,11 @@ impl<'a> Run<'a> {
     fn message(&self, end: End, root_cause: Option<usize>) -> String {
         let root = root_cause.map(|root| summary::line(&self.workers[root]));
         match end {
-            End::Succeeded => String::new(),
+            End::Succeeded | End::NotNeeded => String::new(),
             End::Interrupted => stop_text(self.inbox.stop_requested().unwrap_or(0)),
+            End::WorkerFailure if self.failed_elsewhere().is_some() => {
+                self.failed_elsewhere().map(|(reason, _)| reason).unwrap_or_default()
+            }
             End::WorkerFailure => {
                 let failed = || self.server_end.clone().unwrap_or_else(|| "a worker failed".into());
                 let mut text = root.unwrap_or_else(failed);

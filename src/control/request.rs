@@ -54,11 +54,18 @@ pub enum Reason {
     Host = 1,
     /// The run is about to be stopped.
     Preemption = 2,
+    Membership = 3,
 }
 
 impl Reason {
     pub fn from_number(number: u64) -> Reason {
-        if number == Reason::Preemption as u64 { Reason::Preemption } else { Reason::Host }
+        const PREEMPTION: u64 = Reason::Preemption as u64;
+        const MEMBERSHIP: u64 = Reason::Membership as u64;
+        match number {
+            PREEMPTION => Reason::Preemption,
+            MEMBERSHIP => Reason::Membership,
+            _ => Reason::Host,
+        }
     }
 }
 

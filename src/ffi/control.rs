@@ -38,6 +38,9 @@ pub enum ice_request_reason {
     /// The run is about to be stopped, by a signal for instance; the stop signal follows after the answers
     /// of all workers, or at the deadline: `ice_spec_set_checkpoint_before_stop()`.
     ICE_REASON_PREEMPTION = 2,
+    /// The workers are about to be started again, as hosts have come to the job or gone from it; the stop signal
+    /// follows as above.
+    ICE_REASON_MEMBERSHIP = 3,
 }
 
 /// What is due, and until when.
@@ -155,6 +158,7 @@ pub extern "C" fn ice_worker_poll(worker: *mut ice_worker, out: *mut ice_request
     let reason = match request.reason {
         Reason::Host => ice_request_reason::ICE_REASON_HOST,
         Reason::Preemption => ice_request_reason::ICE_REASON_PREEMPTION,
+        Reason::Membership => ice_request_reason::ICE_REASON_MEMBERSHIP,
     };
     // SAFETY: the header says that outputs point to writable memory of their type, or are NULL here.
     if let Some(out) = unsafe { out.as_mut() } {

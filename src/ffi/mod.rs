@@ -9,6 +9,7 @@ mod control;
 mod device;
 mod log;
 mod plan;
+mod rendezvous;
 mod request;
 mod result;
 mod snapshot;

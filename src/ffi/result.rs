@@ -46,8 +46,7 @@ pub enum ice_end {
     ICE_END_AGENT_ERROR = 3,
     /// Stopped by a signal of `ice_spec_set_signals()`, by `ice_agent_stop()` or `ice_agent_free()`.
     ICE_END_INTERRUPTED = 4,
-    /// Reserved for runs on several hosts: this agent was a spare and was not needed.
-    #[allow(dead_code)] // the number is taken
+    /// This agent was a spare of a job of several hosts, which succeeded without it.
     ICE_END_NOT_NEEDED = 5,
 }
 
@@ -181,6 +180,10 @@ pub struct ice_result {
 }
 
 impl ice_result {
+    pub(super) fn report(&self) -> &RunReport {
+        &self.report
+    }
+
     pub(super) fn into_raw(report: Arc<RunReport>) -> *mut ice_result {
         let workers = report.workers.iter().map(view).collect();
         let failures = report.failures.iter().map(view).collect();
@@ -275,6 +278,7 @@ impl From<End> for ice_end {
             End::StartError => ice_end::ICE_END_START_ERROR,
             End::AgentError => ice_end::ICE_END_AGENT_ERROR,
             End::Interrupted => ice_end::ICE_END_INTERRUPTED,
+            End::NotNeeded => ice_end::ICE_END_NOT_NEEDED,
         }
     }
 }
@@ -285,10 +289,11 @@ pub extern "C" fn ice_result_end(result: *const ice_result) -> ice_end {
     guard_value(ice_end::ICE_END_AGENT_ERROR, || Ok(handle(result, "result")?.report.end.into()))
 }
 
-/// 1 unless the end is ICE_END_SUCCEEDED (torch's `is_failed()`; whatever did not succeed has failed).
+/// 1 unless the end is ICE_END_SUCCEEDED or ICE_END_NOT_NEEDED (torch's `is_failed()`; whatever else did not succeed
+/// has failed).
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_result_is_failed(result: *const ice_result) -> i32 {
-    guard_value(1, || Ok((handle(result, "result")?.report.end != End::Succeeded) as i32))
+    guard_value(1, || Ok(!handle(result, "result")?.report.end.is_good() as i32))
 }
 
 /// The last state of the worker group. ICE_STATE_UNKNOWN for NULL.

@@ -92,6 +92,14 @@ pub trait Backend: Send {
         Ok(())
     }
 
+    /// Whether the place is gone when this agent is.
+    fn serves(&self) -> bool {
+        false
+    }
+
+    /// Nothing more is asked.
+    fn disconnect(&mut self) {}
+
     /// The job is over, the agent goes: what others may still need is there until they have gone, or until then.
     fn leave(&mut self, _until: Instant) {}
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::backend::{Backend, Found, Swap, Token};
 use super::endpoint::{Endpoint, Hosting};
 use crate::error::Error;
+use crate::spec::names::hostname;
 use crate::store::client::Client;
 use crate::store::server::{Config, Server};
 
@@ -57,6 +58,9 @@ impl C10d {
 
     /// Begins to serve, if that is this agent's part.
     fn serve(&mut self) -> Result<(), Error> {
+        if self.hosting == Hosting::IfHere && !self.endpoint.is_here() {
+            self.hosting = Hosting::Never;
+        }
         if self.server.is_some() || self.hosting == Hosting::Never {
             return Ok(());
         }
@@ -136,7 +140,8 @@ impl Backend for C10d {
     fn address(&self) -> Option<String> {
         match (&self.server, &self.client) {
             // As the others name it.
-            (Some(_), _) => Some(self.endpoint.host.clone()),
+            (Some(_), _) if self.endpoint.is_here() => Some(self.endpoint.host.clone()),
+            (Some(_), _) => Some(String::from_utf8_lossy(&hostname()).into_owned()),
             (None, Some(client)) => Some(client.local_address().to_string()),
             (None, None) => None,
         }
@@ -151,6 +156,14 @@ impl Backend for C10d {
             server.keep_only(self.anchor.as_bytes());
         }
         Ok(())
+    }
+
+    fn serves(&self) -> bool {
+        self.server.is_some()
+    }
+
+    fn disconnect(&mut self) {
+        self.client = None;
     }
 
     fn leave(&mut self, until: Instant) {

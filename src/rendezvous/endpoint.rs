@@ -19,8 +19,8 @@ pub struct Endpoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hosting {
     Always,
-    /// Unless somebody else does.
-    IfFree,
+    /// If it is named by the endpoint, and nobody else of this host does.
+    IfHere,
     Never,
 }
 

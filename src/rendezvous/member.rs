@@ -122,6 +122,7 @@ impl Member {
             outbox: VecDeque::new(),
             beat: 0,
             beat_at: Duration::ZERO,
+            is_done: false,
             leaders_beat: (None, Duration::ZERO),
             trash: VecDeque::new(),
         };
@@ -145,10 +146,11 @@ impl Member {
         self.shared.notices.lock().pop_front()
     }
 
-    /// Goes; returns when the others know, or when it takes too long.
-    pub fn leave(mut self, reason: String, linger: Duration) {
+    /// Goes; returns when the others know, or when it takes too long. What was not heard yet comes back.
+    pub fn leave(mut self, reason: String, linger: Duration) -> VecDeque<Notice> {
         self.wish(Wish::Leave { reason, linger });
         let _ = self.thread.take().map(JoinHandle::join);
+        std::mem::take(&mut *self.shared.notices.lock())
     }
 }
 
@@ -198,6 +200,8 @@ struct Part {
     beat: u64,
     /// When the next sign of life is due.
     beat_at: Now,
+    /// Whether it was said that all workers of the round have succeeded.
+    is_done: bool,
     /// The last one of the leader, and when it was another one.
     leaders_beat: (Option<u64>, Now),
     trash: VecDeque<String>,
@@ -213,6 +217,10 @@ fn inbox_key(number: u64) -> String {
 
 fn beat_key(id: &str) -> String {
     format!("beat/{id}")
+}
+
+fn done_key(round: u64, id: &str) -> String {
+    format!("done/{round}/{id}")
 }
 
 /// The counter of the inbox.
@@ -261,6 +269,8 @@ impl Part {
     fn patience(&self) -> Duration {
         match self.stage {
             Stage::Joining { until: Some(until), .. } => until.saturating_sub(monotonic()),
+            // All is well here: whoever served the others is as good as gone.
+            Stage::In { .. } if self.is_done => self.settings.rules.dead_after,
             _ => self.settings.options.lost_timeout,
         }
     }
@@ -299,6 +309,7 @@ impl Part {
                     self.node.port = port;
                     let until = Some(monotonic() + self.settings.options.join_timeout);
                     self.stage = Stage::Joining { until, posted: None };
+                    self.is_done = false;
                 }
                 Wish::Failed { reason, exit_code, last } => {
                     if let Stage::In { round } = self.stage {
@@ -308,6 +319,7 @@ impl Part {
                 }
                 Wish::Done => {
                     if let Stage::In { round } = self.stage {
+                        self.is_done = true;
                         self.outbox.push_back(Message::Done { id, round });
                     }
                 }
@@ -328,12 +340,18 @@ impl Part {
     fn go(&mut self, reason: String, linger: Duration) {
         self.backend.set_patience(self.settings.options.close_timeout);
         if !self.has_ended() && self.chain.is_some() {
-            self.outbox.push_back(Message::Leave { id: self.node.id.clone(), reason });
-            if let Err(error) = self.say_last_words() {
+            // The job does not outlive the place, nor one of a given set of nodes.
+            let ends_all = (self.backend.serves() || self.settings.rules.fixed) && !self.is_done;
+            self.outbox.push_back(match ends_all {
+                true => Message::Close { reason: format!("{}: {reason}", self.node.name) },
+                false => Message::Leave { id: self.node.id.clone(), reason },
+            });
+            let said = self.say_last_words().and_then(|()| self.name_missing());
+            if let Err(error) = said {
                 self.log(Level::Warning, format!("the others were not told of the leave: {error}"));
             }
         }
-        if self.chain.is_some() {
+        if !self.has_ended() && self.chain.is_some() {
             let _ = self.backend.delete(&beat_key(&self.node.id));
         }
         self.backend.leave(Instant::now() + linger);
@@ -345,6 +363,24 @@ impl Part {
         if let (false, Some(leader)) = (self.has_ended(), &mut self.leader) {
             leader.hand_over();
             self.publish()?;
+        }
+        Ok(())
+    }
+
+    /// Who leaves the exit barrier early says who has not come.
+    fn name_missing(&mut self) -> Result<(), Error> {
+        let (Stage::In { round }, true, Some(chain)) = (self.stage, self.is_done, &self.chain) else {
+            return Ok(());
+        };
+        let mut missing = Vec::new();
+        for (rank, node) in chain.state.nodes.clone().into_iter().enumerate() {
+            if self.backend.get(&done_key(round, &node.id))?.is_none() {
+                missing.push(format!("group rank {rank}: {}", node.name));
+            }
+        }
+        if !missing.is_empty() && !self.has_ended() {
+            let text = format!("the exit barrier was left before these had come: {}", missing.join("; "));
+            self.log(Level::Warning, text);
         }
         Ok(())
     }
@@ -369,7 +405,12 @@ impl Part {
         self.judge();
         self.take_over()?;
         self.tidy()?;
-        if self.stage == Stage::Out { Ok(()) } else { self.wait() }
+        if self.stage == Stage::Out {
+            // Whoever serves the place sees that it is needed by one less.
+            self.backend.disconnect();
+            return Ok(());
+        }
+        self.wait()
     }
 
     /// Finds the chain, or begins it.
@@ -437,6 +478,9 @@ impl Part {
     fn say(&mut self) -> Result<(), Error> {
         while let Some(message) = self.outbox.front() {
             let text = encode(message);
+            if let Message::Done { id, round } = message {
+                self.backend.put(&done_key(*round, id), b"")?;
+            }
             let is_join = matches!(message, Message::Join(_));
             let mut number = self.backend.next(INBOX)?;
             // The leader may have given the place up.
@@ -890,7 +934,7 @@ mod tests {
     fn dyn_09_dyn_08_a_spare_takes_a_place_or_is_not_needed() {
         let place = Arc::new(Place::default());
         let agents = ["a", "b"].map(|name| Agent::start(&place, name, settings(2, 2)));
-        agents.each_ref().map(Agent::joined);
+        let _ = agents.each_ref().map(Agent::joined);
         let spares = ["c", "d"].map(|name| Agent::start(&place, name, settings(2, 2)));
         let has_both = |place: &Place| {
             let keys = place.keys.lock();
@@ -962,7 +1006,7 @@ mod tests {
     fn dyn_20_an_outage_is_outlived_and_a_long_one_is_told() {
         let place = Arc::new(Place::default());
         let agents = ["a", "b"].map(|name| Agent::start(&place, name, settings(2, 2)));
-        agents.each_ref().map(Agent::joined);
+        let _ = agents.each_ref().map(Agent::joined);
         place.unreachable.store(true, Ordering::Relaxed);
         std::thread::sleep(Duration::from_millis(300));
         place.unreachable.store(false, Ordering::Relaxed);
@@ -971,7 +1015,7 @@ mod tests {
             assert!(matches!(agent.notice(), Notice::Over { .. }));
             agent.wish(Wish::Join { port: 1 });
         }
-        agents.each_ref().map(Agent::joined);
+        let _ = agents.each_ref().map(Agent::joined);
         place.unreachable.store(true, Ordering::Relaxed);
         for agent in agents {
             let Notice::Failed(Error::Rendezvous { what }) = agent.notice() else { panic!() };

@@ -51,7 +51,7 @@ impl Origin {
 
     /// The end of the run, with torch's counters: exactly one of the four is 1.
     pub fn agent_ended(&self, report: &RunReport, duration_ms: u64) -> String {
-        let succeeded = report.end == End::Succeeded;
+        let succeeded = report.end.is_good();
         let again = report.restarts > 0;
         let counter = |success: bool, retry: bool| u8::from((success, retry) == (succeeded, again));
         let mut fields = json!({
@@ -104,7 +104,7 @@ fn worker(rank: &Rank, pid: i32, attempt: u32) -> Value {
 
 /// Torch's measure of a job, 0 to 100: how much of its restarts it used, 100 for one that failed.
 pub fn flakiness(end: End, max_restarts: u32, restarts: u32) -> u32 {
-    if end != End::Succeeded {
+    if !end.is_good() {
         return 100;
     }
     let (most, left) = (u64::from(max_restarts) + 1, u64::from(max_restarts.saturating_sub(restarts)) + 1);
@@ -120,6 +120,9 @@ mod tests {
             end,
             state: end.into(),
             restarts,
+            job_restarts: restarts,
+            round: 0,
+            exit_code: None,
             flakiness: 7,
             signal: 0,
             errno: 0,

@@ -25,6 +25,7 @@ pub enum End {
     StartError,
     AgentError,
     Interrupted,
+    NotNeeded,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,14 +61,22 @@ impl End {
             End::StartError => "start error",
             End::AgentError => "agent error",
             End::Interrupted => "interrupted",
+            End::NotNeeded => "not needed",
         }
+    }
+}
+
+impl End {
+    /// Whether there is nothing to complain about.
+    pub fn is_good(self) -> bool {
+        matches!(self, End::Succeeded | End::NotNeeded)
     }
 }
 
 impl From<End> for GroupState {
     fn from(end: End) -> Self {
         match end {
-            End::Succeeded => GroupState::Succeeded,
+            End::Succeeded | End::NotNeeded => GroupState::Succeeded,
             End::WorkerFailure | End::StartError => GroupState::Failed,
             End::AgentError => GroupState::Unknown,
             End::Interrupted => GroupState::Stopped,
@@ -211,6 +220,12 @@ pub struct RunReport {
     pub end: End,
     pub state: GroupState,
     pub restarts: u32,
+    /// Of a job of several hosts: for workers that failed on any of them. Else as `restarts`.
+    pub job_restarts: u32,
+    /// The last one that this host took part in.
+    pub round: u32,
+    /// Of the worker that ended the job, on whatever host, if it was one.
+    pub exit_code: Option<i32>,
     /// See `event::flakiness`.
     pub flakiness: u32,
     pub signal: i32,

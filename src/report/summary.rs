@@ -20,10 +20,11 @@ pub fn text(report: &RunReport) -> String {
     let count = report.workers.len();
     let what = match report.end {
         End::Succeeded => plural(count, "worker").into(),
+        End::NotNeeded => "the job has succeeded without this node".into(),
         _ => report.message.to_string_lossy(),
     };
     let _ = writeln!(out, "{}: {what}{restarts}", report.end.name());
-    if report.end == End::Succeeded {
+    if report.end.is_good() {
         for failure in &report.failures {
             let _ = writeln!(out, "  attempt {} failed: {}", failure.attempt, line(failure));
         }

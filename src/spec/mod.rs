@@ -1,6 +1,7 @@
 //! What to run: an owned description, checked field by field as it is written and as a whole by `check`.
 
 pub mod names;
+pub mod nodes;
 pub mod streams;
 pub mod text;
 
@@ -19,6 +20,7 @@ use crate::device::visibility::Visibility;
 use crate::error::Error;
 use crate::sys::memory::Blob;
 use names::Signal;
+use nodes::{Nodes, Rendezvous};
 use streams::{LocalRanks, StreamMap, Streams};
 
 pub const MAX_LOCAL_WORLD_SIZE: i64 = 16_384;
@@ -50,12 +52,16 @@ pub const RESERVED_ENV: &[&str] = &[
 /// The same for those that only a worker with devices of its own gets.
 pub const RESERVED_DEVICE_ENV: &[&str] = &["ICE_LOCAL_RANK", "ICE_DEVICES", "ICE_DIST_BACKEND"];
 
+/// The same for those of a job whose agents meet.
+pub const RESERVED_RENDEZVOUS_ENV: &[&str] = &["ICE_ROUND", "ICE_JOB_RESTART_COUNT"];
+
 /// The same for programs that have a control page.
 pub const RESERVED_CONTROL_ENV: &[&str] = &[control::VARIABLE];
 
 /// Whether only the agent may say what this variable is.
 pub fn is_reserved(key: &[u8]) -> bool {
-    let names = RESERVED_ENV.iter().chain(RESERVED_DEVICE_ENV).chain(RESERVED_CONTROL_ENV);
+    let names = RESERVED_ENV.iter().chain(RESERVED_DEVICE_ENV).chain(RESERVED_RENDEZVOUS_ENV);
+    let names = names.chain(RESERVED_CONTROL_ENV);
     names.into_iter().any(|name| name.as_bytes() == key)
 }
 
@@ -207,6 +213,7 @@ pub struct Spec {
     pub master_addr: Option<Vec<u8>>,
     pub master_port: u16,
     pub run_id: Option<Vec<u8>>,
+    pub nodes: Nodes,
 
     pub log_dir: Option<PathBuf>,
     pub redirects: StreamMap,
@@ -281,6 +288,7 @@ impl Default for Spec {
             master_addr: None,
             master_port: 0,
             run_id: None,
+            nodes: Nodes::default(),
             log_dir: None,
             redirects: StreamMap::default(),
             tee: StreamMap::default(),
@@ -413,6 +421,7 @@ impl Spec {
         };
         let uninterruptible_timeout = self.uninterruptible_timeout.or_else(in_environment);
         Ok(Checked {
+            rendezvous: self.nodes.check(self, &var)?,
             shutdown_timeout,
             log_prefix_template: prefix,
             null_log_dir,
@@ -530,6 +539,8 @@ pub struct Checked {
     pub shutdown_timeout: Duration,
     pub log_prefix_template: Vec<u8>,
     pub null_log_dir: bool,
+    /// With whom the job is shared, if with anybody.
+    pub rendezvous: Option<Rendezvous>,
     /// Whether workers are served as torch's file timers.
     pub file_timers: bool,
     /// Where their FIFO is to be, if the host says so.

@@ -1,0 +1,304 @@
+//! The agent's part in a job of several hosts: what the supervisor wants of the others goes to them, what they say
+//! becomes events; and the store that the workers of all hosts meet at.
+
+use std::time::Duration;
+
+use super::port::reserve_port;
+use super::reporter::Reporter;
+use super::run::Run;
+use crate::error::Error;
+use crate::plan::Meeting;
+use crate::ranks;
+use crate::rendezvous::backend::Backend;
+use crate::rendezvous::c10d::C10d;
+use crate::rendezvous::endpoint::Hosting;
+use crate::rendezvous::member::{Member, Notice, Round, Settings, Wish};
+use crate::rendezvous::state::{Ending, Node};
+use crate::report::{Cause, End, root_cause, summary};
+use crate::spec::Level;
+use crate::spec::nodes::{Place, Rendezvous};
+use crate::store::server::{Config, Server};
+use crate::supervise::Event;
+use crate::sys::random;
+
+/// How long an agent that serves the rendezvous and did not succeed waits for the others to have heard why.
+const TOLD_WITHIN: Duration = Duration::from_millis(500);
+
+/// How long one that did waits for them to have gone.
+const GONE_WITHIN: Duration = Duration::from_secs(30);
+
+/// The others, and what was agreed with them.
+pub struct Others {
+    member: Member,
+    /// The last one that this host takes, or took, part in.
+    pub round: Option<Round>,
+    /// Where its workers meet, if this agent serves that.
+    store: Option<Server>,
+    /// How all of them ended.
+    ending: Option<Ending>,
+    /// It was this host's failure that ended the job.
+    was_us: bool,
+    /// Nobody hears what this host says.
+    is_lost: bool,
+}
+
+impl Run<'_> {
+    /// Where this run meets others, if it does.
+    fn rendezvous(&self) -> Option<&Rendezvous> {
+        self.checked.rendezvous.as_ref()
+    }
+
+    /// No worker is left here: the next round may begin.
+    pub(super) fn join(&mut self) {
+        if let Err(error) = self.try_to_join() {
+            self.agent_failed(error);
+        }
+    }
+
+    fn try_to_join(&mut self) -> Result<(), Error> {
+        if let Some(others) = &mut self.others {
+            others.store = None;
+        } else if let Some(rendezvous) = self.rendezvous() {
+            let member = self.meet(rendezvous)?;
+            self.others = Some(Others {
+                member,
+                round: None,
+                store: None,
+                ending: None,
+                was_us: false,
+                is_lost: false,
+            });
+        }
+        let Some(others) = &self.others else { return Ok(()) };
+        self.port = None;
+        let port = self.port.insert(reserve_port(0)?).1;
+        self.log(Level::Info, || "joining the rendezvous".into());
+        others.member.wish(Wish::Join { port });
+        Ok(())
+    }
+
+    fn meet(&self, rendezvous: &Rendezvous) -> Result<Member, Error> {
+        let run_id = String::from_utf8_lossy(&self.run_id).into_owned();
+        let Rendezvous { place, rules, options, .. } = rendezvous;
+        let patience = options.read_timeout;
+        let backend: Box<dyn Backend> = match place.clone() {
+            Place::Static(endpoint) => {
+                let hosting = if rendezvous.rank == Some(0) { Hosting::Always } else { Hosting::Never };
+                Box::new(C10d::new(endpoint, hosting, &run_id, patience, rendezvous.serves))
+            }
+            Place::C10d(endpoint) => {
+                let hosting = match options.is_host {
+                    Some(true) => Hosting::Always,
+                    Some(false) => Hosting::Never,
+                    None => Hosting::IfHere,
+                };
+                Box::new(C10d::new(endpoint, hosting, &run_id, patience, false))
+            }
+        };
+        let host = String::from_utf8_lossy(&crate::spec::names::hostname()).into_owned();
+        let node = Node {
+            id: new_id()?,
+            name: format!("{host} (PID {})", std::process::id()),
+            addr: String::new(),
+            port: 0,
+            serves: rendezvous.serves,
+            role: String::from_utf8_lossy(&self.spec.role).into_owned(),
+            local_world_size: self.spec.local_world_size,
+            order: rendezvous.rank,
+            seniority: 0,
+        };
+        let settings = Settings {
+            rules: rules.clone(),
+            options: options.clone(),
+            run_id,
+            local_addr: rendezvous.local_addr.clone(),
+        };
+        let inbox = self.inbox.clone();
+        Member::start(backend, settings, node, move || inbox.ring())
+    }
+
+    /// A worker failed here: the workers of all hosts are to be stopped.
+    pub(super) fn announce(&mut self, last: bool) {
+        let Some(attempt) = &self.attempt else { return };
+        let reporter = Reporter { spec: self.spec, oom: None, server_end: self.server_end.as_deref() };
+        let has_failed =
+            |cause: Cause| matches!(cause, Cause::OwnFailure | Cause::Lost | Cause::TimedOut | Cause::Stuck);
+        let failed =
+            attempt.workers.iter().filter(|worker| worker.ended.is_some() || worker.verdict.is_some());
+        let reports: Vec<_> = failed
+            .map(|worker| reporter.report(worker, attempt.number, false))
+            .filter(|report| has_failed(report.cause))
+            .collect();
+        let root = root_cause(&reports).map(|root| &reports[root]);
+        let reason = root.map_or_else(|| "a worker failed".into(), summary::line);
+        let exit_code = root.map(|root| root.exit_code());
+        if let Some(others) = &mut self.others {
+            others.was_us |= last;
+        }
+        self.tell_others(Wish::Failed { reason, exit_code, last });
+    }
+
+    /// All workers have succeeded here.
+    pub(super) fn arrive(&mut self) {
+        self.tell_others(Wish::Done);
+    }
+
+    fn tell_others(&self, wish: Wish) {
+        if let Some(others) = &self.others {
+            others.member.wish(wish);
+        }
+    }
+
+    /// What was heard from the others.
+    pub(super) fn hear_others(&mut self) {
+        while let Some(notice) = self.others.as_ref().and_then(|others| others.member.notice()) {
+            match notice {
+                Notice::Log(level, text) => self.log(level, || text),
+                Notice::Joined(round) => {
+                    if let Err(error) = self.joined(*round) {
+                        self.agent_failed(error);
+                    }
+                }
+                Notice::Over { round, why } => {
+                    self.log(Level::Info, || format!("round {round} is over: {why}"));
+                    self.tell(Event::RoundOver);
+                }
+                Notice::Ended(ending) => self.job_ended(ending),
+                Notice::NotNeeded => {
+                    self.log(Level::Info, || "the job has succeeded without this node, a spare".into());
+                    self.tell(Event::NotNeeded);
+                }
+                Notice::Failed(error) => {
+                    if let Some(others) = &mut self.others {
+                        others.is_lost = true;
+                    }
+                    self.agent_failed(error);
+                }
+            }
+        }
+    }
+
+    /// Why the job ended, and with which exit code, if it was for what happened on another host.
+    pub(super) fn failed_elsewhere(&self) -> Option<(String, Option<i32>)> {
+        match self.others.as_ref()? {
+            Others { was_us: false, ending: Some(Ending::Closed { reason, exit_code }), .. } => {
+                Some((reason.clone(), *exit_code))
+            }
+            _ => None,
+        }
+    }
+
+    fn job_ended(&mut self, ending: Ending) {
+        let Some(others) = &mut self.others else { return };
+        others.ending = Some(ending.clone());
+        match ending {
+            Ending::Succeeded => self.tell(Event::JobSucceeded),
+            Ending::Closed { reason, .. } => {
+                self.log(Level::Info, || format!("the job is over: {reason}"));
+                self.tell(Event::JobFailed);
+            }
+        }
+    }
+
+    fn agent_failed(&mut self, error: Error) {
+        self.log(Level::Error, || error.to_string());
+        self.error.get_or_insert(error);
+        self.tell(Event::AgentFailed);
+    }
+
+    /// The round has its nodes: who is who is known to all of them.
+    fn joined(&mut self, round: Round) -> Result<(), Error> {
+        let sizes: Vec<(&str, usize)> =
+            round.nodes.iter().map(|node| (node.role.as_str(), node.local_world_size)).collect();
+        self.ranks = ranks::of_nodes(&sizes, round.group_rank);
+        let workers = &mut self.shared.snapshot.lock().workers;
+        workers.iter_mut().zip(&self.ranks).for_each(|(worker, rank)| worker.rank = *rank);
+        let first = &round.nodes[0];
+        let is_first = round.group_rank == 0;
+        let keeps_port = is_first && !first.serves && round.shared_port.is_none();
+        let store = match self.port.take() {
+            Some((socket, _)) if is_first && first.serves && round.shared_port.is_none() => {
+                Some(Server::start_on(socket, &Config::default())?)
+            }
+            port => {
+                self.port = port.filter(|_| keeps_port);
+                None
+            }
+        };
+        self.log(Level::Info, || {
+            format!(
+                "round {}: group rank {} of {} nodes, {} workers in all; the others are {}",
+                round.number,
+                round.group_rank,
+                round.nodes.len(),
+                self.ranks.first().map_or(0, |rank| rank.world_size),
+                names(&round),
+            )
+        });
+        let joined = Event::Joined {
+            round: u32::try_from(round.number).unwrap_or(u32::MAX),
+            restarts: round.restarts,
+        };
+        if let Some(others) = &mut self.others {
+            (others.round, others.store) = (Some(round), store);
+        }
+        self.tell(joined);
+        Ok(())
+    }
+
+    /// What workers are told of the round.
+    pub(super) fn meeting(&self) -> Option<Meeting> {
+        let round = self.others.as_ref()?.round.as_ref()?;
+        let first = round.nodes.first()?;
+        let endpoint = match &self.rendezvous()?.place {
+            Place::Static(endpoint) => Some(endpoint),
+            Place::C10d(_) => None,
+        };
+        let shared = round.shared_port.and(endpoint);
+        Some(Meeting {
+            round: round.number,
+            job_restarts: round.restarts,
+            agent_serves: first.serves,
+            master_addr: shared.map_or(&first.addr, |endpoint| &endpoint.host).clone().into_bytes(),
+            master_port: shared.map_or(first.port, |endpoint| endpoint.port),
+        })
+    }
+
+    /// The run is over here, in this way.
+    pub(super) fn leave_others(&mut self, end: End, message: &str) {
+        let Some(Others { member, ending, store, is_lost, .. }) = self.others.take() else { return };
+        let (reason, linger) = match end {
+            End::Succeeded if ending.is_some() => (String::new(), GONE_WITHIN),
+            End::Succeeded => ("has succeeded".to_string(), Duration::ZERO),
+            End::NotNeeded => ("was not needed".to_string(), Duration::ZERO),
+            _ => (message.to_string(), TOLD_WITHIN),
+        };
+        if matches!(end, End::StartError | End::AgentError) && ending.is_none() && !is_lost {
+            member.wish(Wish::Close { reason: message.to_string() });
+        }
+        for notice in member.leave(reason, linger) {
+            if let Notice::Log(level, text) = notice {
+                self.log(level, || text);
+            }
+        }
+        drop(store);
+    }
+}
+
+/// Told by no other agent.
+fn new_id() -> Result<String, Error> {
+    let bytes = random::bytes::<16>();
+    let bytes = bytes.map_err(|errno| Error::system("no random bytes", errno as i32))?;
+    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
+}
+
+/// Some of the other nodes' names.
+fn names(round: &Round) -> String {
+    const SHOWN: usize = 8;
+    let others = round.nodes.iter().enumerate().filter(|(rank, _)| *rank != round.group_rank);
+    let mut names: Vec<&str> = others.map(|(_, node)| node.name.as_str()).take(SHOWN + 1).collect();
+    if names.len() > SHOWN {
+        names[SHOWN] = "...";
+    }
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}

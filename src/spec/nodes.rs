@@ -1,0 +1,220 @@
+//! The hosts of a job: how many, which one this is, and where their agents meet.
+
+use std::time::Duration;
+
+use super::Spec;
+use crate::error::Error;
+use crate::rendezvous::endpoint::Endpoint;
+use crate::rendezvous::leader::Rules;
+use crate::rendezvous::options::Options;
+
+/// More than any job has.
+pub const MAX_NODES: i64 = 1 << 20;
+/// torch's, where an endpoint has none.
+const C10D_PORT: u16 = 29400;
+/// Variables by which a scheduler says which of its tasks a process is, in the order in which they are looked at.
+const SCHEDULERS: [&str; 2] = ["SLURM_PROCID", "JOB_COMPLETION_INDEX"];
+/// Set to 1, it has torch's agents leave the workers' store to the worker of rank 0.
+const NOT_SHARED: &str = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE";
+
+/// Where this node wants to stand among the others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum NodeRank {
+    Is(u64),
+    OfScheduler,
+}
+
+/// As the setters left it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Nodes {
+    pub min: usize,
+    pub max: usize,
+    pub rank: Option<NodeRank>,
+    /// What kind of place, and which.
+    pub place: Option<(String, String)>,
+    pub options: Options,
+    pub local_addr: Option<String>,
+    pub exit_barrier_timeout: Duration,
+}
+
+impl Default for Nodes {
+    fn default() -> Nodes {
+        Nodes {
+            min: 1,
+            max: 1,
+            rank: None,
+            place: None,
+            options: Options::default(),
+            local_addr: None,
+            exit_barrier_timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+/// Where agents meet.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Place {
+    /// Of a given set of nodes; the first serves it.
+    Static(Endpoint),
+    C10d(Endpoint),
+}
+
+/// As an agent goes by it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rendezvous {
+    pub place: Place,
+    pub rules: Rules,
+    pub options: Options,
+    pub rank: Option<u64>,
+    pub local_addr: Option<String>,
+    pub exit_barrier_timeout: Duration,
+    /// Whether agents serve the workers' store.
+    pub serves: bool,
+}
+
+impl Nodes {
+    /// None for a job of one host that meets nobody.
+    pub fn check(
+        &self,
+        spec: &Spec,
+        var: impl Fn(&str) -> Option<Vec<u8>>,
+    ) -> Result<Option<Rendezvous>, Error> {
+        let Nodes { min, max, options, .. } = self;
+        let Some((kind, endpoint)) = &self.place else {
+            if (*min, *max) != (1, 1) {
+                let want = "several nodes need a rendezvous: ice_spec_set_rendezvous(), or icerun --rdzv-backend \
+                            and --rdzv-endpoint";
+                return Err(Error::config("nodes", format!("{min}:{max}"), want));
+            }
+            return Ok(None);
+        };
+        let rank = self.rank(&var)?;
+        let fixed = kind == "static";
+        let place = match kind.as_str() {
+            "static" => self.fixed(endpoint, rank)?,
+            "c10d" => Place::C10d(Endpoint::parse(endpoint, Some(C10D_PORT))?),
+            _ => return Err(Error::config("rendezvous", kind, "must be static or c10d")),
+        };
+        Ok(Some(Rendezvous {
+            place,
+            rules: Rules {
+                min_nodes: *min,
+                max_nodes: *max,
+                fixed,
+                last_call: options.last_call_timeout,
+                dead_after: options.dead_after(),
+                max_restarts: spec.max_restarts,
+            },
+            options: options.clone(),
+            rank,
+            local_addr: self.local_addr.clone(),
+            exit_barrier_timeout: self.exit_barrier_timeout,
+            serves: var(NOT_SHARED).as_deref() != Some(b"1"),
+        }))
+    }
+
+    fn rank(&self, var: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Option<u64>, Error> {
+        match self.rank {
+            None => Ok(None),
+            Some(NodeRank::Is(rank)) => Ok(Some(rank)),
+            Some(NodeRank::OfScheduler) => {
+                let Some((name, text)) = SCHEDULERS.iter().find_map(|name| Some((name, var(name)?))) else {
+                    let want = "neither SLURM_PROCID nor JOB_COMPLETION_INDEX is in the environment";
+                    return Err(Error::config("node_rank", "the scheduler's", want));
+                };
+                let text = String::from_utf8_lossy(&text).into_owned();
+                let rank = text.trim().parse().map(Some);
+                rank.map_err(|_| Error::config("node_rank", text, format!("{name} must be a whole number")))
+            }
+        }
+    }
+
+    fn fixed(&self, endpoint: &str, rank: Option<u64>) -> Result<Place, Error> {
+        let Nodes { min, max, .. } = self;
+        if min != max {
+            let want = "a static rendezvous has a fixed number of nodes; c10d has a range";
+            return Err(Error::config("nodes", format!("{min}:{max}"), want));
+        }
+        let Some(rank) = rank else {
+            let want = "a static rendezvous needs it: ice_spec_set_node_rank(), icerun --node-rank";
+            return Err(Error::config("node_rank", "unset", want));
+        };
+        if rank >= *max as u64 {
+            let want = format!("must be below the number of nodes, which is {max}");
+            return Err(Error::config("node_rank", rank, want));
+        }
+        if endpoint.trim().is_empty() {
+            let want = "a static rendezvous needs HOST:PORT of the node with rank 0";
+            return Err(Error::config("rendezvous_endpoint", "", want));
+        }
+        let endpoint = Endpoint::parse(endpoint, None)?;
+        if endpoint.port == 0 {
+            return Err(Error::config("rendezvous_endpoint", &endpoint, "needs a port that all nodes know"));
+        }
+        Ok(Place::Static(endpoint))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(change: impl FnOnce(&mut Nodes), env: &[(&str, &str)]) -> Result<Option<Rendezvous>, String> {
+        let mut nodes = Nodes { min: 2, max: 2, ..Nodes::default() };
+        change(&mut nodes);
+        let find =
+            |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_bytes().to_vec());
+        nodes.check(&Spec::default(), find).map_err(|error| error.to_string())
+    }
+
+    fn fixed(endpoint: &str) -> Option<(String, String)> {
+        Some(("static".into(), endpoint.into()))
+    }
+
+    #[test]
+    fn stat_02_what_a_static_rendezvous_lacks_is_named() {
+        for (place, rank, part) in [
+            (fixed("h"), Some(0), "needs a port: HOST:PORT"),
+            (fixed(""), Some(0), "rendezvous_endpoint is \"\""),
+            (fixed("h:0"), Some(0), "all nodes know"),
+            (fixed("h:1"), None, "icerun --node-rank"),
+            (fixed("h:1"), Some(2), "below the number of nodes, which is 2"),
+            (None, Some(0), "icerun --rdzv-backend"),
+            (Some(("mpi".into(), "h:1".into())), None, "must be static or c10d"),
+        ] {
+            let rank = rank.map(NodeRank::Is);
+            let error = check(|nodes| (nodes.place, nodes.rank) = (place, rank), &[]).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+        let range = check(
+            |nodes| (nodes.max, nodes.place, nodes.rank) = (3, fixed("h:1"), Some(NodeRank::Is(0))),
+            &[],
+        );
+        assert!(range.unwrap_err().contains("fixed number"));
+    }
+
+    #[test]
+    fn dyn_25_dyn_28_defaults_of_torch() {
+        let c10d = |env: &[(&str, &str)]| {
+            check(|nodes| nodes.place = Some(("c10d".into(), "h".into())), env).unwrap().unwrap()
+        };
+        let rendezvous = c10d(&[]);
+        assert_eq!(rendezvous.place, Place::C10d(Endpoint { host: "h".into(), port: 29400 }));
+        assert!(rendezvous.serves && !rendezvous.rules.fixed);
+        assert!(!c10d(&[(NOT_SHARED, "1")]).serves && c10d(&[(NOT_SHARED, "0")]).serves);
+        assert_eq!(check(|nodes| (nodes.min, nodes.max) = (1, 1), &[]), Ok(None));
+    }
+
+    #[test]
+    fn the_scheduler_may_say_the_rank() {
+        let ask = |env: &[(&str, &str)]| {
+            let scheduler = Some(NodeRank::OfScheduler);
+            let made = check(|nodes| (nodes.place, nodes.rank) = (fixed("h:1"), scheduler), env)?;
+            Ok::<_, String>(made.unwrap().rank)
+        };
+        assert_eq!(ask(&[("JOB_COMPLETION_INDEX", "1")]), Ok(Some(1)));
+        assert_eq!(ask(&[("JOB_COMPLETION_INDEX", "1"), ("SLURM_PROCID", "0")]), Ok(Some(0)));
+        assert!(ask(&[("SLURM_PROCID", "x")]).unwrap_err().contains("SLURM_PROCID must be"));
+        assert!(ask(&[]).unwrap_err().contains("neither"));
+    }
+}
