@@ -122,6 +122,7 @@ impl Member {
             outbox: VecDeque::new(),
             beat: 0,
             beat_at: Duration::ZERO,
+            from_round: 0,
             is_done: false,
             leaders_beat: (None, Duration::ZERO),
             trash: VecDeque::new(),
@@ -200,6 +201,8 @@ struct Part {
     beat: u64,
     /// When the next sign of life is due.
     beat_at: Now,
+    /// The first round that it may still join.
+    from_round: u64,
     /// Whether it was said that all workers of the round have succeeded.
     is_done: bool,
     /// The last one of the leader, and when it was another one.
@@ -559,6 +562,8 @@ impl Part {
             return self.tell(notice);
         }
         match self.stage {
+            // What ends the last round may not have been heard yet.
+            Stage::Joining { .. } if state.round < self.from_round => {}
             Stage::Joining { until, posted } if state.phase == Phase::Complete => {
                 if let Some(group_rank) = place(&state.nodes) {
                     let round = Round {
@@ -569,6 +574,7 @@ impl Part {
                         shared_port: self.backend.shared_port(),
                     };
                     self.stage = Stage::In { round: state.round };
+                    self.from_round = state.round + 1;
                     self.tell(Notice::Joined(Box::new(round)));
                 } else if place(&state.spares).is_some() && until.is_some() {
                     self.stage = Stage::Joining { until: None, posted };
