@@ -32,6 +32,7 @@ fn header(root: &Path, out: &Path) {
         "assignment",
         "result",
         "rendezvous",
+        "rendezvous_place",
         "snapshot",
         "plan",
         "agent",

@@ -452,6 +452,10 @@ typedef struct ice_device_list ice_device_list;
 /* What an agent would start, made by `ice_agent_plan()`. It never changes; any thread may read it. */
 typedef struct ice_plan ice_plan;
 
+/* What one of the host's functions found, filled in with the functions `ice_rendezvous_reply_*`. It belongs to the
+ * library and is valid during the call that it was given to, in the thread of that call. */
+typedef struct ice_rendezvous_reply ice_rendezvous_reply;
+
 /* How a run ended. It never changes; any thread may read it. It does not need the agent, which may be
  * freed first. */
 typedef struct ice_result ice_result;
@@ -643,6 +647,40 @@ typedef struct ice_worker_result {
    * `ice_spec_set_stack_timeout()`; else empty. A few KiB as a rule, never above 3 MiB. */
   const char *stack;
 } ice_worker_result;
+
+/* Makes a connection for one agent to the place that `endpoint` names, for jobs of this run id, and writes whatever
+ * the other functions are to get as `connection` to `*connection`. Both texts are UTF-8, valid during the call. */
+typedef int32_t (*ice_rendezvous_open_fn)(void *user_data,
+                                          const char *endpoint,
+                                          const char *run_id,
+                                          void **connection,
+                                          struct ice_rendezvous_reply *reply);
+
+/* Looks for a key: a short text of letters, digits and `/`. If it is there, says so with `ice_rendezvous_reply_found()`. */
+typedef int32_t (*ice_rendezvous_get_fn)(void *connection,
+                                         const char *key,
+                                         struct ice_rendezvous_reply *reply);
+
+/* Stores `value` at `key`, in one step that no other agent's can come into, if what is there has the token `token`;
+ * with a token of NULL if nothing is there. Writes 1 to `*stored`, or else 0 and says with
+ * `ice_rendezvous_reply_found()` what is there, if anything. */
+typedef int32_t (*ice_rendezvous_compare_and_set_fn)(void *connection,
+                                                     const char *key,
+                                                     const void *token,
+                                                     size_t token_length,
+                                                     const void *value,
+                                                     size_t value_length,
+                                                     int32_t *stored,
+                                                     struct ice_rendezvous_reply *reply);
+
+/* Returns when the key is there, at the latest after `seconds`, which is 0.5 at most; earlier if it has to. */
+typedef int32_t (*ice_rendezvous_wait_fn)(void *connection,
+                                          const char *key,
+                                          double seconds,
+                                          struct ice_rendezvous_reply *reply);
+
+/* Ends the connection: it is not used any more. */
+typedef void (*ice_rendezvous_close_fn)(void *connection);
 
 /* One worker of a snapshot. */
 typedef struct ice_worker_info {
@@ -1673,6 +1711,38 @@ int32_t ice_result_job_restarts(const struct ice_result *result);
 /* The exit code of the worker whose failure ended the job, on whatever host; minus the signal that killed it. 0 if the
  * job did not end so, and for NULL. All hosts of a job get the same. */
 int32_t ice_result_exit_code(const struct ice_result *result);
+
+/* Names a place to meet that the program brings (a database, a scheduler's key-value store), for
+ * `ice_spec_set_rendezvous()`: keys with values of up to some hundred bytes for each node of a job, each value with a
+ * token, bytes that are others whenever the value is. The functions must stay as long as an agent may use them.
+ *
+ * `open`, `get` and `compare_and_set` return ICE_OK; ICE_ERROR_STORE, ICE_ERROR_TIMEOUT or ICE_ERROR_SYSTEM where another
+ * try may do better: the agent then closes, waits a little and opens again, until `lost_timeout` or `join_timeout`; and
+ * any other status where it will not: the run ends with ICE_END_AGENT_ERROR. `ice_rendezvous_reply_error()` says in
+ * words what went wrong. `wait` likewise; it may be NULL: then the key is looked for ten times a second.
+ *
+ * They are called in a thread of the agent, one at a time for one connection, without a lock; the end of a run waits for
+ * the one that is under way. They must not call functions of their agent.
+ *
+ * ICE_ERROR_CONFIG if the name is taken: by another call, or as it is `static`, `c10d` or begins with `etcd`. Any thread. */
+ice_status ice_rendezvous_register(const char *name,
+                                   ice_rendezvous_open_fn open,
+                                   ice_rendezvous_get_fn get,
+                                   ice_rendezvous_compare_and_set_fn compare_and_set,
+                                   ice_rendezvous_wait_fn wait,
+                                   ice_rendezvous_close_fn close,
+                                   void *user_data);
+
+/* Says what is at the key: a value and its token, which are copied. ICE_ERROR_ARGUMENT for a NULL reply, or for NULL with
+ * a length. */
+ice_status ice_rendezvous_reply_found(struct ice_rendezvous_reply *reply,
+                                      const void *value,
+                                      size_t value_length,
+                                      const void *token,
+                                      size_t token_length);
+
+/* Says in words why the call fails, for the run's result: UTF-8, copied. */
+ice_status ice_rendezvous_reply_error(struct ice_rendezvous_reply *reply, const char *message);
 
 /* The state of the group. Along a run it only moves INIT -> HEALTHY -> STOPPED -> INIT (a restart) and
  * to one of SUCCEEDED, FAILED, STOPPED, UNKNOWN, where it stays. ICE_STATE_UNKNOWN for NULL. */

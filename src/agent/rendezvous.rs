@@ -12,6 +12,7 @@ use crate::ranks;
 use crate::rendezvous::backend::Backend;
 use crate::rendezvous::c10d::C10d;
 use crate::rendezvous::endpoint::Hosting;
+use crate::rendezvous::foreign::{self, Foreign};
 use crate::rendezvous::member::{Member, Notice, Round, Settings, Wish};
 use crate::rendezvous::state::{Ending, Node};
 use crate::report::{Cause, End, root_cause, summary};
@@ -93,6 +94,11 @@ impl Run<'_> {
                     None => Hosting::IfHere,
                 };
                 Box::new(C10d::new(endpoint, hosting, &run_id, patience, false))
+            }
+            Place::Foreign(name, endpoint) => {
+                let kind = foreign::find(&name)
+                    .ok_or_else(|| Error::Internal { what: format!("no rendezvous is called {name}") })?;
+                Box::new(Foreign::new(&name, kind, &endpoint, &run_id))
             }
         };
         let host = String::from_utf8_lossy(&crate::spec::names::hostname()).into_owned();
@@ -252,7 +258,7 @@ impl Run<'_> {
         let first = round.nodes.first()?;
         let endpoint = match &self.rendezvous()?.place {
             Place::Static(endpoint) => Some(endpoint),
-            Place::C10d(_) => None,
+            Place::C10d(_) | Place::Foreign(..) => None,
         };
         let shared = round.shared_port.and(endpoint);
         Some(Meeting {

@@ -10,6 +10,7 @@ mod device;
 mod log;
 mod plan;
 mod rendezvous;
+mod rendezvous_place;
 mod request;
 mod result;
 mod snapshot;

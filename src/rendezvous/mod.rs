@@ -12,6 +12,7 @@
 pub mod backend;
 pub mod c10d;
 pub mod endpoint;
+pub mod foreign;
 pub mod leader;
 pub mod member;
 pub mod options;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Spec;
 use crate::error::Error;
 use crate::rendezvous::endpoint::Endpoint;
+use crate::rendezvous::foreign;
 use crate::rendezvous::leader::Rules;
 use crate::rendezvous::options::Options;
 
@@ -57,6 +58,8 @@ pub enum Place {
     /// Of a given set of nodes; the first serves it.
     Static(Endpoint),
     C10d(Endpoint),
+    /// One that the host brought, by its name, and what that calls a place.
+    Foreign(String, String),
 }
 
 /// As an agent goes by it.
@@ -93,7 +96,11 @@ impl Nodes {
         let place = match kind.as_str() {
             "static" => self.fixed(endpoint, rank)?,
             "c10d" => Place::C10d(Endpoint::parse(endpoint, Some(C10D_PORT))?),
-            _ => return Err(Error::config("rendezvous", kind, "must be static or c10d")),
+            _ if foreign::find(kind).is_some() => Place::Foreign(kind.clone(), endpoint.clone()),
+            _ => {
+                let want = "must be static or c10d, or a name of ice_rendezvous_register()";
+                return Err(Error::config("rendezvous", kind, want));
+            }
         };
         Ok(Some(Rendezvous {
             place,
