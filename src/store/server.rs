@@ -4,13 +4,17 @@ use std::collections::{HashMap, VecDeque};
 use std::net::ToSocketAddrs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use super::arrivals::{self, Arrivals};
+use super::connection::timed_out;
 use super::counts::Counts;
+use super::secret::{Door, Lock, Secret};
 use super::session::{Session, Shared};
 use super::set_up;
 use super::table::{Answers, Client, Table};
@@ -20,6 +24,7 @@ use crate::sys::dispositions;
 use crate::sys::fd::{Bell, above_stdio, accept};
 use crate::sys::listener::{listen_at, listen_everywhere, listen_now};
 use crate::sys::process::milliseconds;
+use crate::sys::random;
 
 /// How many bytes a store may take if nobody says otherwise.
 pub const DEFAULT_MEMORY: usize = 1 << 30;
@@ -40,6 +45,8 @@ pub struct Config {
     /// as much again.
     pub memory: usize,
     pub limits: Limits,
+    /// What clients have to know, if anything. PyTorch's cannot.
+    pub secret: Option<Secret>,
     /// A connection that has not begun as it must after so long is closed.
     pub time_to_validate: Duration,
 }
@@ -51,6 +58,7 @@ impl Default for Config {
             port: 0,
             memory: DEFAULT_MEMORY,
             limits: Limits::default(),
+            secret: None,
             time_to_validate: Duration::from_secs(60),
         }
     }
@@ -61,8 +69,15 @@ pub struct Server {
     pid: u32,
     port: u16,
     counts: Arc<Counts>,
-    bell: Bell,
+    line: Arc<Line>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// Between the handle and the thread.
+struct Line {
+    bell: Bell,
+    ends: AtomicBool,
+    arrivals: Arrivals,
 }
 
 impl Server {
@@ -82,9 +97,13 @@ impl Server {
 
     fn serve((listener, port): (OwnedFd, u16), config: &Config) -> Result<Server, Error> {
         let failed = |errno: Errno| Error::system("cannot make a store's server", errno as i32);
-        let bell = Bell::new().map_err(failed)?;
+        let line = Arc::new(Line {
+            bell: Bell::new().map_err(failed)?,
+            ends: AtomicBool::new(false),
+            arrivals: Arrivals::default(),
+        });
         let counts = Arc::new(Counts::default());
-        let mut service = Service::new(config, listener, &bell, counts.clone()).map_err(failed)?;
+        let mut service = Service::new(config, listener, line.clone(), counts.clone()).map_err(failed)?;
         let thread = std::thread::Builder::new()
             .name("ice-store".into())
             .stack_size(STACK)
@@ -93,7 +112,7 @@ impl Server {
                 service.run();
             })
             .map_err(|error| Error::no_thread(&error))?;
-        Ok(Server { pid: std::process::id(), port, counts, bell, thread: Some(thread) })
+        Ok(Server { pid: std::process::id(), port, counts, line, thread: Some(thread) })
     }
 
     /// Refuses a handle in a forked copy of its process.
@@ -105,8 +124,15 @@ impl Server {
         self.port
     }
 
+    /// Waits until `count` clients have counted themselves.
+    pub fn wait_for_workers(&self, count: i64, limit: Option<Duration>) -> Result<(), Error> {
+        match self.line.arrivals.wait(count, limit, || self.line.bell.ring()) {
+            came if came < count => Err(timed_out(&format!("{came} of {count} workers came to the store"))),
+            _ => Ok(()),
+        }
+    }
+
     /// What it has done so far.
-    #[allow(dead_code)] // for tests and for the agent
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
@@ -116,7 +142,8 @@ impl Drop for Server {
     fn drop(&mut self) {
         let thread = self.thread.take();
         if self.check_process().is_ok() {
-            self.bell.ring();
+            self.line.ends.store(true, Ordering::Relaxed);
+            self.line.bell.ring();
             let _ = thread.map(JoinHandle::join);
         } else {
             std::mem::forget(thread);
@@ -153,7 +180,9 @@ const LISTENER: u64 = u64::MAX - 1;
 struct Service {
     epoll: Epoll,
     listener: OwnedFd,
+    line: Arc<Line>,
     limits: Limits,
+    secret: Option<Secret>,
     time_to_validate: Duration,
     shared: Shared,
     sessions: HashMap<Client, Session>,
@@ -168,14 +197,21 @@ struct Service {
 }
 
 impl Service {
-    fn new(config: &Config, listener: OwnedFd, bell: &Bell, counts: Arc<Counts>) -> Result<Service, Errno> {
+    fn new(
+        config: &Config,
+        listener: OwnedFd,
+        line: Arc<Line>,
+        counts: Arc<Counts>,
+    ) -> Result<Service, Errno> {
         let epoll = Epoll(above_stdio(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?.0)?);
-        epoll.add(bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
+        epoll.add(&line.bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
         epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
         Ok(Service {
             epoll,
             listener,
+            line,
             limits: config.limits,
+            secret: config.secret.clone(),
             time_to_validate: config.time_to_validate,
             shared: Shared {
                 table: Table::new(config.memory),
@@ -203,10 +239,14 @@ impl Service {
             };
             for event in &events[..count] {
                 match event.data() {
-                    BELL => return,
+                    BELL if self.line.ends.load(Ordering::Relaxed) => return,
+                    BELL => self.line.bell.quiet(),
                     LISTENER => self.accept(),
                     client => self.serve(client),
                 }
+            }
+            if self.line.arrivals.are_awaited() {
+                self.line.arrivals.tell(self.shared.table.number(arrivals::KEY));
             }
             if self.accept_at.is_some() || !self.newcomers.is_empty() {
                 self.on_time(Instant::now());
@@ -235,6 +275,7 @@ impl Service {
                     if deadline > now {
                         break;
                     }
+                    self.shared.counts.count_refusal();
                     self.close(client);
                 }
                 _ => {}
@@ -247,17 +288,8 @@ impl Service {
     fn accept(&mut self) {
         // The others have their turn, too.
         for _ in 0..64 {
-            let accepted = accept(self.listener.as_raw_fd());
-            match accepted.and_then(|socket| set_up(&socket).map(|()| socket)) {
-                Ok(socket) => {
-                    self.shared.counts.count_connection();
-                    let client = self.next_client;
-                    self.next_client += 1;
-                    if self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, client)).is_ok() {
-                        self.sessions.insert(client, Session::new(client, socket, self.limits));
-                        self.newcomers.push_back((Instant::now() + self.time_to_validate, client));
-                    }
-                }
+            match accept(self.listener.as_raw_fd()).and_then(|socket| self.begin(socket)) {
+                Ok(()) => self.shared.counts.count_connection(),
                 Err(Errno::EAGAIN) => return,
                 Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
                     // Those who knock stay in the queue; asking at once again would be a busy loop.
@@ -270,6 +302,18 @@ impl Service {
                 Err(_) => {}
             }
         }
+    }
+
+    fn begin(&mut self, socket: OwnedFd) -> Result<(), Errno> {
+        set_up(&socket)?;
+        let lock = |secret: &Secret| Ok(Lock { secret: secret.clone(), nonce: random::bytes()? });
+        let door = Door::new(self.secret.as_ref().map(lock).transpose()?);
+        let client = self.next_client;
+        self.next_client += 1;
+        self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, client))?;
+        self.sessions.insert(client, Session::new(client, socket, door, self.limits));
+        self.newcomers.push_back((Instant::now() + self.time_to_validate, client));
+        Ok(())
     }
 
     fn serve(&mut self, client: Client) {
@@ -299,7 +343,10 @@ impl Service {
             goes_on &= self.epoll.modify(&*session, &mut event).is_ok();
         }
         // Who brings it over the limit pays for it.
-        goes_on &= self.buffered <= self.memory || session.bytes() <= bytes;
+        if self.buffered > self.memory && session.bytes() > bytes {
+            self.shared.counts.count_refusal();
+            goes_on = false;
+        }
         if !goes_on {
             self.close(client);
         }

@@ -15,6 +15,7 @@ pub mod listener;
 pub mod memory;
 pub mod packets;
 pub mod process;
+pub mod random;
 mod raw;
 pub mod signals;
 pub mod slices;
