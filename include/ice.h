@@ -73,7 +73,8 @@ enum ice_status
    * message says which of its calls and how. */
   ICE_ERROR_DEVICE = -9,
   /* The server of a store closed the connection, does not answer in time, or lacks what was asked for; the
-   * message says which. If the connection is lost, every further call on the handle fails with this. */
+   * message says which. If the connection is lost, every further call on the handle fails with this. So does
+   * one that `ice_store_interrupt()` ends. */
   ICE_ERROR_STORE = -10,
   /* The generation of a broadcast is over: a later one was broadcast. Who gets this belongs to a round that the
    * others have left. */
@@ -494,10 +495,10 @@ typedef struct ice_store ice_store;
  * There is no encryption, and without a secret (`ice_store_server_new_with_secret()`) no password: who can connect
  * can read and change everything. Listen only where that is wanted.
  *
- * The server has one thread of its own, with all signals blocked, three descriptors, and one for each client; it needs
- * no attention. Clients for which there is no descriptor left (RLIMIT_NOFILE) wait until there is one, in the order
- * they came, those that it has are served meanwhile. A silent client whose host is gone is noticed after two minutes (TCP keep-alive). Any thread may use
- * the handle, also at once; only `ice_store_server_free()` must be the last. */
+ * The server has one thread of its own, with all signals blocked, three descriptors, and one for each client; it
+ * needs no attention. Clients for which no descriptor is left (RLIMIT_NOFILE) wait until there is one, in the order
+ * they came; the others are served meanwhile. A silent client whose host is gone is noticed after two minutes (TCP
+ * keep-alive). Any thread may use the handle, also at once; only `ice_store_server_free()` must be the last. */
 typedef struct ice_store_server ice_store_server;
 
 /* Values that came from a store. They never change; any thread may read them. Freed by
@@ -1835,15 +1836,16 @@ ice_status ice_store_server_wait_for_workers(const struct ice_store_server *serv
                                              int32_t count,
                                              double seconds);
 
-/* How many requests clients have sent so far, those that greet included. 0 for NULL. This and the next two functions
- * may be called at any time, and cost the server nothing. */
+/* How many requests clients have sent so far, those that a connection begins with included. 0 for NULL. This and
+ * the next two functions may be called at any time, and cost the server nothing. */
 uint64_t ice_store_server_requests(const struct ice_store_server *server);
 
 /* How many connections there have been so far. 0 for NULL. */
 uint64_t ice_store_server_connections(const struct ice_store_server *server);
 
-/* How many of them the server has closed so far by itself: without the secret, not begun as they must within a minute,
- * with a request that makes no sense or is too large, or one that would take more memory than there is. 0 for NULL. */
+/* How many of them the server has closed so far by itself: without the secret, not begun as they must within a
+ * minute, with a request that makes no sense or is too large, or one that would take more memory than there is. 0
+ * for NULL. */
 uint64_t ice_store_server_refused(const struct ice_store_server *server);
 
 /* Ends a server: when this returns its connections are closed, clients that wait have got an error, and the port is
@@ -1878,8 +1880,8 @@ ice_status ice_store_connect(const char *host,
                              double seconds,
                              struct ice_store **out);
 
-/* The same, to a server that wants a secret: see `ice_store_server_new_with_secret()`. The server shows that it knows
- * it, too. ICE_ERROR_CONFIG, at once, if the server has none, or another one, or if `secret_length` is not 16 to
+/* The same, to a server that wants a secret: see `ice_store_server_new_with_secret()`. The server shows that it
+ * knows it, too. ICE_ERROR_CONFIG, at once, if the server has none, or another one, or if `secret_length` is not 16 to
  * 4096. PyTorch's servers have none, and do not say so: ICE_ERROR_TIMEOUT. */
 ice_status ice_store_connect_with_secret(const char *host,
                                          int32_t port,
@@ -1891,12 +1893,12 @@ ice_status ice_store_connect_with_secret(const char *host,
 /* Opens the store at which the workers of a job meet, and writes it to `*out`; the caller frees it with
  * `ice_store_free()`. As PyTorch's `env://` does, it is at MASTER_ADDR and MASTER_PORT, without a prefix, and with
  * TORCHELASTIC_USE_AGENT_STORE=True every rank is a client; else rank 0 hosts it in this process, on loopback only
- * if MASTER_ADDR is a loopback address or `localhost`, and the others connect to it. Rank 0 is a client, too, if
- * that port is taken: by init_process_group() of the same process, say, which in turn fails where the port is
- * taken by this function, so call it later. `seconds` as `ice_store_connect()`.
+ * if MASTER_ADDR is a loopback address or `localhost`, and the others connect to it. If that port is taken, rank 0
+ * is a client, too: of init_process_group() in the same process, for instance, which is to be called first, because
+ * it wants the port for itself. `seconds` as `ice_store_connect()`.
  *
  * A store that rank 0 hosts ends with its last handle there, or with rank 0: a barrier before its end keeps it for
- * the others. It has no more than what was set since it was opened.
+ * the others.
  *
  * Outside an agent, with neither of the two variables and a world of 1, it is a store of this process alone, which
  * no other process can use.
@@ -1911,8 +1913,8 @@ ice_status ice_worker_store(const struct ice_worker *worker,
                             double seconds,
                             struct ice_store **out);
 
-/* The address of this host on the connection, `10.0.0.7` for instance: other clients of a server on another host can
- * reach this host there, too, if they can reach each other at all. Borrowed from the handle. NULL for NULL. */
+/* The address of this host on the connection, `10.0.0.7` for instance: other clients of a server on another host
+ * can reach this host there, too, if they can reach each other at all. Borrowed from the handle. NULL for NULL. */
 const char *ice_store_local_address(const struct ice_store *store);
 
 /* The address of the server. Borrowed from the handle. NULL for NULL. */

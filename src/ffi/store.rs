@@ -122,8 +122,8 @@ pub extern "C" fn ice_store_connect(
     guard(|| connect(host, port, seconds, None, out))
 }
 
-/// The same, to a server that wants a secret: see `ice_store_server_new_with_secret()`. The server shows that it knows
-/// it, too. ICE_ERROR_CONFIG, at once, if the server has none, or another one, or if `secret_length` is not 16 to
+/// The same, to a server that wants a secret: see `ice_store_server_new_with_secret()`. The server shows that it
+/// knows it, too. ICE_ERROR_CONFIG, at once, if the server has none, or another one, or if `secret_length` is not 16 to
 /// 4096. PyTorch's servers have none, and do not say so: ICE_ERROR_TIMEOUT.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_store_connect_with_secret(
@@ -167,12 +167,12 @@ fn time_to_connect(seconds: f64) -> Result<Option<Duration>, Error> {
 /// Opens the store at which the workers of a job meet, and writes it to `*out`; the caller frees it with
 /// `ice_store_free()`. As PyTorch's `env://` does, it is at MASTER_ADDR and MASTER_PORT, without a prefix, and with
 /// TORCHELASTIC_USE_AGENT_STORE=True every rank is a client; else rank 0 hosts it in this process, on loopback only
-/// if MASTER_ADDR is a loopback address or `localhost`, and the others connect to it. Rank 0 is a client, too, if
-/// that port is taken: by init_process_group() of the same process, say, which in turn fails where the port is
-/// taken by this function, so call it later. `seconds` as `ice_store_connect()`.
+/// if MASTER_ADDR is a loopback address or `localhost`, and the others connect to it. If that port is taken, rank 0
+/// is a client, too: of init_process_group() in the same process, for instance, which is to be called first, because
+/// it wants the port for itself. `seconds` as `ice_store_connect()`.
 ///
 /// A store that rank 0 hosts ends with its last handle there, or with rank 0: a barrier before its end keeps it for
-/// the others. It has no more than what was set since it was opened.
+/// the others.
 ///
 /// Outside an agent, with neither of the two variables and a world of 1, it is a store of this process alone, which
 /// no other process can use.
@@ -200,8 +200,8 @@ pub extern "C" fn ice_worker_store(
     })
 }
 
-/// The address of this host on the connection, `10.0.0.7` for instance: other clients of a server on another host can
-/// reach this host there, too, if they can reach each other at all. Borrowed from the handle. NULL for NULL.
+/// The address of this host on the connection, `10.0.0.7` for instance: other clients of a server on another host
+/// can reach this host there, too, if they can reach each other at all. Borrowed from the handle. NULL for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_store_local_address(store: *const ice_store) -> *const c_char {
     guard_value(std::ptr::null(), || Ok(handle(store, "store")?.addresses[0].as_ptr()))

@@ -18,10 +18,10 @@ use crate::store::server::{Config, DEFAULT_MEMORY, Server};
 /// There is no encryption, and without a secret (`ice_store_server_new_with_secret()`) no password: who can connect
 /// can read and change everything. Listen only where that is wanted.
 ///
-/// The server has one thread of its own, with all signals blocked, three descriptors, and one for each client; it needs
-/// no attention. Clients for which there is no descriptor left (RLIMIT_NOFILE) wait until there is one, in the order
-/// they came, those that it has are served meanwhile. A silent client whose host is gone is noticed after two minutes (TCP keep-alive). Any thread may use
-/// the handle, also at once; only `ice_store_server_free()` must be the last.
+/// The server has one thread of its own, with all signals blocked, three descriptors, and one for each client; it
+/// needs no attention. Clients for which no descriptor is left (RLIMIT_NOFILE) wait until there is one, in the order
+/// they came; the others are served meanwhile. A silent client whose host is gone is noticed after two minutes (TCP
+/// keep-alive). Any thread may use the handle, also at once; only `ice_store_server_free()` must be the last.
 pub struct ice_store_server {
     server: Server,
 }
@@ -127,8 +127,8 @@ pub extern "C" fn ice_store_server_wait_for_workers(
     })
 }
 
-/// How many requests clients have sent so far, those that greet included. 0 for NULL. This and the next two functions
-/// may be called at any time, and cost the server nothing.
+/// How many requests clients have sent so far, those that a connection begins with included. 0 for NULL. This and
+/// the next two functions may be called at any time, and cost the server nothing.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_store_server_requests(server: *const ice_store_server) -> u64 {
     guard_value(0, || Ok(self::server(server)?.counts().all_requests()))
@@ -140,8 +140,9 @@ pub extern "C" fn ice_store_server_connections(server: *const ice_store_server) 
     guard_value(0, || Ok(self::server(server)?.counts().connections()))
 }
 
-/// How many of them the server has closed so far by itself: without the secret, not begun as they must within a minute,
-/// with a request that makes no sense or is too large, or one that would take more memory than there is. 0 for NULL.
+/// How many of them the server has closed so far by itself: without the secret, not begun as they must within a
+/// minute, with a request that makes no sense or is too large, or one that would take more memory than there is. 0
+/// for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_store_server_refused(server: *const ice_store_server) -> u64 {
     guard_value(0, || Ok(self::server(server)?.counts().refusals()))

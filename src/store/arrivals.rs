@@ -23,7 +23,7 @@ pub struct Arrivals {
 impl Arrivals {
     /// Whether anybody wants to know.
     pub fn are_awaited(&self) -> bool {
-        self.awaited.load(Ordering::Relaxed)
+        self.awaited.load(Ordering::Acquire)
     }
 
     /// How many there are now.
@@ -36,7 +36,7 @@ impl Arrivals {
 
     /// Waits until there are so many, or the time is over; how many there are then. `ask` has the server look.
     pub fn wait(&self, wanted: i64, limit: Option<Duration>, ask: impl FnOnce()) -> i64 {
-        self.awaited.store(true, Ordering::Relaxed);
+        self.awaited.store(true, Ordering::Release);
         ask();
         let mut count = self.count.lock();
         self.changed.wait_while_for(&mut count, |count| count.is_none(), FIRST_LOOK);

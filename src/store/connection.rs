@@ -370,28 +370,27 @@ fn connect_to(
     by: Deadline,
     interrupter: &Interrupter,
 ) -> Result<Arc<TcpStream>, Error> {
-    let failed = |errno: Errno| Error::Store { what: io::Error::from(errno).to_string() };
+    let failed = |error: io::Error| Error::Store { what: error.to_string() };
     let stream = begin_to_connect(address, interrupter).map_err(|errno| match errno {
         // It is this process that lacks something.
         Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM => {
             Error::system(format!("no socket for the store at {address}"), errno as i32)
         }
-        errno => failed(errno),
+        errno => failed(errno.into()),
     })?;
     loop {
         let left = by.map(|by| by.saturating_duration_since(Instant::now()));
         let patience = left.map_or(PollTimeout::NONE, poll_timeout);
         match poll(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)], patience) {
-            Ok(0) if left.is_some_and(|left| left.is_zero()) => return Err(failed(Errno::ETIMEDOUT)),
+            Ok(0) if left.is_some_and(|left| left.is_zero()) => return Err(failed(Errno::ETIMEDOUT.into())),
             Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => break,
-            Err(errno) => return Err(failed(errno)),
+            Err(errno) => return Err(failed(errno.into())),
         }
     }
-    let told = |error: io::Error| Error::Store { what: error.to_string() };
-    stream.take_error().map_err(told)?.map_or(Ok(()), |error| Err(told(error)))?;
-    stream.set_nonblocking(false).map_err(told)?;
-    set_up(&*stream).map_err(failed)?;
+    stream.take_error().and_then(|error| error.map_or(Ok(()), Err)).map_err(failed)?;
+    stream.set_nonblocking(false).map_err(failed)?;
+    set_up(&*stream).map_err(|errno| failed(errno.into()))?;
     Ok(stream)
 }
 

@@ -58,29 +58,23 @@ pub fn open(rank: &Rank, timeout: Option<Duration>) -> Result<(Client, Option<Se
         Some(path) => Some(Secret::of_file(&PathBuf::from(path))?),
         None => None,
     };
-    match part {
-        Part::Alone => alone(timeout),
+    let (host, port, server) = match part {
+        Part::Alone => return alone(timeout),
+        Part::Guest { host, port } => (host, port, None),
         Part::Host { host, port } => {
-            let config = Config {
-                address: is_loopback(&host).then(|| host.clone()),
-                port,
-                secret: secret.clone(),
-                ..Config::default()
-            };
+            let address = is_loopback(&host).then(|| host.clone());
+            let config = Config { address, port, secret: secret.clone(), ..Config::default() };
             let server = match Server::start(&config) {
                 Ok(server) => Some(server),
                 // Something else in this process may serve it: init_process_group().
                 Err(Error::System { errno: libc::EADDRINUSE, .. }) => None,
                 Err(why) => return Err(why),
             };
-            let options = Options { timeout, secret, ..Options::default() };
-            Ok((Client::connect_with(&host, port, &options)?, server))
+            (host, port, server)
         }
-        Part::Guest { host, port } => {
-            let options = Options { timeout, secret, ..Options::default() };
-            Ok((Client::connect_with(&host, port, &options)?, None))
-        }
-    }
+    };
+    let options = Options { timeout, secret, ..Options::default() };
+    Ok((Client::connect_with(&host, port, &options)?, server))
 }
 
 /// A store that nobody else gets into.

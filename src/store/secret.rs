@@ -38,7 +38,7 @@ pub type Proof = [u8; 32];
 const LENGTHS: std::ops::RangeInclusive<usize> = 16..=4096;
 
 /// Bytes that only the processes of a job know.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub struct Secret(Arc<[u8]>);
 
 impl Secret {

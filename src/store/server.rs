@@ -142,7 +142,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         let thread = self.thread.take();
         if self.check_process().is_ok() {
-            self.line.ends.store(true, Ordering::Relaxed);
+            self.line.ends.store(true, Ordering::Release);
             self.line.bell.ring();
             let _ = thread.map(JoinHandle::join);
         } else {
@@ -239,7 +239,7 @@ impl Service {
             };
             for event in &events[..count] {
                 match event.data() {
-                    BELL if self.line.ends.load(Ordering::Relaxed) => return,
+                    BELL if self.line.ends.load(Ordering::Acquire) => return,
                     BELL => self.line.bell.quiet(),
                     LISTENER => self.accept(),
                     client => self.serve(client),

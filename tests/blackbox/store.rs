@@ -843,6 +843,19 @@ fn store_workers_meet_at_the_store_of_their_job() {
     locked.end();
 }
 
+fn store_workers_meet_in_every_start_method_and_attempt() {
+    for kind in Kind::ALL {
+        let t = Case::new();
+        // The first attempt fails once all have met; the second one finds nothing of it.
+        let verbs = ["meet", &t.path("met"), "attempt", "0", "exit", "1", ";"];
+        let host = t.host().set("local_world_size", 3).set("max_restarts", 1);
+        host.controlled(kind, &verbs).run().succeeded().clean();
+        let mut met = t.lines("met");
+        met.sort();
+        assert_eq!(met, ["0 6", "0 6", "1 6", "1 6", "2 6", "2 6"], "{}", kind.name());
+    }
+}
+
 fn store_workers_of_icerun_meet() {
     let t = Case::new();
     let mut icerun = t.command(icerun());
@@ -1186,6 +1199,7 @@ pub fn tests() -> Vec<Trial> {
         store_20_queues,
         store_waits_can_be_interrupted,
         store_workers_meet_at_the_store_of_their_job,
+        store_workers_meet_in_every_start_method_and_attempt,
         store_workers_of_icerun_meet,
         store_a_secret_keeps_others_out,
         store_a_secret_does_not_go_over_the_wire,
