@@ -7,31 +7,12 @@
  * One line of JSON: operations per second (of all clients together; set is not answered, so it is counted until the
  * server has seen all) and the time of one operation, in microseconds. */
 #define _GNU_SOURCE
-#include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
-#include "ice.h"
+#include "clients.h"
 
 enum { MOST_PER_SECOND = 2000000, WAKES = 200 };
-
-static double NOW(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
-}
-
-static void check(ice_status status) {
-  if (status == ICE_OK) return;
-  fprintf(stderr, "store: %s\n", ice_last_error_message());
-  _exit(90);
-}
 
 static void *shared(size_t length) {
   void *at = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -110,24 +91,6 @@ static void wake(struct plan *plan, ice_store *store, int number, float *times) 
   plan->took[number] = 1e6;
 }
 
-static pid_t serve(int *port, int *end) {
-  int up[2], down[2];
-  if (pipe(up) || pipe(down)) exit(90);
-  pid_t pid = fork();
-  if (pid == 0) {
-    ice_store_server *server;
-    check(ice_store_server_new("127.0.0.1", 0, 0, &server));
-    int mine = ice_store_server_port(server);
-    close(down[1]);
-    if (write(up[1], &mine, sizeof mine) != sizeof mine || read(down[0], &mine, 1) != 0) _exit(91);
-    ice_store_server_free(server);
-    _exit(0);
-  }
-  if (read(up[0], port, sizeof *port) != sizeof *port) exit(91);
-  *end = down[1];
-  return pid;
-}
-
 int main(int argc, char **argv) {
   if (argc != 4) return 2;
   struct plan *plan = shared(sizeof *plan);
@@ -141,21 +104,19 @@ int main(int argc, char **argv) {
   pthread_barrierattr_init(&across);
   pthread_barrierattr_setpshared(&across, PTHREAD_PROCESS_SHARED);
   pthread_barrier_init(&plan->start, &across, (unsigned)plan->clients);
-  int port, end, status;
-  pid_t server = serve(&port, &end);
+  int status;
+  struct serving serving = serve();
   for (int i = 0; i < plan->clients; i++) {
     if (fork() != 0) continue;
-    close(end);
+    close(serving.ask);
     ice_store *store;
-    check(ice_store_connect("127.0.0.1", port, 10, &store));
+    check(ice_store_connect("127.0.0.1", serving.port, 10, &store));
     (strcmp(plan->op, "wake") == 0 ? wake : repeat)(plan, store, i, times + (size_t)i * plan->most);
     _exit(0);
   }
   for (int i = 0; i < plan->clients; i++)
     if (wait(&status) < 0 || status != 0) return 92;
-  close(end);
-  struct rusage usage;
-  if (wait4(server, &status, 0, &usage) < 0 || status != 0) return 93;
+  double cpu = serve_no_more(&serving);
   size_t all = 0;
   double took = 0;
   for (int i = 0; i < plan->clients; i++) {
@@ -167,8 +128,6 @@ int main(int argc, char **argv) {
   printf("{\"bench\":\"store\",\"who\":\"libice\",\"op\":\"%s\",\"clients\":%d,", plan->op, plan->clients);
   if (strcmp(plan->op, "wake") != 0) printf("\"ops_s\":%.0f,", (double)all / took * 1e6);
   printf("\"p50_us\":%.2f,\"p99_us\":%.2f,\"min_us\":%.2f,\"server_cpu_s\":%.2f}\n", times[all / 2],
-         times[all * 99 / 100], times[0],
-         (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-             (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6);
+         times[all * 99 / 100], times[0], cpu);
   return 0;
 }

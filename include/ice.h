@@ -73,7 +73,8 @@ enum ice_status
    * message says which of its calls and how. */
   ICE_ERROR_DEVICE = -9,
   /* The server of a store closed the connection, does not answer in time, or lacks what was asked for; the
-   * message says which. If the connection is lost, every further call on the handle fails with this. */
+   * message says which. If the connection is lost, every further call on the handle fails with this. So does
+   * one that `ice_store_interrupt()` ends. */
   ICE_ERROR_STORE = -10,
   /* The generation of a broadcast is over: a later one was broadcast. Who gets this belongs to a round that the
    * others have left. */
@@ -485,7 +486,7 @@ typedef struct ice_spec ice_spec;
  * a limit. When the time is over they return ICE_ERROR_TIMEOUT, and the connection is as good as before. All other
  * functions are answered by the server at once; should it not answer within the time-out of `ice_store_connect()`,
  * or close the connection, they return ICE_ERROR_STORE, and so does every call after that: the connection is lost,
- * and is not made again by itself.
+ * and is not made again by itself. `ice_store_interrupt()` ends calls, and the connection, from another thread.
  *
  * Any thread may use the handle, but one call at a time is under way on a connection; others wait for their turn,
  * within their time-outs. What is to go on while a call waits needs a connection of its own. */
@@ -498,12 +499,13 @@ typedef struct ice_store ice_store;
  * the connection it came on, and no other. The rest of what it does better: no client makes another wait, no name
  * is looked up, several keys are set at once or not at all, and the memory it takes has a limit.
  *
- * There is no password and no encryption: who can connect can read and change everything. Listen only where that
- * is wanted.
+ * There is no encryption, and without a secret (`ice_store_server_new_with_secret()`) no password: who can connect
+ * can read and change everything. Listen only where that is wanted.
  *
- * The server has one thread of its own, with all signals blocked, and one descriptor for each client; it needs no
- * attention. A silent client whose host is gone is noticed after two minutes (TCP keep-alive). Any thread may use
- * the handle, also at once; only `ice_store_server_free()` must be the last. */
+ * The server has one thread of its own, with all signals blocked, three descriptors, and one for each client; it
+ * needs no attention. Clients for which no descriptor is left (RLIMIT_NOFILE) wait until there is one, in the order
+ * they came; the others are served meanwhile. A silent client whose host is gone is noticed after two minutes (TCP
+ * keep-alive). Any thread may use the handle, also at once; only `ice_store_server_free()` must be the last. */
 typedef struct ice_store_server ice_store_server;
 
 /* Values that came from a store. They never change; any thread may read them. Freed by
@@ -1970,8 +1972,47 @@ ice_status ice_store_server_new(const char *address,
                                 size_t memory_limit,
                                 struct ice_store_server **out);
 
+/* The same, for clients that know a secret of `secret_length` bytes, 16 to 4096, best random ones; it is copied.
+ * Server and client show each other that they know it (HMAC-SHA-256 of numbers that both have drawn) before
+ * anything else is said; it does not go over the wire, what is said afterwards is neither encrypted nor signed. So
+ * it keeps out who can reach the port, not who can change what goes over the network.
+ *
+ * Only clients of this library can know it: `ice_store_connect_with_secret()`, and `ice_worker_store()` by
+ * ICE_STORE_SECRET_FILE. PyTorch's clients, and those without the right secret, find the connection closed;
+ * `ice_store_server_refused()` counts them.
+ *
+ * ICE_ERROR_CONFIG for a secret that is too short or too long, else as `ice_store_server_new()`. */
+ice_status ice_store_server_new_with_secret(const char *address,
+                                            int32_t port,
+                                            size_t memory_limit,
+                                            const char *secret,
+                                            size_t secret_length,
+                                            struct ice_store_server **out);
+
 /* The port that it listens on, 1 to 65535. 0 for NULL, and in a forked copy of its process. */
 int32_t ice_store_server_port(const struct ice_store_server *server);
+
+/* Waits until `count` workers, 1 or more, have come: those of PyTorch's clients that were given a world size count
+ * themselves as they connect, others by `ice_store_arrive()`. What the host of a PyTorch store does at its start
+ * (`wait_for_workers`), without asking again and again. The number never goes down, also if a worker goes.
+ *
+ * `seconds`: 0 only looks, a negative number waits without a limit. ICE_ERROR_TIMEOUT, with how many have come, if
+ * they were fewer in that time; ICE_ERROR_CONFIG for a count below 1. */
+ice_status ice_store_server_wait_for_workers(const struct ice_store_server *server,
+                                             int32_t count,
+                                             double seconds);
+
+/* How many requests clients have sent so far, those that a connection begins with included. 0 for NULL. This and
+ * the next two functions may be called at any time, and cost the server nothing. */
+uint64_t ice_store_server_requests(const struct ice_store_server *server);
+
+/* How many connections there have been so far. 0 for NULL. */
+uint64_t ice_store_server_connections(const struct ice_store_server *server);
+
+/* How many of them the server has closed so far by itself: without the secret, not begun as they must within a
+ * minute, with a request that makes no sense or is too large, or one that would take more memory than there is. 0
+ * for NULL. */
+uint64_t ice_store_server_refused(const struct ice_store_server *server);
 
 /* Ends a server: when this returns its connections are closed, clients that wait have got an error, and the port is
  * free for another one. NULL is fine. In a forked copy of the process only memory is freed. */
@@ -1998,11 +2039,57 @@ void ice_store_values_free(struct ice_store_values *values);
  * not cut short.
  *
  * ICE_ERROR_TIMEOUT if there is no store in that time, with what the last try came to; ICE_ERROR_CONFIG for a port
- * out of range; ICE_ERROR_ARGUMENT for 0 `seconds`. */
+ * out of range, and, at once, if the server wants a secret; ICE_ERROR_SYSTEM, at once, if this process can have no
+ * further socket (EMFILE); ICE_ERROR_ARGUMENT for 0 `seconds`. */
 ice_status ice_store_connect(const char *host,
                              int32_t port,
                              double seconds,
                              struct ice_store **out);
+
+/* The same, to a server that wants a secret: see `ice_store_server_new_with_secret()`. The server shows that it
+ * knows it, too. ICE_ERROR_CONFIG, at once, if the server has none, or another one, or if `secret_length` is not 16 to
+ * 4096. PyTorch's servers have none, and do not say so: ICE_ERROR_TIMEOUT. */
+ice_status ice_store_connect_with_secret(const char *host,
+                                         int32_t port,
+                                         double seconds,
+                                         const char *secret,
+                                         size_t secret_length,
+                                         struct ice_store **out);
+
+/* Opens the store at which the workers of a job meet, and writes it to `*out`; the caller frees it with
+ * `ice_store_free()`. As PyTorch's `env://` does, it is at MASTER_ADDR and MASTER_PORT, without a prefix, and with
+ * TORCHELASTIC_USE_AGENT_STORE=True every rank is a client; else rank 0 hosts it in this process, on loopback only
+ * if MASTER_ADDR is a loopback address or `localhost`, and the others connect to it. If that port is taken, rank 0
+ * is a client, too: of init_process_group() in the same process, for instance, which is to be called first, because
+ * it wants the port for itself. `seconds` as `ice_store_connect()`.
+ *
+ * A store that rank 0 hosts ends with its last handle there, or with rank 0: a barrier before its end keeps it for
+ * the others.
+ *
+ * Outside an agent, with neither of the two variables and a world of 1, it is a store of this process alone, which
+ * no other process can use.
+ *
+ * Where ICE_STORE_SECRET_FILE names a file, its bytes, without a newline at their end, are the secret of the store:
+ * see `ice_store_server_new_with_secret()`.
+ *
+ * ICE_ERROR_CONFIG for variables that are unset or make no sense, by name, and as `ice_store_connect_with_secret()`;
+ * ICE_ERROR_TIMEOUT if there is no store in that time; ICE_ERROR_SYSTEM if the file cannot be read, or nothing be
+ * listened on; ICE_ERROR_STATE in the warm-up of a fork server, which has no rank. */
+ice_status ice_worker_store(const struct ice_worker *worker,
+                            double seconds,
+                            struct ice_store **out);
+
+/* The address of this host on the connection, `10.0.0.7` for instance: other clients of a server on another host
+ * can reach this host there, too, if they can reach each other at all. Borrowed from the handle. NULL for NULL. */
+const char *ice_store_local_address(const struct ice_store *store);
+
+/* The address of the server. Borrowed from the handle. NULL for NULL. */
+const char *ice_store_peer_address(const struct ice_store *store);
+
+/* Ends what other threads do with this handle, and with all that share its connection: calls under way, waits above
+ * all, return ICE_ERROR_STORE at once, and so does every later one. The handle is still to be freed, when no call
+ * is under way any more. It does not wait. Any thread, but not a signal handler. */
+ice_status ice_store_interrupt(const struct ice_store *store);
 
 /* The same store with `prefix` and a slash before every key, as PyTorch's PrefixStore has it, in a handle of its
  * own that the caller frees with `ice_store_free()`. Prefixes may be nested: `a` and then `b` gives `a/b/key`.
@@ -2093,6 +2180,18 @@ ice_status ice_store_multi_set(const struct ice_store *store,
  * barriers too; queues do not count. */
 ice_status ice_store_num_keys(const struct ice_store *store,
                               int64_t *out);
+
+/* Writes the names of the keys below the prefix of this handle, without it, to `*out`, in no order; all keys that
+ * clients have set, if it has no prefix. The caller frees them with `ice_store_values_free()`. Queues are not among
+ * them. PyTorch's `list_keys()`. */
+ice_status ice_store_list_keys(const struct ice_store *store,
+                               struct ice_store_values **out);
+
+/* Counts this client as a worker that has come, for `ice_store_server_wait_for_workers()` or for the host of a
+ * PyTorch store, and writes to `*out` how many there are now. To be called once by each worker; the prefix of the
+ * handle does not matter. PyTorch's clients with a world size do it as they connect, at the same key, `init/`. */
+ice_status ice_store_arrive(const struct ice_store *store,
+                            int64_t *out);
 
 /* Puts a value at the end of the queue of a key, and lets one go who waits for it. Queues are apart from values: a
  * key may have both. As `ice_store_set()`, it does not wait for the server. ICE_ERROR_STORE where the server has no

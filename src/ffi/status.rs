@@ -37,7 +37,8 @@ pub enum ice_status {
     /// message says which of its calls and how.
     ICE_ERROR_DEVICE = -9,
     /// The server of a store closed the connection, does not answer in time, or lacks what was asked for; the
-    /// message says which. If the connection is lost, every further call on the handle fails with this.
+    /// message says which. If the connection is lost, every further call on the handle fails with this. So does
+    /// one that `ice_store_interrupt()` ends.
     ICE_ERROR_STORE = -10,
     /// The generation of a broadcast is over: a later one was broadcast. Who gets this belongs to a round that the
     /// others have left.

@@ -1,11 +1,18 @@
 //! `ice_store`: a connection to a store, and the values that come from it.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::{CString, c_char, c_void};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::status::{guard, guard_value, ice_status};
+use super::worker::{ice_worker, side};
 use super::{bytes, handle, limit, output, text, utf8};
-use crate::error::Error;
-use crate::store::client::Client;
+use crate::error::{Error, c_string_lossy};
+use crate::store::client::{Client, Options};
+use crate::store::meeting;
+use crate::store::secret::Secret;
+use crate::store::server::Server;
 
 /// A connection to a key-value store: an `ice_store_server`, or a TCPStore of PyTorch (2.15), the libuv one or the
 /// older one, in whatever process. What one client sets the others get, PyTorch's clients too: the key `k` is their
@@ -18,12 +25,24 @@ use crate::store::client::Client;
 /// a limit. When the time is over they return ICE_ERROR_TIMEOUT, and the connection is as good as before. All other
 /// functions are answered by the server at once; should it not answer within the time-out of `ice_store_connect()`,
 /// or close the connection, they return ICE_ERROR_STORE, and so does every call after that: the connection is lost,
-/// and is not made again by itself.
+/// and is not made again by itself. `ice_store_interrupt()` ends calls, and the connection, from another thread.
 ///
 /// Any thread may use the handle, but one call at a time is under way on a connection; others wait for their turn,
 /// within their time-outs. What is to go on while a call waits needs a connection of its own.
 pub struct ice_store {
     client: Client,
+    /// The own one, and the server's.
+    addresses: [CString; 2],
+    /// Where this process serves the store for its handles: after the client, so that this is closed first.
+    server: Option<Arc<Server>>,
+}
+
+impl ice_store {
+    fn into_raw(client: Client, server: Option<Arc<Server>>) -> *mut ice_store {
+        let text = |address: IpAddr| c_string_lossy(address.to_string().as_bytes());
+        let addresses = [text(client.local_address()), text(client.peer_address())];
+        Box::into_raw(Box::new(ice_store { client, addresses, server }))
+    }
 }
 
 fn client<'a>(store: *const ice_store) -> Result<&'a Client, Error> {
@@ -91,7 +110,8 @@ pub extern "C" fn ice_store_values_free(values: *mut ice_store_values) {
 /// not cut short.
 ///
 /// ICE_ERROR_TIMEOUT if there is no store in that time, with what the last try came to; ICE_ERROR_CONFIG for a port
-/// out of range; ICE_ERROR_ARGUMENT for 0 `seconds`.
+/// out of range, and, at once, if the server wants a secret; ICE_ERROR_SYSTEM, at once, if this process can have no
+/// further socket (EMFILE); ICE_ERROR_ARGUMENT for 0 `seconds`.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_store_connect(
     host: *const c_char,
@@ -99,18 +119,107 @@ pub extern "C" fn ice_store_connect(
     seconds: f64,
     out: *mut *mut ice_store,
 ) -> ice_status {
+    guard(|| connect(host, port, seconds, None, out))
+}
+
+/// The same, to a server that wants a secret: see `ice_store_server_new_with_secret()`. The server shows that it
+/// knows it, too. ICE_ERROR_CONFIG, at once, if the server has none, or another one, or if `secret_length` is not 16 to
+/// 4096. PyTorch's servers have none, and do not say so: ICE_ERROR_TIMEOUT.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_store_connect_with_secret(
+    host: *const c_char,
+    port: i32,
+    seconds: f64,
+    secret: *const c_char,
+    secret_length: usize,
+    out: *mut *mut ice_store,
+) -> ice_status {
     guard(|| {
-        let host = utf8(host, "host")?;
+        let secret = Secret::new(bytes(secret, secret_length, "secret")?)?;
+        connect(host, port, seconds, Some(secret), out)
+    })
+}
+
+fn connect(
+    host: *const c_char,
+    port: i32,
+    seconds: f64,
+    secret: Option<Secret>,
+    out: *mut *mut ice_store,
+) -> Result<(), Error> {
+    let host = utf8(host, "host")?;
+    let out = output(out, "out")?;
+    let number = u16::try_from(port).ok().filter(|port| *port > 0);
+    let port = number.ok_or_else(|| Error::config("port", port, "must be 1 to 65535"))?;
+    let options = Options { timeout: time_to_connect(seconds)?, secret, ..Options::default() };
+    *out = ice_store::into_raw(Client::connect_with(host, port, &options)?, None);
+    Ok(())
+}
+
+fn time_to_connect(seconds: f64) -> Result<Option<Duration>, Error> {
+    let timeout = limit(seconds)?;
+    match timeout.is_some_and(|timeout| timeout.is_zero()) {
+        true => Err(Error::Argument { what: "seconds is 0: must be more, or negative for no limit".into() }),
+        false => Ok(timeout),
+    }
+}
+
+/// Opens the store at which the workers of a job meet, and writes it to `*out`; the caller frees it with
+/// `ice_store_free()`. As PyTorch's `env://` does, it is at MASTER_ADDR and MASTER_PORT, without a prefix, and with
+/// TORCHELASTIC_USE_AGENT_STORE=True every rank is a client; else rank 0 hosts it in this process, on loopback only
+/// if MASTER_ADDR is a loopback address or `localhost`, and the others connect to it. If that port is taken, rank 0
+/// is a client, too: of init_process_group() in the same process, for instance, which is to be called first, because
+/// it wants the port for itself. `seconds` as `ice_store_connect()`.
+///
+/// A store that rank 0 hosts ends with its last handle there, or with rank 0: a barrier before its end keeps it for
+/// the others.
+///
+/// Outside an agent, with neither of the two variables and a world of 1, it is a store of this process alone, which
+/// no other process can use.
+///
+/// Where ICE_STORE_SECRET_FILE names a file, its bytes, without a newline at their end, are the secret of the store:
+/// see `ice_store_server_new_with_secret()`.
+///
+/// ICE_ERROR_CONFIG for variables that are unset or make no sense, by name, and as `ice_store_connect_with_secret()`;
+/// ICE_ERROR_TIMEOUT if there is no store in that time; ICE_ERROR_SYSTEM if the file cannot be read, or nothing be
+/// listened on; ICE_ERROR_STATE in the warm-up of a fork server, which has no rank.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_worker_store(
+    worker: *const ice_worker,
+    seconds: f64,
+    out: *mut *mut ice_store,
+) -> ice_status {
+    guard(|| {
+        let rank = side(worker)?.rank.as_ref();
+        let rank = rank.ok_or(Error::State { what: "a warm-up is no worker, and meets nobody" })?;
+        let timeout = time_to_connect(seconds)?;
         let out = output(out, "out")?;
-        let number = u16::try_from(port).ok().filter(|port| *port > 0);
-        let port = number.ok_or_else(|| Error::config("port", port, "must be 1 to 65535"))?;
-        let timeout = limit(seconds)?;
-        if timeout.is_some_and(|timeout| timeout.is_zero()) {
-            return Err(Error::Argument {
-                what: "seconds is 0: must be more, or negative for no limit".into(),
-            });
-        }
-        *out = Box::into_raw(Box::new(ice_store { client: Client::connect(host, port, timeout)? }));
+        let (client, server) = meeting::open(rank, timeout)?;
+        *out = ice_store::into_raw(client, server.map(Arc::new));
+        Ok(())
+    })
+}
+
+/// The address of this host on the connection, `10.0.0.7` for instance: other clients of a server on another host
+/// can reach this host there, too, if they can reach each other at all. Borrowed from the handle. NULL for NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_store_local_address(store: *const ice_store) -> *const c_char {
+    guard_value(std::ptr::null(), || Ok(handle(store, "store")?.addresses[0].as_ptr()))
+}
+
+/// The address of the server. Borrowed from the handle. NULL for NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_store_peer_address(store: *const ice_store) -> *const c_char {
+    guard_value(std::ptr::null(), || Ok(handle(store, "store")?.addresses[1].as_ptr()))
+}
+
+/// Ends what other threads do with this handle, and with all that share its connection: calls under way, waits above
+/// all, return ICE_ERROR_STORE at once, and so does every later one. The handle is still to be freed, when no call
+/// is under way any more. It does not wait. Any thread, but not a signal handler.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_store_interrupt(store: *const ice_store) -> ice_status {
+    guard(|| {
+        client(store)?.interrupter().interrupt();
         Ok(())
     })
 }
@@ -128,7 +237,8 @@ pub extern "C" fn ice_store_prefix(
         let client = client(store)?;
         let prefix = text(prefix, "prefix")?;
         let out = output(out, "out")?;
-        *out = Box::into_raw(Box::new(ice_store { client: client.with_prefix(prefix) }));
+        let server = handle(store, "store")?.server.clone();
+        *out = ice_store::into_raw(client.with_prefix(prefix), server);
         Ok(())
     })
 }
@@ -312,6 +422,35 @@ pub extern "C" fn ice_store_num_keys(store: *const ice_store, out: *mut i64) -> 
         let client = client(store)?;
         let out = output(out, "out")?;
         *out = client.num_keys()?;
+        Ok(())
+    })
+}
+
+/// Writes the names of the keys below the prefix of this handle, without it, to `*out`, in no order; all keys that
+/// clients have set, if it has no prefix. The caller frees them with `ice_store_values_free()`. Queues are not among
+/// them. PyTorch's `list_keys()`.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_store_list_keys(
+    store: *const ice_store,
+    out: *mut *mut ice_store_values,
+) -> ice_status {
+    guard(|| {
+        let client = client(store)?;
+        let out = output(out, "out")?;
+        *out = ice_store_values::into_raw(client.list_keys()?);
+        Ok(())
+    })
+}
+
+/// Counts this client as a worker that has come, for `ice_store_server_wait_for_workers()` or for the host of a
+/// PyTorch store, and writes to `*out` how many there are now. To be called once by each worker; the prefix of the
+/// handle does not matter. PyTorch's clients with a world size do it as they connect, at the same key, `init/`.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_store_arrive(store: *const ice_store, out: *mut i64) -> ice_status {
+    guard(|| {
+        let client = client(store)?;
+        let out = output(out, "out")?;
+        *out = client.arrive()?;
         Ok(())
     })
 }

@@ -9,10 +9,23 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::arrivals;
 use super::connection::{Connection, Deadline, deadline, timed_out};
 use super::interrupt::Interrupter;
+use super::secret::Secret;
 use super::wire::{self, Limits, Request, Strings};
 use crate::error::Error;
+
+/// How to connect.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// How long to try, and how long each answer may take after it that comes at once; none is without a limit.
+    pub timeout: Option<Duration>,
+    /// What the server has to know, too. PyTorch's cannot.
+    pub secret: Option<Secret>,
+    /// Ends the calls from another thread, that which connects, too.
+    pub interrupter: Interrupter,
+}
 
 /// A connection to a store. Clones, and clients with a prefix, share it.
 #[derive(Clone)]
@@ -31,43 +44,36 @@ pub struct Client {
 impl Client {
     /// Connects, and tries again until the time is over: the server may begin to listen later. None for `timeout`
     /// is without a limit, here and for each answer after it.
+    #[allow(dead_code)] // for tests and for the rendezvous
     pub fn connect(host: &str, port: u16, timeout: Option<Duration>) -> Result<Client, Error> {
-        Client::connect_interruptibly(host, port, timeout, &Interrupter::default())
+        Client::connect_with(host, port, &Options { timeout, ..Options::default() })
     }
 
-    /// The same, to be ended by an interrupter from now on: while it connects, too.
-    pub fn connect_interruptibly(
-        host: &str,
-        port: u16,
-        timeout: Option<Duration>,
-        interrupter: &Interrupter,
-    ) -> Result<Client, Error> {
-        let connection = Connection::open(host, port, timeout, interrupter)?;
+    /// The same, with more to say.
+    pub fn connect_with(host: &str, port: u16, options: &Options) -> Result<Client, Error> {
+        let connection = Connection::open(host, port, options)?;
         Ok(Client {
             addresses: connection.addresses()?,
             connection: Arc::new(Mutex::new(connection)),
             prefix: b"/".to_vec(),
-            timeout,
-            interrupter: interrupter.clone(),
+            timeout: options.timeout,
+            interrupter: options.interrupter.clone(),
             pid: std::process::id(),
         })
     }
 
     /// What ends the calls of this client, and of those that share its connection, from another thread.
-    #[allow(dead_code)] // for the agent
     pub fn interrupter(&self) -> Interrupter {
         self.interrupter.clone()
     }
 
     /// The address of this host that the connection has: the other clients of a server that is elsewhere can reach
     /// this host there, too, if they can reach each other at all.
-    #[allow(dead_code)] // for the rendezvous
     pub fn local_address(&self) -> IpAddr {
         self.addresses.0
     }
 
     /// The server's address.
-    #[allow(dead_code)] // for the rendezvous
     pub fn peer_address(&self) -> IpAddr {
         self.addresses.1
     }
@@ -218,6 +224,24 @@ impl Client {
     pub fn num_keys(&self) -> Result<i64, Error> {
         self.ask(|connection| {
             connection.send(Request::CountKeys)?;
+            connection.number()
+        })
+    }
+
+    /// The keys below the prefix of this client, without it, in no order.
+    pub fn list_keys(&self) -> Result<Vec<Vec<u8>>, Error> {
+        let keys = self.ask(|connection| {
+            connection.send(Request::ListKeys)?;
+            let count = connection.number()?;
+            (0..count).map(|_| connection.string()).collect::<Result<Vec<_>, Error>>()
+        })?;
+        Ok(keys.iter().filter_map(|key| key.strip_prefix(&self.prefix[..]).map(<[u8]>::to_vec)).collect())
+    }
+
+    /// Counts this client as a worker that has come, whatever its prefix. How many there are now.
+    pub fn arrive(&self) -> Result<i64, Error> {
+        self.ask(|connection| {
+            connection.send(Request::Add { key: arrivals::KEY, delta: 1 })?;
             connection.number()
         })
     }
@@ -425,8 +449,8 @@ mod tests {
                     if early {
                         interrupter.interrupt();
                     }
-                    let connect =
-                        || Client::connect_interruptibly("127.0.0.1", port, None, &interrupter).map(drop);
+                    let options = Options { interrupter: interrupter.clone(), ..Options::default() };
+                    let connect = move || Client::connect_with("127.0.0.1", port, &options).map(drop);
                     let connecting = scope.spawn(connect);
                     if !early {
                         std::thread::sleep(Duration::from_millis(50));

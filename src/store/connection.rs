@@ -11,12 +11,15 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
 
+use super::client::Options;
 use super::interrupt::Interrupter;
+use super::secret::{self, Nonce, Proof, Secret};
 use super::set_up;
 use super::wire::{self, ALL_PRESENT, CANCELLED, NOT_ALL_PRESENT, Request, Strings, WAITED};
 use crate::error::Error;
 use crate::sys::fd::above_stdio;
 use crate::sys::process::poll_timeout;
+use crate::sys::random;
 
 /// Between two tries to connect: at first, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
@@ -56,37 +59,30 @@ pub struct Connection {
 
 impl Connection {
     /// Connects, and tries again until the time is over.
-    pub fn open(
-        host: &str,
-        port: u16,
-        timeout: Option<Duration>,
-        interrupter: &Interrupter,
-    ) -> Result<Connection, Error> {
-        let deadline = deadline(timeout);
+    pub fn open(host: &str, port: u16, options: &Options) -> Result<Connection, Error> {
+        let deadline = deadline(options.timeout);
         let (mut pause, longest) = PAUSES;
         loop {
-            let tried = Connection::try_open(host, port, deadline, interrupter);
-            if interrupter.is_interrupted() {
+            let tried = Connection::try_open(host, port, deadline, options);
+            if options.interrupter.is_interrupted() {
                 return Err(interrupted(&format!("{host}:{port}")));
             }
-            let Err(why) = tried else { return tried };
+            let why = match tried {
+                Err(why) if !is_final(&why) => why,
+                _ => return tried,
+            };
             let left =
                 deadline.map_or(longest, |deadline| deadline.saturating_duration_since(Instant::now()));
             if deadline.is_some() && left.is_zero() {
                 return Err(timed_out(&format!("cannot connect to the store at {host}:{port}: {why}")));
             }
             // Nobody tells when a port of another host is listened on.
-            interrupter.pause(pause.min(left));
+            options.interrupter.pause(pause.min(left));
             pause = (pause * 2).min(longest);
         }
     }
 
-    fn try_open(
-        host: &str,
-        port: u16,
-        deadline: Deadline,
-        interrupter: &Interrupter,
-    ) -> Result<Connection, Error> {
+    fn try_open(host: &str, port: u16, deadline: Deadline, options: &Options) -> Result<Connection, Error> {
         let failed = |error: io::Error| Error::Store { what: error.to_string() };
         let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(failed)?.collect();
         let mut why = Error::Store { what: "the name has no address".into() };
@@ -96,12 +92,15 @@ impl Connection {
             let share = (addresses.len() - tried) as u32;
             let by = deadline.map(|deadline| now + deadline.saturating_duration_since(now) / share);
             // The older server closes the connection at the question that tells the two apart.
-            let greet = |stream, modern| Connection::greet(stream, interrupter, host, modern, by);
-            let opened = connect_to(address, by, interrupter).and_then(|stream| {
-                let modern = greet(stream, true);
-                modern.or_else(|_| greet(connect_to(address, by, interrupter)?, false))
+            let greet = |stream, modern| Connection::greet(stream, options, host, modern, by);
+            let opened = connect_to(address, by, &options.interrupter).and_then(|stream| {
+                greet(stream, true).or_else(|why| match is_final(&why) || options.secret.is_some() {
+                    true => Err(why),
+                    false => greet(connect_to(address, by, &options.interrupter)?, false),
+                })
             });
             match opened {
+                Err(why) if is_final(&why) => return Err(why),
                 Ok(connection) => return Ok(connection),
                 Err(error) => why = error,
             }
@@ -112,7 +111,7 @@ impl Connection {
     /// Begins the conversation; with `modern` the first message has a question for a server that knows queues.
     fn greet(
         stream: Arc<TcpStream>,
-        interrupter: &Interrupter,
+        options: &Options,
         host: &str,
         modern: bool,
         by: Deadline,
@@ -120,7 +119,7 @@ impl Connection {
         let port = stream.peer_addr().map_or(0, |address| address.port());
         let mut connection = Connection {
             stream,
-            interrupter: interrupter.clone(),
+            interrupter: options.interrupter.clone(),
             peer: format!("{host}:{port}"),
             is_modern: modern,
             deadline: by,
@@ -131,6 +130,7 @@ impl Connection {
             broken: None,
         };
         let nonce = std::process::id();
+        let challenge = options.secret.as_ref().map(|secret| connection.show(secret)).transpose()?;
         // All in one message: PyTorch's server does not take VALIDATE in two parts.
         Request::Validate { magic: wire::MAGIC }.put(&mut connection.request);
         Request::Ping { nonce }.put(&mut connection.request);
@@ -138,13 +138,59 @@ impl Connection {
             Request::QueueLength { key: b"" }.put(&mut connection.request);
         }
         connection.send_request()?;
-        if connection.read::<4>()? != nonce.to_le_bytes() {
-            return Err(connection.out_of_step("does not answer as a store"));
+        if let (Some(secret), Some(nonces)) = (&options.secret, challenge) {
+            connection.check_server(secret, nonces)?;
+        }
+        match connection.read::<4>()? {
+            pong if pong == nonce.to_le_bytes() => {}
+            secret::WANTED => return Err(connection.refused(None, "has one that its clients must know")),
+            _ => return Err(connection.out_of_step("does not answer as a store")),
         }
         if modern {
             connection.number()?;
         }
         Ok(connection)
+    }
+
+    /// Begins as a client with a secret, and writes what shows it to the request that follows. Returns its nonce and
+    /// the server's.
+    fn show(&mut self, secret: &Secret) -> Result<[Nonce; 2], Error> {
+        let failed = |errno| Error::system("no random bytes for the store's secret", errno as i32);
+        let own: Nonce = random::bytes().map_err(failed)?;
+        secret::hello(&own, &mut self.request);
+        self.send_request()?;
+        let answer = self.is_let_in().map_err(|why| match why {
+            Error::Store { what } => Error::Store {
+                what: format!("{what} to a client with a secret: PyTorch's servers have none"),
+            },
+            why => why,
+        });
+        if !answer? {
+            return Err(self.refused(Some(secret), "has none"));
+        }
+        let servers: Nonce = self.read()?;
+        self.request.clear();
+        self.request.extend_from_slice(&secret.proof_of_client(&own, &servers));
+        Ok([own, servers])
+    }
+
+    fn check_server(&mut self, secret: &Secret, [own, servers]: [Nonce; 2]) -> Result<(), Error> {
+        if !self.is_let_in()? {
+            return Err(self.refused(Some(secret), "has another one"));
+        }
+        let proof: Proof = self.read()?;
+        match secret.is_servers_proof(&proof, &own, &servers) {
+            true => Ok(()),
+            false => Err(self.refused(Some(secret), "takes it without knowing it")),
+        }
+    }
+
+    fn is_let_in(&mut self) -> Result<bool, Error> {
+        self.read::<1>().map(|[answer]| secret::is_yes(answer))
+    }
+
+    fn refused(&self, secret: Option<&Secret>, why: &str) -> Error {
+        Secret::refused(secret, format!("the store at {} {why}", self.peer))
     }
 
     /// Sends a request whose answer, if any, is to be there at `deadline`.
@@ -335,6 +381,11 @@ impl Connection {
     }
 }
 
+/// Whether a further try would come to the same.
+fn is_final(why: &Error) -> bool {
+    matches!(why, Error::Config { .. } | Error::System { .. } | Error::Interrupted { .. })
+}
+
 fn interrupted(peer: &str) -> Error {
     Error::Interrupted { what: format!("the connection to the store at {peer} was interrupted") }
 }
@@ -344,22 +395,27 @@ fn connect_to(
     by: Deadline,
     interrupter: &Interrupter,
 ) -> Result<Arc<TcpStream>, Error> {
-    let failed = |errno: Errno| Error::Store { what: io::Error::from(errno).to_string() };
-    let stream = begin_to_connect(address, interrupter).map_err(failed)?;
+    let failed = |error: io::Error| Error::Store { what: error.to_string() };
+    let stream = begin_to_connect(address, interrupter).map_err(|errno| match errno {
+        // It is this process that lacks something.
+        Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM => {
+            Error::system(format!("no socket for the store at {address}"), errno as i32)
+        }
+        errno => failed(errno.into()),
+    })?;
     loop {
         let left = by.map(|by| by.saturating_duration_since(Instant::now()));
         let patience = left.map_or(PollTimeout::NONE, poll_timeout);
         match poll(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)], patience) {
-            Ok(0) if left.is_some_and(|left| left.is_zero()) => return Err(failed(Errno::ETIMEDOUT)),
+            Ok(0) if left.is_some_and(|left| left.is_zero()) => return Err(failed(Errno::ETIMEDOUT.into())),
             Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => break,
-            Err(errno) => return Err(failed(errno)),
+            Err(errno) => return Err(failed(errno.into())),
         }
     }
-    let told = |error: io::Error| Error::Store { what: error.to_string() };
-    stream.take_error().map_err(told)?.map_or(Ok(()), |error| Err(told(error)))?;
-    stream.set_nonblocking(false).map_err(told)?;
-    set_up(&*stream).map_err(failed)?;
+    stream.take_error().and_then(|error| error.map_or(Ok(()), Err)).map_err(failed)?;
+    stream.set_nonblocking(false).map_err(failed)?;
+    set_up(&*stream).map_err(|errno| failed(errno.into()))?;
     Ok(stream)
 }
 

@@ -9,9 +9,9 @@ use super::wire::Opcode;
 pub struct Counts {
     requests: [AtomicU64; Opcode::ALL.len()],
     connections: AtomicU64,
+    refusals: AtomicU64,
 }
 
-#[allow(dead_code)] // read by tests and the agent
 impl Counts {
     /// Requests of one kind that were whole, also those that could not be answered.
     pub fn requests(&self, opcode: Opcode) -> u64 {
@@ -28,12 +28,21 @@ impl Counts {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// Connections that were closed for what they asked, or did not say: no secret, no request, too much.
+    pub fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::Relaxed)
+    }
+
     pub fn count_request(&self, opcode: Opcode) {
         increment(&self.requests[opcode as usize]);
     }
 
     pub fn count_connection(&self) {
         increment(&self.connections);
+    }
+
+    pub fn count_refusal(&self) {
+        increment(&self.refusals);
     }
 }
 

@@ -4,11 +4,14 @@
 //! `wire` and `table` are pure: bytes and requests, requests and state. Around them a `server` with a `session` for
 //! each of its clients, and a `client` with its `connection`.
 
+mod arrivals;
 mod broadcast;
 pub mod client;
 mod connection;
 pub mod counts;
 pub mod interrupt;
+pub mod meeting;
+pub mod secret;
 pub mod server;
 mod session;
 mod table;

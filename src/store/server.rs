@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::ToSocketAddrs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,10 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use parking_lot::{Condvar, Mutex};
 
+use super::arrivals::{self, Arrivals};
+use super::connection::timed_out;
 use super::counts::Counts;
+use super::secret::{Door, Lock, Secret};
 use super::session::{Session, Shared};
 use super::set_up;
 use super::table::{Answers, Client, Table};
@@ -21,6 +25,7 @@ use crate::sys::dispositions;
 use crate::sys::fd::{Bell, above_stdio, accept};
 use crate::sys::listener::{listen_at, listen_everywhere, listen_now};
 use crate::sys::process::milliseconds;
+use crate::sys::random;
 
 /// How many bytes a store may take if nobody says otherwise.
 pub const DEFAULT_MEMORY: usize = 1 << 30;
@@ -41,6 +46,8 @@ pub struct Config {
     /// as much again.
     pub memory: usize,
     pub limits: Limits,
+    /// What clients have to know, if anything. PyTorch's cannot.
+    pub secret: Option<Secret>,
     /// A connection that has not begun as it must after so long is closed.
     pub time_to_validate: Duration,
 }
@@ -52,24 +59,10 @@ impl Default for Config {
             port: 0,
             memory: DEFAULT_MEMORY,
             limits: Limits::default(),
+            secret: None,
             time_to_validate: Duration::from_secs(60),
         }
     }
-}
-
-/// What the thread is asked for, and how many clients it has.
-#[derive(Default)]
-struct Desk {
-    orders: Mutex<Orders>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Orders {
-    stop: bool,
-    /// All other keys are to go.
-    keep_only: Option<Vec<u8>>,
-    clients: usize,
 }
 
 /// A store that serves until it is dropped, which closes all connections.
@@ -77,9 +70,25 @@ pub struct Server {
     pid: u32,
     port: u16,
     counts: Arc<Counts>,
-    bell: Arc<Bell>,
-    desk: Arc<Desk>,
+    line: Arc<Line>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// Between the handle and the thread.
+struct Line {
+    bell: Bell,
+    ends: AtomicBool,
+    arrivals: Arrivals,
+    orders: Mutex<Orders>,
+    /// An order was followed, or a client came or went.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Orders {
+    /// What the keys that stay begin with.
+    keep_only: Option<Vec<u8>>,
+    clients: usize,
 }
 
 impl Server {
@@ -89,7 +98,6 @@ impl Server {
 
     /// On a socket of TCP that is bound, whether it listens already or not: it has the address and the port, those
     /// of `config` are not looked at.
-    #[allow(dead_code)] // for the agent, which keeps a port until it is needed
     pub fn start_on(socket: OwnedFd, config: &Config) -> Result<Server, Error> {
         let listening = listen_now(&socket);
         let port =
@@ -99,20 +107,27 @@ impl Server {
 
     fn serve((listener, port): (OwnedFd, u16), config: &Config) -> Result<Server, Error> {
         let failed = |errno: Errno| Error::system("cannot make a store's server", errno as i32);
-        let bell = Arc::new(Bell::new().map_err(failed)?);
+        let line = Arc::new(Line {
+            bell: Bell::new().map_err(failed)?,
+            ends: AtomicBool::new(false),
+            arrivals: Arrivals::default(),
+            orders: Mutex::default(),
+            changed: Condvar::new(),
+        });
         let counts = Arc::new(Counts::default());
-        let desk = Arc::new(Desk::default());
-        let mut service =
-            Service::new(config, listener, bell.clone(), counts.clone(), desk.clone()).map_err(failed)?;
+        let mut service = Service::new(config, listener, line.clone(), counts.clone()).map_err(failed)?;
         let thread = std::thread::Builder::new()
             .name("ice-store".into())
             .stack_size(STACK)
             .spawn(move || {
                 dispositions::block_all();
                 service.run();
+                // Nothing is to be waited for any more.
+                *service.line.orders.lock() = Orders::default();
+                service.line.changed.notify_all();
             })
             .map_err(|error| Error::no_thread(&error))?;
-        Ok(Server { pid: std::process::id(), port, counts, bell, desk, thread: Some(thread) })
+        Ok(Server { pid: std::process::id(), port, counts, line, thread: Some(thread) })
     }
 
     /// Refuses a handle in a forked copy of its process.
@@ -124,27 +139,34 @@ impl Server {
         self.port
     }
 
+    /// Waits until `count` clients have counted themselves.
+    pub fn wait_for_workers(&self, count: i64, limit: Option<Duration>) -> Result<(), Error> {
+        match self.line.arrivals.wait(count, limit, || self.line.bell.ring()) {
+            came if came < count => Err(timed_out(&format!("{came} of {count} workers came to the store"))),
+            _ => Ok(()),
+        }
+    }
+
     /// What it has done so far.
-    #[allow(dead_code)] // for tests and for the agent
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
 
     /// Forgets all keys that do not begin so, as clients see them.
     pub fn keep_only(&self, prefix: &[u8]) {
-        let mut orders = self.desk.orders.lock();
+        let mut orders = self.line.orders.lock();
         orders.keep_only = Some([b"/", prefix].concat());
-        self.bell.ring();
-        while orders.keep_only.is_some() && !orders.stop {
-            self.desk.changed.wait(&mut orders);
+        self.line.bell.ring();
+        while orders.keep_only.is_some() {
+            self.line.changed.wait(&mut orders);
         }
     }
 
     /// Waits until no client is left, or until then; whether that is so.
     pub fn is_left_by_all(&self, until: Instant) -> bool {
-        let mut orders = self.desk.orders.lock();
+        let mut orders = self.line.orders.lock();
         while orders.clients > 0 {
-            if self.desk.changed.wait_until(&mut orders, until).timed_out() {
+            if self.line.changed.wait_until(&mut orders, until).timed_out() {
                 return false;
             }
         }
@@ -156,8 +178,8 @@ impl Drop for Server {
     fn drop(&mut self) {
         let thread = self.thread.take();
         if self.check_process().is_ok() {
-            self.desk.orders.lock().stop = true;
-            self.bell.ring();
+            self.line.ends.store(true, Ordering::Release);
+            self.line.bell.ring();
             let _ = thread.map(JoinHandle::join);
         } else {
             std::mem::forget(thread);
@@ -194,7 +216,9 @@ const LISTENER: u64 = u64::MAX - 1;
 struct Service {
     epoll: Epoll,
     listener: OwnedFd,
+    line: Arc<Line>,
     limits: Limits,
+    secret: Option<Secret>,
     time_to_validate: Duration,
     shared: Shared,
     sessions: HashMap<Client, Session>,
@@ -206,25 +230,24 @@ struct Service {
     /// What all connections hold, and may hold.
     buffered: usize,
     memory: usize,
-    bell: Arc<Bell>,
-    desk: Arc<Desk>,
 }
 
 impl Service {
     fn new(
         config: &Config,
         listener: OwnedFd,
-        bell: Arc<Bell>,
+        line: Arc<Line>,
         counts: Arc<Counts>,
-        desk: Arc<Desk>,
     ) -> Result<Service, Errno> {
         let epoll = Epoll(above_stdio(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?.0)?);
-        epoll.add(&*bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
+        epoll.add(&line.bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
         epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
         Ok(Service {
             epoll,
             listener,
+            line,
             limits: config.limits,
+            secret: config.secret.clone(),
             time_to_validate: config.time_to_validate,
             shared: Shared {
                 table: Table::new(config.memory),
@@ -238,8 +261,6 @@ impl Service {
             accept_at: None,
             buffered: 0,
             memory: config.memory,
-            bell,
-            desk,
         })
     }
 
@@ -254,11 +275,14 @@ impl Service {
             };
             for event in &events[..count] {
                 match event.data() {
-                    BELL if self.is_told_to_stop() => return,
-                    BELL => {}
+                    BELL if self.line.ends.load(Ordering::Acquire) => return,
+                    BELL => self.take_orders(),
                     LISTENER => self.accept(),
                     client => self.serve(client),
                 }
+            }
+            if self.line.arrivals.are_awaited() {
+                self.line.arrivals.tell(self.shared.table.number(arrivals::KEY));
             }
             if self.accept_at.is_some() || !self.newcomers.is_empty() {
                 self.on_time(Instant::now());
@@ -266,19 +290,19 @@ impl Service {
         }
     }
 
-    fn is_told_to_stop(&mut self) -> bool {
-        self.bell.quiet();
-        let mut orders = self.desk.orders.lock();
-        if let Some(prefix) = orders.keep_only.take() {
-            self.shared.table.keep_only(&prefix);
-            self.desk.changed.notify_all();
+    fn take_orders(&mut self) {
+        self.line.bell.quiet();
+        let mut orders = self.line.orders.lock();
+        if let Some(prefix) = &orders.keep_only {
+            self.shared.table.keep_only(prefix);
+            orders.keep_only = None;
+            self.line.changed.notify_all();
         }
-        orders.stop
     }
 
     fn count_clients(&self) {
-        self.desk.orders.lock().clients = self.sessions.len();
-        self.desk.changed.notify_all();
+        self.line.orders.lock().clients = self.sessions.len();
+        self.line.changed.notify_all();
     }
 
     /// How long nothing needs to be done if nothing happens.
@@ -302,6 +326,7 @@ impl Service {
                     if deadline > now {
                         break;
                     }
+                    self.shared.counts.count_refusal();
                     self.close(client);
                 }
                 _ => {}
@@ -314,18 +339,8 @@ impl Service {
     fn accept(&mut self) {
         // The others have their turn, too.
         for _ in 0..64 {
-            let accepted = accept(self.listener.as_raw_fd());
-            match accepted.and_then(|socket| set_up(&socket).map(|()| socket)) {
-                Ok(socket) => {
-                    self.shared.counts.count_connection();
-                    let client = self.next_client;
-                    self.next_client += 1;
-                    if self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, client)).is_ok() {
-                        self.sessions.insert(client, Session::new(client, socket, self.limits));
-                        self.count_clients();
-                        self.newcomers.push_back((Instant::now() + self.time_to_validate, client));
-                    }
-                }
+            match accept(self.listener.as_raw_fd()).and_then(|socket| self.begin(socket)) {
+                Ok(()) => self.shared.counts.count_connection(),
                 Err(Errno::EAGAIN) => return,
                 Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
                     // Those who knock stay in the queue; asking at once again would be a busy loop.
@@ -338,6 +353,19 @@ impl Service {
                 Err(_) => {}
             }
         }
+    }
+
+    fn begin(&mut self, socket: OwnedFd) -> Result<(), Errno> {
+        set_up(&socket)?;
+        let lock = |secret: &Secret| Ok(Lock { secret: secret.clone(), nonce: random::bytes()? });
+        let door = Door::new(self.secret.as_ref().map(lock).transpose()?);
+        let client = self.next_client;
+        self.next_client += 1;
+        self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, client))?;
+        self.sessions.insert(client, Session::new(client, socket, door, self.limits));
+        self.count_clients();
+        self.newcomers.push_back((Instant::now() + self.time_to_validate, client));
+        Ok(())
     }
 
     fn serve(&mut self, client: Client) {
@@ -367,7 +395,10 @@ impl Service {
             goes_on &= self.epoll.modify(&*session, &mut event).is_ok();
         }
         // Who brings it over the limit pays for it.
-        goes_on &= self.buffered <= self.memory || session.bytes() <= bytes;
+        if self.buffered > self.memory && session.bytes() > bytes {
+            self.shared.counts.count_refusal();
+            goes_on = false;
+        }
         if !goes_on {
             self.close(client);
         }

@@ -9,6 +9,7 @@ use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{MsgFlags, recv};
 
 use super::counts::Counts;
+use super::secret::Door;
 use super::table::{Answers, Client, Table};
 use super::wire::{Decoder, Limits, WAITED};
 use crate::sys::fd::send_now;
@@ -36,6 +37,7 @@ pub struct Shared {
 pub struct Session {
     client: Client,
     socket: OwnedFd,
+    door: Door,
     decoder: Decoder,
     /// What came and is not yet answered: a half request, or some behind replies that are not out yet.
     input: Vec<u8>,
@@ -48,10 +50,11 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(client: Client, socket: OwnedFd, limits: Limits) -> Session {
+    pub fn new(client: Client, socket: OwnedFd, door: Door, limits: Limits) -> Session {
         Session {
             client,
             socket,
+            door,
             decoder: Decoder::new(limits),
             input: Vec::new(),
             answered: 0,
@@ -155,6 +158,9 @@ impl Session {
                     continue;
                 }
             }
+            if answered.is_err() {
+                shared.counts.count_refusal();
+            }
             self.send(&mut shared.answers.replies)?;
             if answered?.is_none() {
                 break;
@@ -165,6 +171,9 @@ impl Session {
 
     /// Answers the request that `bytes` begin with, if it is whole, and returns its length.
     fn answer_one(&mut self, bytes: &[u8], shared: &mut Shared) -> Result<Option<usize>, Close> {
+        if !self.door.is_open() {
+            return self.door.pass(bytes, &mut shared.answers.replies).map_err(|_| Close);
+        }
         let Ok(found) = self.decoder.next(bytes) else { return Err(Close) };
         let Some((request, length)) = found else { return Ok(None) };
         shared.counts.count_request(request.opcode());

@@ -195,6 +195,11 @@ impl Table {
         }
     }
 
+    /// The number at a key, as ADD would find it; 0 if there is none.
+    pub fn number(&self, key: &[u8]) -> i64 {
+        self.values.get(key).and_then(|value| leading_number(value)).unwrap_or(0)
+    }
+
     /// The client is gone.
     pub fn forget(&mut self, client: Client, answers: &mut Answers) {
         self.end_wait(client);

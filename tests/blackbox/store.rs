@@ -47,6 +47,15 @@ impl Serving {
         (fds, line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number"))
     }
 
+    /// What the server says to a line of its input.
+    fn say(&mut self, line: &str) -> String {
+        let input = self.child.stdin.as_mut().expect("a pipe");
+        writeln!(input, "{line}").expect("it reads");
+        let mut answer = String::new();
+        self.out.read_line(&mut answer).expect("an answer");
+        answer.trim().to_string()
+    }
+
     /// Ends it as it should end.
     fn end(mut self) {
         drop(self.child.stdin.take());
@@ -172,6 +181,8 @@ const QUEUE: (&str, &str) = (
     "len q pop q 0 push q 1 push q two len q check q pop q 0 pop q 1 pop q 0.05 len q check q",
     "0|TIMEOUT|||2|1|1|two|TIMEOUT|0|0",
 );
+const LIST: (&str, &str) =
+    ("set l1 1 append l2 '' add l3 1 prefix p list set a 1 set b 1 list prefix a list", "||1|||||a,b||");
 const BROADCAST: (&str, &str) = (
     "broadcast id 2 1 ..... 0.05 broadcast id 2 0 first 1 broadcast id 2 1 ..... 1 broadcast id 2 0 first 1
      broadcast id 2 0 other 1 broadcast id 2 1 .... 1 broadcast id 7 1 ..... 0.05 broadcast id 7 0 again 1
@@ -269,6 +280,7 @@ fn store_09_several_keys_and_append() {
     assert_eq!(does(&t, server.port, SEVERAL.0), SEVERAL.1);
     assert_eq!(does(&t, server.port, DELETE.0), DELETE.1);
     assert_eq!(does(&t, server.port, BARRIER.0), BARRIER.1);
+    assert_eq!(does(&t, server.port, LIST.0), LIST.1);
     server.end();
 }
 
@@ -568,6 +580,292 @@ fn store_more_clients_than_descriptors() {
     server.end();
 }
 
+fn store_few_descriptors_left() {
+    let t = Case::new();
+    // The server names what it lacks until it has enough, and then serves.
+    let mut refusals = 0;
+    for limit in 3.. {
+        assert!(limit < 32, "it never had enough");
+        let command = format!("ulimit -n {limit}; exec \"$0\" serve 127.0.0.1");
+        let mut serve = t.command("sh");
+        serve.args(["-c", &command]).arg(program("store")).stdin(Stdio::null());
+        let output = serve.output().expect("a server");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() {
+            break;
+        }
+        // With too few the program itself cannot start.
+        if !said.is_empty() {
+            assert!(said.starts_with("ICE_ERROR_SYSTEM") && said.contains("EMFILE"), "{said}");
+            refusals += 1;
+        }
+    }
+    assert!(refusals > 0);
+    // A client without one says so at once, though it could wait.
+    let server = Serving::start(&t, &["127.0.0.1"]);
+    let said = answers(&t, server.port, "connect 10 descriptors 3 connect -1");
+    assert!(said[1].starts_with("ICE_ERROR_SYSTEM") && said[1].contains("EMFILE"), "{said:?}");
+    server.end();
+}
+
+fn store_slow_readers_of_large_replies() {
+    let t = Case::new();
+    let server = Serving::start(&t, &["127.0.0.1", "0", "300000000"]);
+    let mut healthy = server.raw();
+    let keys: Vec<String> = (0..8).map(|number| format!("big/{number}")).collect();
+    for key in &keys {
+        healthy.send(&set(key, &vec![5; 8 << 20]));
+    }
+    healthy.is_served();
+    // One request, 64 MiB of answer; there is memory for some of them, and who is beyond that is cut off.
+    let list: Vec<u8> = keys.iter().flat_map(|key| string(key.as_bytes())).collect();
+    let ask = [&[10][..], &8u64.to_le_bytes(), &list].concat();
+    let mut slow: Vec<Raw> = (0..8).map(|_| server.raw()).collect();
+    for raw in &mut slow {
+        raw.send(&ask);
+        healthy.is_served();
+    }
+    let (_, memory) = server.takes();
+    assert!(memory < 2 * 300_000 + 64 * 1024, "{memory} KiB");
+    let (mut whole, mut cut_off) = (0, 0);
+    let mut piece = vec![0; 1 << 20];
+    for raw in &mut slow {
+        let mut left = 8 * (8 + (8 << 20));
+        while left > 0 {
+            match raw.0.read(&mut piece) {
+                Ok(0) | Err(_) => break,
+                Ok(length) => left -= length,
+            }
+            healthy.is_served();
+        }
+        if left == 0 { whole += 1 } else { cut_off += 1 }
+    }
+    assert!(whole >= 3 && cut_off >= 1, "{whole} whole, {cut_off} cut off");
+    server.end();
+}
+
+fn store_requests_that_trickle_in() {
+    let t = Case::new();
+    let server = Serving::start(&t, &["127.0.0.1"]);
+    let mut healthy = server.raw();
+    let mut slow: Vec<Raw> = (0..200).map(|_| server.raw()).collect();
+    let requests: Vec<Vec<u8>> = (0..slow.len())
+        .map(|number| [set(&format!("slow/{number}"), &[7; 300]), vec![13, 9, 9, 9, 9]].concat())
+        .collect();
+    for at in 0..requests[199].len() {
+        for (raw, request) in slow.iter_mut().zip(&requests) {
+            if let Some(byte) = request.get(at) {
+                raw.send(&[*byte]);
+            }
+        }
+        healthy.is_served();
+    }
+    slow.iter_mut().for_each(|raw| raw.expect(&[9, 9, 9, 9]));
+    assert_eq!(does(&t, server.port, "num_keys"), "200");
+    server.end();
+}
+
+const SECRET: &str = "a secret of all the workers";
+
+fn knowing(mut command: Command, secret: &str) -> Command {
+    command.env("STORE_SECRET", secret);
+    command
+}
+
+fn store_a_secret_keeps_others_out() {
+    let t = Case::new();
+    let mut serve = t.command(program("store"));
+    serve.args(["serve", "127.0.0.1"]);
+    let mut server = Serving::of(knowing(serve, SECRET));
+    let said = |command: Command| {
+        let mut command = command;
+        let output = command.stdin(Stdio::null()).output().expect("a client");
+        String::from_utf8_lossy(&output.stdout).trim().to_string()
+    };
+    let steps = "connect -1 set k v get k 1";
+    assert_eq!(said(knowing(client(&t, server.port, steps), SECRET)), "ICE_OK \nICE_OK \nICE_OK v");
+    // At once, though they would wait for ever, and each says what is wrong.
+    for (secret, wrong) in
+        [(None, "that its clients must know"), (Some("a secret of nobody else"), "another")]
+    {
+        let command = client(&t, server.port, "connect -1");
+        let refused =
+            said(secret.map_or_else(|| client(&t, server.port, "connect -1"), |s| knowing(command, s)));
+        assert!(refused.starts_with("ICE_ERROR_CONFIG config error: secret is"), "{refused}");
+        assert!(refused.contains(wrong) && refused.contains(&server.port.to_string()), "{refused}");
+    }
+    let open = Serving::start(&t, &["127.0.0.1"]);
+    let refused = said(knowing(client(&t, open.port, "connect -1"), SECRET));
+    assert!(refused.starts_with("ICE_ERROR_CONFIG") && refused.contains("has none"), "{refused}");
+    // PyTorch's beginning, garbage, a proof of nothing: closed, and counted.
+    for bytes in [&[&VALIDATE[..], &[13, 1, 2, 3, 4]].concat()[..], b"GET / HTTP/1.1\r\n\r\n", b"ice 2"] {
+        let mut raw = Raw::silent(server.port);
+        raw.send(bytes);
+        assert!(matches!(&raw.closed()[..], b"ice?" | b""));
+    }
+    let mut raw = Raw::silent(server.port);
+    raw.send(&[&b"ice 1"[..], &[1; 32]].concat());
+    let mut challenge = [0; 33];
+    raw.0.read_exact(&mut challenge).expect("a challenge");
+    raw.send(&challenge[1..]);
+    assert_eq!(raw.closed(), [0]);
+    let counts = server.say("counts");
+    assert!(counts.starts_with("7 connections, 6 refused"), "{counts}");
+    open.end();
+    server.end();
+}
+
+fn store_a_secret_does_not_go_over_the_wire() {
+    let t = Case::new();
+    // What asks for the secret and does not know it: it gets a proof, and can do nothing with it.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("a port").port();
+    let steps = "connect -1";
+    let asked = knowing(client(&t, port, steps), SECRET).stdout(Stdio::piped()).spawn().expect("a client");
+    let (mut stream, _) = listener.accept().expect("a client");
+    let (mut hello, mut proof) = ([0; 37], [0; 32]);
+    stream.read_exact(&mut hello).expect("its beginning");
+    stream.write_all(&[&[1][..], &[7; 32]].concat()).expect("it takes that");
+    stream.read_exact(&mut proof).expect("its proof");
+    // Yes, and its own proof sent back to it.
+    stream.write_all(&[&[1][..], &proof].concat()).expect("it takes that");
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    let all = [&hello[..], &proof, &rest].concat();
+    assert!(!all.windows(8).any(|part| SECRET.as_bytes().windows(8).any(|known| known == part)));
+    let output = asked.wait_with_output().expect("its end");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.starts_with("ICE_ERROR_CONFIG") && said.contains("without knowing it"), "{said}");
+}
+
+fn store_17_the_host_waits_for_its_workers() {
+    let t = Case::new();
+    let mut server = Serving::start(&t, &["127.0.0.1"]);
+    let late = server.say("workers 1 0");
+    assert!(late.starts_with("ICE_ERROR_TIMEOUT") && late.contains("0 of 1 workers came"), "{late}");
+    let workers: Vec<Child> = (0..8)
+        .map(|_| {
+            let mut worker = client(&t, server.port, "prefix p arrive wait go 60");
+            worker.stdout(Stdio::null()).spawn().expect("a worker")
+        })
+        .collect();
+    assert_eq!(server.say("workers 8 60"), "ICE_OK");
+    let late = server.say("workers 9 0.05");
+    assert!(late.starts_with("ICE_ERROR_TIMEOUT") && late.contains("8 of 9 workers came"), "{late}");
+    // As PyTorch's clients do it, with a barrier as well.
+    let mut raw = server.raw();
+    raw.send(&[vec![4], string(b"init/"), 1i64.to_le_bytes().to_vec()].concat());
+    raw.expect(&9i64.to_le_bytes());
+    assert_eq!(server.say("workers 9 60"), "ICE_OK");
+    raw.send(&set("/p/go", b""));
+    for mut worker in workers {
+        assert!(worker.wait().expect("its end").success());
+    }
+    server.end();
+}
+
+fn store_waits_can_be_interrupted() {
+    let t = Case::new();
+    let server = Serving::start(&t, &["127.0.0.1"]);
+    for wait in ["get never -1", "wait never 1000", "barrier b 2 -1", "pop q -1", "broadcast b 1 1 x -1"] {
+        let steps = format!("interrupt 50 {wait} num_keys");
+        let said = answers(&t, server.port, &steps);
+        for line in &said {
+            assert!(
+                line.starts_with("ICE_ERROR_STORE") && line.contains("was interrupted"),
+                "{wait}: {said:?}"
+            );
+        }
+        assert_eq!(said.len(), 2);
+    }
+    assert_eq!(does(&t, server.port, "addresses"), "127.0.0.1 127.0.0.1");
+    server.end();
+}
+
+/// A worker of a job as its environment says it.
+fn worker(t: &Case, rank: usize, size: usize, port: u16, agent: &str, steps: &str) -> Command {
+    let mut command = t.command(program("store"));
+    command.arg("worker").args(steps.split_whitespace());
+    command.env("RANK", rank.to_string()).env("WORLD_SIZE", size.to_string());
+    command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
+    command.env("TORCHELASTIC_USE_AGENT_STORE", agent);
+    command
+}
+
+fn store_workers_meet_at_the_store_of_their_job() {
+    let t = Case::new();
+    let secret = t.write("secret", format!("{SECRET}\n").as_bytes(), 0o600);
+    let server = Serving::start(&t, &["127.0.0.1"]);
+    let mut serve = t.command(program("store"));
+    serve.args(["serve", "127.0.0.1"]);
+    let locked = Serving::of(knowing(serve, SECRET));
+    let port = free_port();
+    // An agent has it; the same with a secret; rank 0 has it; the same with a secret.
+    for (port, agent, secret) in [
+        (server.port, "True", None),
+        (locked.port, "True", Some(&secret)),
+        (port, "False", None),
+        (port, "False", Some(&secret)),
+    ] {
+        let ranks: Vec<Child> = (0..4)
+            .map(|rank| {
+                let steps = format!("set r{rank} {rank} multi_get r0,r1,r2,r3 60 barrier end 4 60");
+                let mut rank = worker(&t, rank, 4, port, agent, &steps);
+                rank.envs(secret.map(|path| ("ICE_STORE_SECRET_FILE", path)));
+                rank.stdout(Stdio::piped()).spawn().expect("a worker")
+            })
+            .collect();
+        for (number, rank) in ranks.into_iter().enumerate() {
+            let output = rank.wait_with_output().expect("its end");
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(said.contains("ICE_OK 0 1 2 3"), "{agent}, rank {number}: {output:?}");
+        }
+    }
+    // Where somebody serves it already rank 0 is a client, too.
+    let said = |mut command: Command| {
+        let output = command.output().expect("a worker");
+        String::from_utf8_lossy(&output.stdout).trim().to_string()
+    };
+    assert_eq!(said(worker(&t, 0, 4, server.port, "False", "get r3 1")), "ICE_OK 3");
+    // Alone, without an agent.
+    let mut alone = t.command(program("store"));
+    alone.args(["worker", "set", "k", "v", "get", "k", "1", "list"]);
+    assert_eq!(said(alone), "ICE_OK \nICE_OK v\nICE_OK k");
+    let mut lost = t.command(program("store"));
+    lost.args(["worker", "num_keys"]).env("WORLD_SIZE", "2");
+    let lost = said(lost);
+    assert!(lost.starts_with("ICE_ERROR_CONFIG config error: MASTER_ADDR is unset"), "{lost}");
+    let mut no_file = worker(&t, 1, 2, server.port, "True", "num_keys");
+    no_file.env("ICE_STORE_SECRET_FILE", t.path("none"));
+    let no_file = said(no_file);
+    assert!(no_file.starts_with("ICE_ERROR_SYSTEM") && no_file.contains(&t.path("none")), "{no_file}");
+    server.end();
+    locked.end();
+}
+
+fn store_workers_meet_in_every_start_method_and_attempt() {
+    for kind in Kind::ALL {
+        let t = Case::new();
+        // The first attempt fails once all have met; the second one finds nothing of it.
+        let verbs = ["meet", &t.path("met"), "attempt", "0", "exit", "1", ";"];
+        let host = t.host().set("local_world_size", 3).set("max_restarts", 1);
+        host.controlled(kind, &verbs).run().succeeded().clean();
+        let mut met = t.lines("met");
+        met.sort();
+        assert_eq!(met, ["0 6", "0 6", "1 6", "1 6", "2 6", "2 6"], "{}", kind.name());
+    }
+}
+
+fn store_workers_of_icerun_meet() {
+    let t = Case::new();
+    let mut icerun = t.command(icerun());
+    icerun.args(["--standalone", "--no-python", "--nproc-per-node", "3"]).arg(program("store"));
+    icerun.args(["worker", "arrive", "barrier", "b", "3", "60", "ready", &t.path("ready")]);
+    let output = icerun.output().expect("icerun");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(t.lines("ready").len(), 3);
+}
+
 /// Answers the beginning of a client as a store does, then sends `bytes` for whatever comes, then nothing more.
 fn bad_server(bytes: Vec<u8>) -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -779,12 +1077,69 @@ fn store_02_torchs_servers_are_no_different() {
         let mut command = torch(&t, &script);
         command.arg(kind);
         let server = Serving::of(command);
-        for (steps, said) in [NUMBERS, COMPARE_SET, SEVERAL, DELETE, PREFIX, BARRIER, BROADCAST] {
+        for (steps, said) in [NUMBERS, COMPARE_SET, SEVERAL, DELETE, PREFIX, BARRIER, BROADCAST, LIST] {
             assert_eq!(does(&t, server.port, steps), said, "{kind}");
         }
         // The older one has no queues; the connection stays good.
         let none = "STORE|STORE|STORE|STORE|STORE|0|STORE|STORE|STORE|STORE|0";
         assert_eq!(does(&t, server.port, QUEUE.0), if kind == "libuv" { QUEUE.1 } else { none }, "{kind}");
+        server.end();
+    }
+}
+
+const TORCH_GUEST: &[u8] = br#"
+import datetime, sys, warnings
+warnings.filterwarnings("ignore")
+import torch.distributed as dist
+
+try:
+    store = dist.TCPStore("127.0.0.1", int(sys.argv[1]), int(sys.argv[2]), False, datetime.timedelta(seconds=3))
+    store.wait(["go"], datetime.timedelta(seconds=60))
+    print("went")
+except dist.DistError as error:
+    print(type(error).__name__)
+"#;
+
+fn store_17_torchs_workers_count_themselves() {
+    let t = Case::new();
+    let script = t.write("guest.py", TORCH_GUEST, 0o644);
+    let mut server = Serving::start(&t, &["127.0.0.1"]);
+    let start = || {
+        let mut guest = torch(&t, &script);
+        guest.args([&server.port.to_string(), "3"]).stdout(Stdio::piped()).spawn().expect("Python")
+    };
+    let guests = [start(), start()];
+    assert_eq!(does(&t, server.port, "wait none 0"), "TIMEOUT");
+    assert_eq!(server.say("workers 2 60"), "ICE_OK");
+    assert_eq!(does(&t, server.port, "arrive set go 1"), "3|");
+    assert_eq!(server.say("workers 3 60"), "ICE_OK");
+    for guest in guests {
+        let output = guest.wait_with_output().expect("its end");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "went", "{output:?}");
+    }
+    server.end();
+}
+
+fn store_a_secret_keeps_torchs_clients_out_and_its_servers_are_refused() {
+    let t = Case::new();
+    let script = t.write("guest.py", TORCH_GUEST, 0o644);
+    let mut serve = t.command(program("store"));
+    serve.args(["serve", "127.0.0.1"]);
+    let mut server = Serving::of(knowing(serve, SECRET));
+    let output = torch(&t, &script).args([&server.port.to_string(), "1"]).output().expect("Python");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(said.trim(), "DistNetworkError", "{output:?}");
+    assert!(!server.say("counts").contains(" 0 refused"));
+    server.end();
+    let script = t.write("server.py", TORCH_SERVER, 0o644);
+    for kind in ["libuv", "legacy"] {
+        let mut command = torch(&t, &script);
+        command.arg(kind);
+        let server = Serving::of(command);
+        let output = knowing(client(&t, server.port, "connect 1"), SECRET).output().expect("a client");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.starts_with("ICE_ERROR_TIMEOUT"), "{kind}: {said}");
+        assert!(said.contains("PyTorch's servers have none"), "{kind}: {said}");
         server.end();
     }
 }
@@ -838,14 +1193,26 @@ pub fn tests() -> Vec<Trial> {
         needs(torch): store_13_process_groups_of_torch_meet_at_it,
         store_14_a_server_that_comes_later,
         store_16_an_end_frees_the_port_and_wakes_those_who_wait,
+        store_17_the_host_waits_for_its_workers,
+        needs(torch): store_17_torchs_workers_count_themselves,
         store_18_it_listens_where_it_is_told,
         store_20_queues,
+        store_waits_can_be_interrupted,
+        store_workers_meet_at_the_store_of_their_job,
+        store_workers_meet_in_every_start_method_and_attempt,
+        store_workers_of_icerun_meet,
+        store_a_secret_keeps_others_out,
+        store_a_secret_does_not_go_over_the_wire,
+        needs(torch): store_a_secret_keeps_torchs_clients_out_and_its_servers_are_refused,
         store_broadcast_of_generations,
         store_garbage_harms_nobody_else,
         store_replies_go_to_nobody_else,
         store_one_that_does_not_take_its_replies,
         store_memory_has_a_limit,
         store_more_clients_than_descriptors,
+        store_few_descriptors_left,
+        store_slow_readers_of_large_replies,
+        store_requests_that_trickle_in,
         store_a_server_that_is_none,
         store_its_thread_is_a_polite_guest,
     ]

@@ -11,6 +11,7 @@
  *   step N | progress DONE TOTAL | heartbeat | heartbeats COUNT SECONDS
  *   expires SCOPE SECONDS | disarm SCOPE
  *   control FILE          appends "HAS_CONTROL RANK LOCAL_RANK WORLD_SIZE" and the descriptors above 2 that are open
+ *   meet FILE             meets all ranks at the store of the job, and appends "RANK SUM" of all ranks and 1 each
  *   scribble BYTE         fills the whole page with that byte, through descriptor 3
  *   close_fds             closes all descriptors above 2
  */
@@ -57,6 +58,23 @@ static void work(ice_worker *worker, const char *file, double seconds, unsigned 
   }
 }
 
+static ice_status meet(ice_worker *worker, const char *file) {
+  ice_store *store;
+  char line[64];
+  int64_t sum;
+  int rank = ice_worker_rank(worker), size = ice_worker_world_size(worker);
+  ice_status status = ice_worker_store(worker, 20, &store);
+  if (status != ICE_OK) return status;
+  if ((status = ice_store_add(store, "sum", rank + 1, &sum)) != ICE_OK) return status;
+  if ((status = ice_store_barrier(store, "all came", size, 20)) != ICE_OK) return status;
+  if ((status = ice_store_add(store, "sum", 0, &sum)) != ICE_OK) return status;
+  snprintf(line, sizeof line, "%d %d", rank, (int)sum);
+  append_line(fill(file), line);
+  status = ice_store_barrier(store, "all went", size, 20);
+  ice_store_free(store);
+  return status;
+}
+
 static int control_verb(ice_worker *worker, char **argv, int argc, int *used) {
   const char *verb = argv[0], *a = argc > 1 ? argv[1] : "", *b = argc > 2 ? argv[2] : "", *c = argc > 3 ? argv[3] : "";
   ice_status status = ICE_OK;
@@ -97,6 +115,8 @@ static int control_verb(ice_worker *worker, char **argv, int argc, int *used) {
     for (int fd = 3; fd < 20; fd++)
       if (fcntl(fd, F_GETFD) >= 0) length += snprintf(line + length, sizeof line - (size_t)length, " fd%d", fd);
     append_line(fill(a), line);
+  } else if (VERB("meet", 1)) {
+    status = meet(worker, a);
   } else if (VERB("scribble", 1)) {
     struct stat stat;
     if (fstat(3, &stat)) _exit(78);

@@ -1,12 +1,17 @@
 /* A store, or a client of one, that does what its command line says:
- *   store serve [ADDRESS [PORT [MEMORY]]]     prints the port and serves until its input ends
+ *   store serve [ADDRESS [PORT [MEMORY]]]     prints the port and serves until its input ends; each line of it is
+ *                                             `workers COUNT SECONDS` or `counts`
  *   store HOST PORT STEP...                   one line for each step: its status, and what it has to say
+ *   store worker STEP...                      the same at the store of its job
+ * STORE_SECRET is the secret of both.
  * Steps: connect SECONDS (10 if it is not the first)   prefix P   set K V   append K V   get K SECONDS   add K N
  *   compare_set K EXPECTED DESIRED   check K,K   delete K   wait K,K SECONDS   multi_get K,K SECONDS
- *   multi_set K,K V,V   num_keys   push K V   pop K SECONDS   len K   barrier K N SECONDS
+ *   multi_set K,K V,V   num_keys   push K V   pop K SECONDS   len K   barrier K N SECONDS   list (sorted)   arrive
+ *   addresses   interrupt MS (after so long)   descriptors N (at most)
  *   broadcast NAME GENERATION RANK TEXT SECONDS   size K BYTES (a value so large)   say TEXT
  *   ready FILE (adds a line) */
 #include <ice.h>
+#include <pthread.h>
 #include <sys/resource.h>
 
 #include "verbs.h"
@@ -16,6 +21,7 @@
 static const char *HOST;
 static int PORT;
 static ice_store *STORE;
+static ice_worker *WORKER;
 static char **WORDS;
 
 static const char *word(void) {
@@ -66,6 +72,36 @@ static void say_values(ice_status status, ice_store_values **got) {
   ice_store_values_free(values);
 }
 
+static int compare(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+static void say_sorted(ice_status status, ice_store_values **got) {
+  const char *names[KEYS];
+  size_t count = status == ICE_OK ? ice_store_values_count(*got) : 0;
+  char line[1000] = "";
+  if (count > KEYS) exit(3);
+  for (size_t i = 0; i < count; i++) names[i] = ice_store_values_data(*got, i);
+  qsort(names, count, sizeof *names, compare);
+  for (size_t i = 0; i < count; i++)
+    snprintf(line + strlen(line), sizeof line - strlen(line), "%s%s", i ? "," : "", names[i]);
+  say(status, line);
+  if (status == ICE_OK) ice_store_values_free(*got);
+}
+
+static void *interrupt_later(void *milliseconds) {
+  long wait = *(long *)milliseconds;
+  struct timespec time = {wait / 1000, wait % 1000 * 1000000};
+  nanosleep(&time, NULL);
+  ice_store_interrupt(STORE);
+  return NULL;
+}
+
+static ice_status join(double seconds) {
+  const char *secret = getenv("STORE_SECRET");
+  if (!HOST) return ice_worker_store(WORKER, seconds, &STORE);
+  if (secret) return ice_store_connect_with_secret(HOST, PORT, seconds, secret, strlen(secret), &STORE);
+  return ice_store_connect(HOST, PORT, seconds, &STORE);
+}
+
 static void step(const char *name) {
   const char *keys[KEYS], *values[KEYS];
   size_t lengths[KEYS];
@@ -75,7 +111,7 @@ static void step(const char *name) {
   if (strcmp(name, "connect") == 0) {
     ice_store_free(STORE);
     STORE = NULL;
-    say(ice_store_connect(HOST, PORT, number(), &STORE), "");
+    say(join(number()), "");
   } else if (strcmp(name, "prefix") == 0) {
     ice_store *old = STORE;
     say(ice_store_prefix(old, word(), &STORE), "");
@@ -133,6 +169,23 @@ static void step(const char *name) {
   } else if (strcmp(name, "num_keys") == 0) {
     ice_status status = ice_store_num_keys(STORE, &sum);
     say_number(status, sum);
+  } else if (strcmp(name, "list") == 0) {
+    say_sorted(ice_store_list_keys(STORE, &got), &got);
+  } else if (strcmp(name, "arrive") == 0) {
+    ice_status status = ice_store_arrive(STORE, &sum);
+    say_number(status, sum);
+  } else if (strcmp(name, "addresses") == 0) {
+    printf("ICE_OK %s %s\n", ice_store_local_address(STORE), ice_store_peer_address(STORE));
+  } else if (strcmp(name, "interrupt") == 0) {
+    static long later;
+    pthread_t thread;
+    later = (long)number();
+    if (pthread_create(&thread, NULL, interrupt_later, &later) != 0) exit(3);
+    pthread_detach(thread);
+  } else if (strcmp(name, "descriptors") == 0) {
+    struct rlimit limit = {(rlim_t)number(), 0};
+    limit.rlim_max = limit.rlim_cur;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0) exit(3);
   } else if (strcmp(name, "push") == 0) {
     const char *key = word(), *value = word();
     say(ice_store_queue_push(STORE, key, value, strlen(value)), "");
@@ -177,14 +230,29 @@ static int serve(char **words) {
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
   }
-  ice_status status = ice_store_server_new(address, port, memory, &server);
+  const char *secret = getenv("STORE_SECRET");
+  ice_status status =
+      secret ? ice_store_server_new_with_secret(address, port, memory, secret, strlen(secret), &server)
+             : ice_store_server_new(address, port, memory, &server);
   if (status != ICE_OK) {
     say(status, "");
     return 1;
   }
   printf("%d\n", ice_store_server_port(server));
   fflush(stdout);
-  while (getchar() != EOF) continue;
+  char line[100];
+  while (fgets(line, sizeof line, stdin)) {
+    int count;
+    double seconds;
+    if (sscanf(line, "workers %d %lf", &count, &seconds) == 2)
+      say(ice_store_server_wait_for_workers(server, count, seconds), "");
+    else
+      printf("%llu connections, %llu refused, %llu requests\n",
+             (unsigned long long)ice_store_server_connections(server),
+             (unsigned long long)ice_store_server_refused(server),
+             (unsigned long long)ice_store_server_requests(server));
+    fflush(stdout);
+  }
   ice_store_server_free(server);
   printf("freed\n");
   return 0;
@@ -192,15 +260,24 @@ static int serve(char **words) {
 
 int main(int argc, char **argv) {
   if (argc > 1 && strcmp(argv[1], "serve") == 0) return serve(argv + 2);
-  if (argc < 4) return 3;
-  HOST = argv[1];
-  PORT = atoi(argv[2]);
-  WORDS = argv + 3;
-  if (strcmp(*WORDS, "connect") != 0 && ice_store_connect(HOST, PORT, 10, &STORE) != ICE_OK) {
-    say(ICE_ERROR_STORE, "");
-    return 1;
+  if (argc > 1 && strcmp(argv[1], "worker") == 0) {
+    if (ice_worker_open(&WORKER) != ICE_OK) return 3;
+    WORDS = argv + 2;
+  } else {
+    if (argc < 4) return 3;
+    HOST = argv[1];
+    PORT = atoi(argv[2]);
+    WORDS = argv + 3;
+  }
+  if (*WORDS && strcmp(*WORDS, "connect") != 0) {
+    ice_status status = join(10);
+    if (status != ICE_OK) {
+      say(status, "");
+      return 1;
+    }
   }
   while (*WORDS) step(word());
   ice_store_free(STORE);
+  ice_worker_close(WORKER);
   return 0;
 }
