@@ -1673,6 +1673,7 @@ ice_status ice_spec_set_rendezvous(struct ice_spec *spec,
  * | `read_timeout` | 60 | how long an answer of the store may take |
  * | `close_timeout` | 30 | the same for the last words of an agent that ends |
  * | `is_host` | by endpoint | `true` or `false`: whether this agent serves the store |
+ * | `secret_file` | none | a file of 16 to 4096 bytes that all agents of the job have: who does not know them is not let into a store that an agent serves for the rendezvous; the store of the workers, a separate one then, stays open |
  * | `store_type` | `tcp` | nothing else |
  *
  * `heartbeat_timeout` and `cas_backoff_max_seconds` of torch are checked and have nothing to do here. Any other key, or

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::plan::Meeting;
 use crate::ranks;
 use crate::rendezvous::backend::Backend;
-use crate::rendezvous::c10d::C10d;
+use crate::rendezvous::c10d::{self, C10d};
 use crate::rendezvous::endpoint::Hosting;
 use crate::rendezvous::foreign::{self, Foreign};
 use crate::rendezvous::member::{Member, Notice, Round, Settings, Wish};
@@ -18,6 +18,7 @@ use crate::rendezvous::state::{Ending, Node};
 use crate::report::{Cause, End, root_cause, summary};
 use crate::spec::Level;
 use crate::spec::nodes::{Place, Rendezvous};
+use crate::store::secret::Secret;
 use crate::store::server::{Config, Server};
 use crate::supervise::Event;
 use crate::sys::random;
@@ -81,11 +82,22 @@ impl Run<'_> {
     fn meet(&self, rendezvous: &Rendezvous) -> Result<Member, Error> {
         let run_id = String::from_utf8_lossy(&self.run_id).into_owned();
         let Rendezvous { place, rules, options, .. } = rendezvous;
-        let patience = options.read_timeout;
+        let secret = options.secret_file.as_deref().map(Secret::of_file).transpose()?;
+        let store = |endpoint, hosting, shared_with_workers| {
+            Box::new(C10d::new(c10d::Settings {
+                endpoint,
+                hosting,
+                run_id: run_id.clone(),
+                patience: options.read_timeout,
+                shared_with_workers,
+                secret: secret.clone(),
+            }))
+        };
         let backend: Box<dyn Backend> = match place.clone() {
             Place::Static(endpoint) => {
                 let hosting = if rendezvous.rank == Some(0) { Hosting::Always } else { Hosting::Never };
-                Box::new(C10d::new(endpoint, hosting, &run_id, patience, rendezvous.serves))
+                // PyTorch's workers have no secret to tell.
+                store(endpoint, hosting, rendezvous.serves && secret.is_none())
             }
             Place::C10d(endpoint) => {
                 let hosting = match options.is_host {
@@ -93,7 +105,7 @@ impl Run<'_> {
                     Some(false) => Hosting::Never,
                     None => Hosting::IfHere,
                 };
-                Box::new(C10d::new(endpoint, hosting, &run_id, patience, false))
+                store(endpoint, hosting, false)
             }
             Place::Foreign(name, endpoint) => {
                 let kind = foreign::find(&name)

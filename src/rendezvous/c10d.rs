@@ -7,7 +7,8 @@ use super::backend::{Backend, Found, Swap, Token};
 use super::endpoint::{Endpoint, Hosting};
 use crate::error::Error;
 use crate::spec::names::hostname;
-use crate::store::client::Client;
+use crate::store::client::{Client, Options};
+use crate::store::secret::Secret;
 use crate::store::server::{Config, Server};
 
 /// How long one try to connect may take.
@@ -19,37 +20,36 @@ fn anchor(run_id: &str) -> String {
     format!("torch.rendezvous.{run_id}")
 }
 
-pub struct C10d {
-    endpoint: Endpoint,
-    hosting: Hosting,
-    anchor: String,
+/// Which store.
+pub struct Settings {
+    pub endpoint: Endpoint,
+    pub hosting: Hosting,
+    pub run_id: String,
     /// How long an answer may take.
-    patience: Duration,
+    pub patience: Duration,
     /// Workers meet at this store, too: they find it empty in each round.
-    shared_with_workers: bool,
+    pub shared_with_workers: bool,
+    pub secret: Option<Secret>,
+}
+
+pub struct C10d {
+    settings: Settings,
     server: Option<Server>,
     client: Option<Client>,
 }
 
 impl C10d {
-    pub fn new(
-        endpoint: Endpoint,
-        hosting: Hosting,
-        run_id: &str,
-        patience: Duration,
-        shared_with_workers: bool,
-    ) -> C10d {
-        let anchor = anchor(run_id);
-        C10d { endpoint, hosting, anchor, patience, shared_with_workers, server: None, client: None }
+    pub fn new(settings: Settings) -> C10d {
+        C10d { settings, server: None, client: None }
     }
 
     /// What all keys but the anchor begin with.
     fn prefix(&self) -> String {
-        format!("{}.libice/", self.anchor)
+        format!("{}.libice/", anchor(&self.settings.run_id))
     }
 
     fn key(&self, key: &str) -> String {
-        if key.is_empty() { self.anchor.clone() } else { self.prefix() + key }
+        if key.is_empty() { anchor(&self.settings.run_id) } else { self.prefix() + key }
     }
 
     fn client(&self) -> Result<&Client, Error> {
@@ -58,26 +58,28 @@ impl C10d {
 
     /// Begins to serve, if that is this agent's part.
     fn serve(&mut self) -> Result<(), Error> {
-        if self.hosting == Hosting::IfHere && !self.endpoint.is_here() {
-            self.hosting = Hosting::Never;
+        if self.settings.hosting == Hosting::IfHere && !self.settings.endpoint.is_here() {
+            self.settings.hosting = Hosting::Never;
         }
-        if self.server.is_some() || self.hosting == Hosting::Never {
+        if self.server.is_some() || self.settings.hosting == Hosting::Never {
             return Ok(());
         }
-        match Server::start(&Config { port: self.endpoint.port, ..Config::default() }) {
+        let Settings { endpoint, secret, .. } = &self.settings;
+        let config = Config { port: endpoint.port, secret: secret.clone(), ..Config::default() };
+        match Server::start(&config) {
             Ok(server) => {
-                self.endpoint.port = server.port();
+                self.settings.endpoint.port = server.port();
                 self.server = Some(server);
                 Ok(())
             }
-            Err(error) if self.hosting == Hosting::Always => Err(Error::config(
+            Err(error) if self.settings.hosting == Hosting::Always => Err(Error::config(
                 "rendezvous_endpoint",
-                &self.endpoint,
+                &self.settings.endpoint,
                 format!("cannot be served here: {error}"),
             )),
             // Another agent of this host was quicker.
             Err(_) => {
-                self.hosting = Hosting::Never;
+                self.settings.hosting = Hosting::Never;
                 Ok(())
             }
         }
@@ -88,10 +90,12 @@ impl Backend for C10d {
     fn connect(&mut self) -> Result<(), Error> {
         self.client = None;
         self.serve()?;
-        let Endpoint { host, port } = &self.endpoint;
+        let Endpoint { host, port } = &self.settings.endpoint;
         let host = if self.server.is_some() { "localhost" } else { host };
-        let client = Client::connect(host, *port, Some(TRY))?;
-        self.client = Some(client.with_patience(self.patience));
+        let secret = self.settings.secret.clone();
+        let options = Options { timeout: Some(TRY), secret, ..Options::default() };
+        let client = Client::connect_with(host, *port, &options)?;
+        self.client = Some(client.with_patience(self.settings.patience));
         Ok(())
     }
 
@@ -133,14 +137,14 @@ impl Backend for C10d {
     }
 
     fn set_patience(&mut self, time: Duration) {
-        self.patience = time.min(self.patience);
-        self.client = self.client.take().map(|client| client.with_patience(self.patience));
+        self.settings.patience = time.min(self.settings.patience);
+        self.client = self.client.take().map(|client| client.with_patience(self.settings.patience));
     }
 
     fn address(&self) -> Option<String> {
         match (&self.server, &self.client) {
             // As the others name it.
-            (Some(_), _) if self.endpoint.is_here() => Some(self.endpoint.host.clone()),
+            (Some(_), _) if self.settings.endpoint.is_here() => Some(self.settings.endpoint.host.clone()),
             (Some(_), _) => Some(String::from_utf8_lossy(&hostname()).into_owned()),
             (None, Some(client)) => Some(client.local_address().to_string()),
             (None, None) => None,
@@ -148,12 +152,12 @@ impl Backend for C10d {
     }
 
     fn shared_port(&self) -> Option<u16> {
-        self.shared_with_workers.then_some(self.endpoint.port)
+        self.settings.shared_with_workers.then_some(self.settings.endpoint.port)
     }
 
     fn between_rounds(&mut self) -> Result<(), Error> {
-        if let (true, Some(server)) = (self.shared_with_workers, &self.server) {
-            server.keep_only(self.anchor.as_bytes());
+        if let (true, Some(server)) = (self.settings.shared_with_workers, &self.server) {
+            server.keep_only(anchor(&self.settings.run_id).as_bytes());
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! torch's options of a rendezvous (`--rdzv-conf`), with torch's names and defaults.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Error;
@@ -21,6 +22,8 @@ pub struct Options {
     /// How long healthy workers go on while the store cannot be reached.
     pub lost_timeout: Duration,
     pub is_host: Option<bool>,
+    /// Has what all agents of the job know, and nobody else who can reach the store.
+    pub secret_file: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -35,13 +38,14 @@ impl Default for Options {
             read_timeout: seconds(60),
             lost_timeout: seconds(300),
             is_host: None,
+            secret_file: None,
         }
     }
 }
 
 /// For the error that names them.
 const KEYS: &str = "timeout, join_timeout, last_call_timeout, close_timeout, heartbeat_timeout, \
-                    keep_alive_interval, keep_alive_max_attempt, read_timeout, lost_timeout, is_host, store_type, \
+                    keep_alive_interval, keep_alive_max_attempt, read_timeout, lost_timeout, is_host, secret_file, store_type, \
                     cas_backoff_max_seconds";
 
 impl Options {
@@ -66,6 +70,10 @@ impl Options {
             "read_timeout" => self.read_timeout = seconds(key, value)?,
             "lost_timeout" => self.lost_timeout = seconds_or_none(key, value)?,
             "is_host" => self.is_host = Some(yes_or_no(key, value)?),
+            "secret_file" if value.is_empty() => {
+                return Err(refuse(key, value, "must be the path of a file"));
+            }
+            "secret_file" => self.secret_file = Some(value.into()),
             "store_type" if value.eq_ignore_ascii_case("tcp") => {}
             "store_type" => return Err(refuse(key, value, "must be tcp")),
             // Of torch's handler; nothing here waits for them.

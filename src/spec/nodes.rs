@@ -8,6 +8,7 @@ use crate::rendezvous::endpoint::Endpoint;
 use crate::rendezvous::foreign;
 use crate::rendezvous::leader::Rules;
 use crate::rendezvous::options::Options;
+use crate::store::secret::Secret;
 
 /// More than any job has.
 pub const MAX_NODES: i64 = 1 << 20;
@@ -92,6 +93,8 @@ impl Nodes {
             return Ok(None);
         };
         let rank = self.rank(&var)?;
+        // What is wrong with it is better known now than later.
+        options.secret_file.as_deref().map(Secret::of_file).transpose()?;
         let fixed = kind == "static";
         let place = match kind.as_str() {
             "static" => self.fixed(endpoint, rank)?,

@@ -44,7 +44,6 @@ pub struct Client {
 impl Client {
     /// Connects, and tries again until the time is over: the server may begin to listen later. None for `timeout`
     /// is without a limit, here and for each answer after it.
-    #[allow(dead_code)] // for tests and for the rendezvous
     pub fn connect(host: &str, port: u16, timeout: Option<Duration>) -> Result<Client, Error> {
         Client::connect_with(host, port, &Options { timeout, ..Options::default() })
     }
