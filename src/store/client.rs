@@ -42,13 +42,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects, and tries again until the time is over: the server may begin to listen later. None for `timeout`
-    /// is without a limit, here and for each answer after it.
-    pub fn connect(host: &str, port: u16, timeout: Option<Duration>) -> Result<Client, Error> {
-        Client::connect_with(host, port, &Options { timeout, ..Options::default() })
-    }
-
-    /// The same, with more to say.
+    /// Connects, and tries again until the time is over: the server may begin to listen later.
     pub fn connect_with(host: &str, port: u16, options: &Options) -> Result<Client, Error> {
         let connection = Connection::open(host, port, options)?;
         Ok(Client {
@@ -389,6 +383,13 @@ fn check_count(count: usize) -> Result<(), Error> {
 
 fn shown(key: &[u8]) -> String {
     String::from_utf8_lossy(key).escape_debug().to_string()
+}
+
+#[cfg(test)]
+impl Client {
+    pub fn connect(host: &str, port: u16, timeout: Option<Duration>) -> Result<Client, Error> {
+        Client::connect_with(host, port, &Options { timeout, ..Options::default() })
+    }
 }
 
 #[cfg(test)]
