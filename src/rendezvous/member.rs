@@ -408,12 +408,13 @@ impl Part {
         self.judge();
         self.take_over()?;
         self.tidy()?;
-        if self.stage == Stage::Out {
+        match self.stage {
             // Whoever serves the place sees that it is needed by one less.
-            self.backend.disconnect();
-            return Ok(());
+            Stage::Out if self.has_ended() => self.backend.disconnect(),
+            Stage::Out => {}
+            _ => return self.wait(),
         }
-        self.wait()
+        Ok(())
     }
 
     /// Finds the chain, or begins it.
