@@ -28,6 +28,7 @@ mod method;
 mod mon;
 mod numa;
 mod obs;
+mod place;
 mod reap;
 mod rst;
 mod server;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         ask::tests(),
         dev::tests(),
         store::tests(),
+        place::tests(),
         e2e::tests(),
         examples::tests(),
         hosts::tests(),
