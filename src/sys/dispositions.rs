@@ -65,27 +65,37 @@ pub fn keep_children() {
 /// What a child has to put to default before it lets signals in: everything that has a handler (it would
 /// run on memory shared with the host) or that the host itself ignores.
 #[derive(Clone, Copy)]
-pub struct Reset(u64);
+pub struct Reset {
+    to_default: u64,
+    /// What it is to ignore.
+    ignored: u64,
+}
 
 impl Reset {
     pub fn nothing() -> Reset {
-        Reset(0)
+        Reset { to_default: 0, ignored: 0 }
+    }
+
+    pub fn ignoring(self, signal: i32) -> Reset {
+        Reset { ignored: self.ignored | bit(signal), ..self }
     }
 
     pub fn for_children() -> Reset {
         let (ignored, handled) = current();
         let started_with = IGNORED_AT_START.load(Ordering::Relaxed);
-        Reset((ignored & !started_with) | handled)
+        Reset { to_default: (ignored & !started_with) | handled, ignored: 0 }
     }
 
     /// In the child. Async-signal-safe.
     pub fn apply(self) {
-        let mut left = self.0;
-        while left != 0 {
-            let signal = left.trailing_zeros() as i32 + 1;
-            left &= left - 1;
-            // SAFETY: SIG_DFL needs nothing, and the child has a table of dispositions of its own.
-            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        for (set, disposition) in [(self.to_default, libc::SIG_DFL), (self.ignored, libc::SIG_IGN)] {
+            let mut left = set;
+            while left != 0 {
+                let signal = left.trailing_zeros() as i32 + 1;
+                left &= left - 1;
+                // SAFETY: neither needs anything, and the child has a table of dispositions of its own.
+                unsafe { libc::signal(signal, disposition) };
+            }
         }
     }
 }

@@ -18,3 +18,4 @@ pub mod process;
 mod raw;
 pub mod signals;
 pub mod slices;
+pub mod terminal;

@@ -34,6 +34,7 @@ mod server;
 mod sig;
 mod sp;
 mod store;
+mod terminal;
 mod time;
 // Each area uses a part of it.
 #[allow(dead_code)]
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         cli::tests(),
         control::tests(),
         ask::tests(),
+        terminal::tests(),
         dev::tests(),
         store::tests(),
         e2e::tests(),
