@@ -216,6 +216,7 @@ impl Started {
                 log_modes: spec.log_modes,
             },
             log: spec.log_callback,
+            log_level: spec.log_level,
             events: Events::new(spec, events)?,
             bar: spec.progress_bar.then(Bar::new),
             held: VecDeque::new(),
@@ -294,6 +295,7 @@ struct Thread {
     queue: Arc<Queue>,
     sinks: Sinks,
     log: Option<LogCallback>,
+    log_level: Level,
     events: Events,
     bar: Option<Bar>,
     /// What is for the host to say, and waits for the answer to a question.
@@ -550,7 +552,7 @@ impl Thread {
     }
 
     fn say(&mut self, level: Level, text: &str) {
-        if let Some(log) = self.log {
+        if let Some(log) = self.log.filter(|_| level <= self.log_level) {
             self.step_aside();
             let text: CString = crate::error::c_string_lossy(text.as_bytes());
             (log.function)(log.user_data.0 as *mut std::ffi::c_void, level as i32, text.as_ptr());
