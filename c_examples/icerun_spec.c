@@ -121,7 +121,7 @@ static void set_stdin(const struct options *options, ice_spec *spec) {
   int32_t chosen = choice(options, OPT_STDIN, names, "must be none, rank0 or all");
   if (values[chosen] != ICE_STDIN_NULL && isatty(STDIN_FILENO)) {
     /* A worker has a process group of its own: the terminal would stop it where it reads. */
-    bad_value(options, OPT_STDIN, "a worker cannot read from a terminal, use a pipe or a file");
+    bad_value(options, OPT_STDIN, "a worker cannot read from a terminal, but for --debug-rank; use a pipe or a file");
   }
   accept_value(options, OPT_STDIN, ice_spec_set_stdin(spec, values[chosen]));
 }

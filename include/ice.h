@@ -1286,9 +1286,10 @@ ice_status ice_spec_set_ask_on_interrupt(struct ice_spec *spec,
  *
  * At the rank's end, before a question (`ice_spec_set_ask_on_interrupt()`) and at the end of the run the host's
  * group is put back into the foreground, and the terminal into the modes that it had (tcsetpgrp(3), tcsetattr(3)).
- * A host in the background keeps its hands off: the rank then starts as others do, with a warning in the log. ^Z stops
- * the worker alone; SIGCONT has it go on. ICE_ERROR_CONFIG for a number below -1, and from `ice_agent_new()` for one
- * that is not below local_world_size, and if the host has no controlling terminal. */
+ * A host in the background keeps its hands off: the rank then starts with /dev/null for stdin and the console for
+ * the rest, with a warning in the log. SIGTSTP, ^Z, is ignored by the rank at its start (but in copies of a fork
+ * server): it would stop nobody else. A progress bar is not shown meanwhile. ICE_ERROR_CONFIG for a number below -1,
+ * and from `ice_agent_new()` for one that is not below local_world_size, and if the host has no controlling terminal. */
 ice_status ice_spec_set_debug_rank(struct ice_spec *spec,
                                    int64_t local_rank);
 
@@ -1417,8 +1418,11 @@ ice_status ice_spec_set_log_modes(struct ice_spec *spec, int32_t directory, int3
 /* The descriptors that stand for the console: tee'd lines of stdout go to `out`, those of stderr to
  * `err`, and workers whose streams are not redirected inherit them. The host keeps both open until
  * the run is over. Default 1 and 2. A number below 0 is ICE_ERROR_CONFIG; a descriptor that is not
- * open when the run starts stands for /dev/null. */
-ice_status ice_spec_set_console(struct ice_spec *spec, int32_t out, int32_t err);
+ * open when the run starts stands for /dev/null. On a terminal workers are in the background: one that stops
+ * who writes from there (`stty tostop`) does not stop workers, which then start with SIGTTOU ignored. */
+ice_status ice_spec_set_console(struct ice_spec *spec,
+                                int32_t out,
+                                int32_t err);
 
 /* Sends the output of all ranks (but those the rank filter leaves out) to `function` instead of the
  * console. All streams then go through files, as if redirected. NULL takes it back. */

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::Shared;
 use super::run::Run;
+use super::{OVER, Shared};
 use crate::control::desk::Wish;
 use crate::control::request::{Answer, Answers, Kind};
 use crate::error::Error;
@@ -25,9 +25,10 @@ const PAUSE_TIME: Duration = Duration::from_secs(10);
 const SAVE_TIME: Duration = Duration::from_secs(300);
 const QUESTION: &str = "Should I save the checkpoint? [Y/n] ";
 
-/// The conversation; it ends when this is dropped.
+/// The conversation. With the end of this, which is that of the run, it has no more answers, and ends.
 pub(super) struct Asking {
     over: Arc<Bell>,
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -41,8 +42,14 @@ impl Asking {
         let failed = |errno: nix::errno::Errno| Error::system("cannot ask at the terminal", errno as i32);
         let over = Arc::new(Bell::new().map_err(failed)?);
         let input = fd::duplicate(libc::STDIN_FILENO).map_err(failed)?;
-        let conversation =
-            Conversation { over: over.clone(), input: input.into(), inbox, shared, talker, save_time };
+        let conversation = Conversation {
+            over: over.clone(),
+            input: input.into(),
+            inbox,
+            shared: shared.clone(),
+            talker,
+            save_time,
+        };
         let thread = std::thread::Builder::new()
             .name("ice-ask".into())
             .spawn(move || {
@@ -50,13 +57,14 @@ impl Asking {
                 conversation.hold();
             })
             .map_err(|error| Error::no_thread(&error))?;
-        Ok(Asking { over, thread: Some(thread) })
+        Ok(Asking { over, shared, thread: Some(thread) })
     }
 }
 
 impl Drop for Asking {
     fn drop(&mut self) {
         self.over.ring();
+        self.shared.desk.close(OVER);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -84,7 +92,14 @@ impl Conversation {
                 }
             }
         }
-        self.inbox.stop(libc::SIGINT);
+        // One more would be a stop in a hurry.
+        if !self.is_over() {
+            self.inbox.stop(libc::SIGINT);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        fd::is_readable(self.over.as_fd())
     }
 
     fn request(&self, kind: Kind, limit: Duration) -> Result<Option<Answers>, Error> {
@@ -95,7 +110,7 @@ impl Conversation {
     fn question(&mut self) -> Option<bool> {
         let mut line = [0; 256];
         loop {
-            if fd::is_readable(self.over.as_fd()) {
+            if self.is_over() {
                 return None;
             }
             self.talker.ask(QUESTION);

@@ -23,7 +23,7 @@ use super::debug::Debuggers;
 use super::health::Health;
 use super::port::reserve_port;
 use super::reporter::{Reporter, path_bytes};
-use super::{Host, OVER, Shared, binding};
+use super::{Host, Shared, binding};
 use crate::control::desk::Ticket;
 use crate::device::assign::Assignment;
 use crate::device::numa::Share;
@@ -963,8 +963,6 @@ impl<'a> Run<'a> {
     }
 
     fn finish(mut self, end: End) -> RunReport {
-        // Whoever asks for something has no answer any more.
-        self.shared.desk.close(OVER);
         self.asking = None;
         self.server = None;
         self.watcher = None;

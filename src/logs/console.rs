@@ -222,8 +222,16 @@ impl Console {
         }
     }
 
+    /// The host may be about to write here itself.
+    pub fn step_aside(&mut self) {
+        if self.drawn {
+            self.end_line();
+            self.send();
+        }
+    }
+
     /// `flush` without a footer.
-    pub fn send(&mut self) -> Flushed {
+    fn send(&mut self) -> Flushed {
         while self.waiting() > 0 {
             match self.write() {
                 Ok(count) => self.sent += count,

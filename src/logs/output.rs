@@ -350,7 +350,7 @@ impl Thread {
                 }
                 Some(Command::Log(level, text)) => self.say(level, &text),
                 Some(Command::Event(line)) => {
-                    self.step_aside();
+                    self.sinks.terminal().step_aside();
                     self.events.take(line, self.sinks.terminal());
                 }
                 Some(Command::Bar(of_bar)) => self.tell_bar(of_bar),
@@ -393,14 +393,6 @@ impl Thread {
         let Some(bar) = &mut self.bar else { return };
         if let Some(row) = look(bar, Instant::now(), self.sinks.columns()) {
             self.sinks.terminal().set_footer(row.as_bytes());
-        }
-    }
-
-    /// The host may be about to write to the terminal.
-    fn step_aside(&mut self) {
-        if self.bar.is_some() {
-            self.sinks.terminal().end_line();
-            self.sinks.terminal().send();
         }
     }
 
@@ -553,7 +545,7 @@ impl Thread {
 
     fn say(&mut self, level: Level, text: &str) {
         if let Some(log) = self.log.filter(|_| level <= self.log_level) {
-            self.step_aside();
+            self.sinks.terminal().step_aside();
             let text: CString = crate::error::c_string_lossy(text.as_bytes());
             (log.function)(log.user_data.0 as *mut std::ffi::c_void, level as i32, text.as_ptr());
         }
@@ -685,6 +677,7 @@ impl Sinks {
         if follower.stream.to_console
             && let Some(callback) = self.callback
         {
+            self.terminal().step_aside();
             let stream = index(follower.stream.which) as i32 + 1;
             let user_data = callback.user_data.0 as *mut std::ffi::c_void;
             (callback.function)(

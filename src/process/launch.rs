@@ -142,7 +142,11 @@ impl Launcher {
             protocol: &[],
             terminal,
             working_dir: self.working_dir.as_deref(),
-            reset: self.beside_terminal(reset),
+            // At the debugger ^Z does nothing: whoever started the run would not know of it.
+            reset: match terminal {
+                Some(_) => reset.ignoring(libc::SIGTSTP),
+                None => self.beside_terminal(reset),
+            },
             report: Some(report),
             slices: self.slices,
             cpus: cpus.as_ref(),

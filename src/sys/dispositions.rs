@@ -56,6 +56,27 @@ pub fn children_are_not_kept() -> bool {
     })
 }
 
+/// A signal that does nothing until this is dropped, where it has neither a handler nor is ignored anyway.
+pub struct Ignored(Option<i32>);
+
+pub fn ignore_meanwhile(signal: i32) -> Ignored {
+    let is_default = action(signal).is_some_and(|action| action.sa_sigaction == libc::SIG_DFL);
+    if is_default {
+        // SAFETY: SIG_IGN needs nothing.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+    Ignored(is_default.then_some(signal))
+}
+
+impl Drop for Ignored {
+    fn drop(&mut self) {
+        if let Some(signal) = self.0.filter(|&signal| is_ignored(signal)) {
+            // SAFETY: SIG_DFL needs nothing.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+    }
+}
+
 /// Puts SIGCHLD to its default, so that neither the kernel nor a handler takes the statuses of children.
 pub fn keep_children() {
     // SAFETY: SIG_DFL needs nothing.

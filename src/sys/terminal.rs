@@ -106,17 +106,21 @@ fn open() -> Result<OwnedFd, Errno> {
     fd::open(Path::new(CONTROLLING), libc::O_RDWR | libc::O_NOCTTY, 0)
 }
 
-/// The streams that this process had before they became the terminal's.
-pub struct Streams([Option<OwnedFd>; 3]);
+/// The streams that this process had before they became the terminal's. Meanwhile ^Z does nothing: whoever started
+/// the run would not know of it.
+pub struct Streams {
+    old: [Option<OwnedFd>; 3],
+    _ignored: dispositions::Ignored,
+}
 
 impl Streams {
     /// Has 0, 1 and 2 be the controlling terminal. None if there is none, or this process is not in its
     /// foreground, where it could not read.
     pub fn on_terminal() -> Option<Streams> {
         let terminal = open().ok().filter(|terminal| tcgetpgrp(terminal) == Ok(getpgrp()))?;
-        let old = Streams([0, 1, 2].map(|stream| fd::duplicate(stream).ok()));
+        let old = [0, 1, 2].map(|stream| fd::duplicate(stream).ok());
         (0..3).for_each(|stream| put(terminal.as_raw_fd(), stream));
-        Some(old)
+        Some(Streams { old, _ignored: dispositions::ignore_meanwhile(libc::SIGTSTP) })
     }
 }
 
@@ -124,7 +128,7 @@ impl Drop for Streams {
     fn drop(&mut self) {
         // Where it is not in the foreground any more, writing and closing are no reason to be stopped.
         let _mask = dispositions::block_all_meanwhile();
-        for (stream, old) in self.0.iter().enumerate() {
+        for (stream, old) in self.old.iter().enumerate() {
             match old {
                 Some(old) => put(old.as_raw_fd(), stream as RawFd),
                 // SAFETY: it was not open before `on_terminal`, which opened it.

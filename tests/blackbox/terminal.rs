@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -24,6 +25,9 @@ pub fn tests() -> Vec<Trial> {
         needs(setsid): log_18_bar_on_a_terminal_that_is_stopped,
         needs(setsid, python3): time_debug_breakpoint_in_python,
         needs(setsid): time_debug_interrupts_are_for_the_worker,
+        needs(setsid): time_debug_a_question_takes_the_terminal_back,
+        needs(setsid): time_debug_every_kind_of_worker,
+        needs(setsid): time_debug_nothing_is_taken_from_the_background,
         needs(setsid): time_debug_timers_stand_still,
         needs(setsid): time_debug_a_call_of_a_worker,
         needs(setsid): time_debug_one_after_the_other,
@@ -300,6 +304,51 @@ fn time_debug_interrupts_are_for_the_worker() {
     terminal.types(CTRL_C);
     started.finish().exited(7);
     assert!(!terminal.rest().contains("Should I"));
+}
+
+fn time_debug_a_question_takes_the_terminal_back() {
+    let t = Case::new();
+    let mut terminal = terminal();
+    let verbs = format!("append {} x work {} 0.001 0", t.path("ready"), t.path("work"));
+    let started = controlled(&t, &terminal, "--debug-rank 0 --control", &verbs);
+    t.wait_lines("ready", 1);
+    started.signal(libc::SIGINT);
+    terminal.await_text("[Y/n] ");
+    terminal.types("y\n");
+    terminal.await_text("the checkpoint is saved");
+    assert_eq!(started.finish().status.signal(), Some(libc::SIGINT));
+}
+
+fn time_debug_every_kind_of_worker() {
+    for kind in Kind::ALL {
+        let t = Case::new();
+        let mut terminal = terminal();
+        let verbs = ["append", &t.path("ready"), "x", "stdin", &t.path("read.%r")];
+        let host = t.host().set("local_world_size", 2).set("debug_rank", 1);
+        let running = host.controlled(kind, &verbs).on(&terminal).spawn();
+        t.wait_lines("ready", 2);
+        terminal.types("abc\n\x04");
+        running.finish().succeeded();
+        assert_eq!((t.lines("read.0"), t.lines("read.1")), (vec!["0".into()], vec!["4".into()]), "{kind:?}");
+    }
+}
+
+fn time_debug_nothing_is_taken_from_the_background() {
+    let t = Case::new();
+    let mut terminal = terminal();
+    // A shell with job control: what it starts in the background is in a group of its own.
+    let command = "set -m; \"$@\" & wait $!; echo ended with $?; read line; echo read $line";
+    let started = tool(&t, &["--debug-rank", "0", "--no-python", probe().to_str().unwrap()])
+        .words(&["stdin", &t.path("read")])
+        .under(&["sh", "-c", command, "sh"])
+        .on(&terminal)
+        .spawn();
+    terminal.await_text("local rank 0 has no terminal");
+    terminal.await_text("ended with 0");
+    terminal.types("abc\n");
+    terminal.await_text("read abc");
+    started.finish().exited(0);
+    assert_eq!(t.lines("read"), ["0"]);
 }
 
 fn time_debug_timers_stand_still() {
