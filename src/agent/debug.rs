@@ -24,6 +24,11 @@ impl Run<'_> {
         self.debuggers.called.is_some() || self.named_rank().is_some()
     }
 
+    /// Whether a rank has it, or would if there were one.
+    pub(super) fn is_terminal_lent(&self) -> bool {
+        self.debuggers.foreground.is_some()
+    }
+
     /// The rank that the spec names, while it lives.
     fn named_rank(&self) -> Option<usize> {
         self.spec.debug_rank.filter(|&rank| self.lives(rank))

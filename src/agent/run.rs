@@ -889,7 +889,9 @@ impl<'a> Run<'a> {
         self.update_snapshot(index, pid, outcome);
         self.output.worker_ended(index);
         self.miss_answer();
-        self.attend_debuggers();
+        if self.is_terminal_lent() {
+            self.attend_debuggers();
+        }
     }
 
     /// Somebody killed the watcher: another one takes its place, with what it has to know.

@@ -101,6 +101,10 @@ impl Bar {
         if self.shown == shown {
             return None;
         }
+        // An attempt may begin at a checkpoint, far from where the last one was.
+        if self.shown.is_none_or(|(_, restarts, _)| restarts != group.restarts) {
+            self.row.begin(standing.done);
+        }
         self.shown = shown;
         Some(self.row.text(&standing, group.restarts, columns))
     }
@@ -124,6 +128,13 @@ impl Row {
         let drawn = Paper::default();
         let target = ProgressDrawTarget::term_like(Box::new(drawn.clone()));
         Row { bar: ProgressBar::with_draw_target(None, target), drawn }
+    }
+
+    /// The rate is that from here on.
+    fn begin(&mut self, done: u64) {
+        self.bar.set_position(done);
+        self.bar.tick();
+        self.bar.reset_eta();
     }
 
     fn text(&mut self, standing: &Standing, restarts: u32, columns: usize) -> String {
@@ -253,8 +264,9 @@ mod tests {
         for part in ["[####", ">---", "] 50/100", "rank 3 is 2 behind", "1 restart"] {
             assert!(text.contains(part), "{text:?} lacks {part:?}");
         }
-        let text = row.text(&Standing { done: 51, total: None, slowest: None }, 0, 80);
-        assert!(text.starts_with("step 51"), "{text:?}");
+        row.begin(1 << 40);
+        let text = row.text(&Standing { done: 1 << 40, total: None, slowest: None }, 0, 80);
+        assert_eq!(text, format!("step {}", 1u64 << 40), "it has just begun there");
     }
 
     #[test]
