@@ -136,7 +136,7 @@ int main(int argc, char **argv) {
     status = show_plan(agent, &code);
   } else if (status == ICE_OK) {
     note_threads(&options, agent);
-    status = asks(&options) ? run_and_ask(&options, agent, &result) : ice_agent_run(agent, &result);
+    status = ice_agent_run(agent, &result);
   }
   if (status != ICE_OK) {
     fprintf(stderr, "icerun: %s\n", ice_last_error_message());

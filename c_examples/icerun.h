@@ -55,6 +55,8 @@ enum option_id {
   OPT_CONTROL,
   OPT_HEARTBEAT_TIMEOUT,
   OPT_CHECKPOINT_BEFORE_STOP,
+  OPT_PROGRESS_BAR,
+  OPT_DEBUG_RANK,
 
   OPT_FILE_TIMERS,
   OPT_UNINTERRUPTIBLE_TIMEOUT,
@@ -153,10 +155,6 @@ void accept_value(const struct options *options, enum option_id id, ice_status s
 
 /* icerun_rdzv.c */
 void rendezvous_to_spec(const struct options *options, ice_spec *spec);
-
-/* icerun_ask.c: whether ^C asks, and the run of an agent whose ^C does. */
-int asks(const struct options *options);
-ice_status run_and_ask(const struct options *options, ice_agent *agent, ice_result **result);
 
 /* icerun_plan.c. Returns icerun's exit status. */
 int print_plan(const ice_plan *plan);

@@ -121,7 +121,7 @@ static void set_stdin(const struct options *options, ice_spec *spec) {
   int32_t chosen = choice(options, OPT_STDIN, names, "must be none, rank0 or all");
   if (values[chosen] != ICE_STDIN_NULL && isatty(STDIN_FILENO)) {
     /* A worker has a process group of its own: the terminal would stop it where it reads. */
-    bad_value(options, OPT_STDIN, "a worker cannot read from a terminal, use a pipe or a file");
+    bad_value(options, OPT_STDIN, "a worker cannot read from a terminal, but for --debug-rank; use a pipe or a file");
   }
   accept_value(options, OPT_STDIN, ice_spec_set_stdin(spec, values[chosen]));
 }
@@ -137,18 +137,10 @@ static void set_numa_binding(const struct options *options, ice_spec *spec) {
   accept_value(options, OPT_NUMA_BINDING, ice_spec_set_cpu_binding(spec, values[chosen]));
 }
 
-/* ^C is a question then, not a stop. */
-static void leave_interrupts(const struct options *options, ice_spec *spec) {
-  if (!asks(options)) return;
-  char list[1024] = "";
-  for (const char *at = option_text(options, OPT_SIGNALS_TO_HANDLE); *at; at += *at == ',') {
-    size_t length = strcspn(at, ","), used = strlen(list);
-    if (length != 6 || strncmp(at, "SIGINT", 6) != 0) {
-      snprintf(list + used, sizeof list - used, "%s%.*s", used ? "," : "", (int)length, at);
-    }
-    at += length;
-  }
-  accept_value(options, OPT_SIGNALS_TO_HANDLE, ice_spec_set_signals(spec, list));
+static void set_debug_rank(const struct options *options, ice_spec *spec) {
+  if (!option_filled(options, OPT_DEBUG_RANK)) return;
+  int64_t rank = option_integer(options, OPT_DEBUG_RANK);
+  accept_value(options, OPT_DEBUG_RANK, ice_spec_set_debug_rank(spec, rank));
 }
 
 static void set_file_timers(const struct options *options, ice_spec *spec) {
@@ -249,6 +241,7 @@ static const struct {
   {OPT_VIRTUAL_LOCAL_RANK, ice_spec_set_virtual_local_rank},
   {OPT_DEVICE_UUIDS, ice_spec_set_device_uuids},
   {OPT_CONTROL, ice_spec_set_control},
+  {OPT_PROGRESS_BAR, ice_spec_set_progress_bar},
 };
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
@@ -302,7 +295,8 @@ ice_spec *spec_from_options(const struct options *options) {
   set_visibility(options, spec);
   set_stdin(options, spec);
   set_numa_binding(options, spec);
-  leave_interrupts(options, spec);
+  set_debug_rank(options, spec);
+  accept(ice_spec_set_ask_on_interrupt(spec, 1));
   set_file_timers(options, spec);
   set_stack_command(options, spec);
   set_backoff(options, spec);

@@ -90,13 +90,20 @@ const struct option OPTIONS[OPTION_COUNT] = {
   [OPT_CONTROL] = {FLAG("control"),
     .heading = "Workers that use libice",
     .help = "Workers get a descriptor, 3, through which they may say steps, heartbeats and timers "
-            "(ice_worker_open). Implied by the next two. At a terminal ^C then pauses them and asks "
+            "(ice_worker_open). Implied by the next three. At a terminal ^C then pauses them and asks "
             "whether they should save a checkpoint; another ^C stops the run at once."},
   [OPT_HEARTBEAT_TIMEOUT] = {VALUE("heartbeat-timeout", "SECONDS", NULL),
     .help = "A worker that has said a step or a heartbeat, and then none for so long, has failed."},
   [OPT_CHECKPOINT_BEFORE_STOP] = {VALUE("checkpoint-before-stop", "SECONDS", NULL),
     .help = "Before a signal stops the run, workers are asked to save a checkpoint, all at the same "
             "step, and have so much time for it. A second SIGINT skips it."},
+  [OPT_PROGRESS_BAR] = {FLAG("progress-bar"),
+    .help = "Below the lines on stderr, if that is a terminal, a bar of what workers say: steps and "
+            "progress, rate, time left, slowest rank, restarts. Output goes through files then, as "
+            "with --tee."},
+  [OPT_DEBUG_RANK] = {VALUE("debug-rank", "N", NULL),
+    .help = "This local rank has the terminal, ^C too: breakpoint() in its script works. No timer of "
+            "any worker runs while it lives."},
 
   [OPT_FILE_TIMERS] = {FLAG("file-timers"),
     .heading = "Stuck workers",

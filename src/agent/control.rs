@@ -9,9 +9,10 @@ use crate::control::Now;
 use crate::control::desk::{Ticket, Wish};
 use crate::control::listener::Listener;
 use crate::control::page::{Page, TIMERS_MOST};
-use crate::control::request::{Answer, Answers, Kind, Reason, Request, View, common_step};
+use crate::control::request::{Answer, Answers, Debugged, Kind, Reason, Request, View, common_step};
 use crate::control::watch::{self, Beat, Expired, earlier};
 use crate::error::Error;
+use crate::logs::bar::Group;
 use crate::spec::Level;
 use crate::supervise::Event;
 use crate::sys::process::monotonic;
@@ -28,6 +29,10 @@ pub struct Conversation {
     beats: Vec<Beat>,
     /// When something expires, if nothing else happens.
     next_look: Option<Now>,
+    /// The pause of the others while a rank is at its debugger, 0 for none.
+    debug_pause: u64,
+    /// Timers that were armed before this begin anew at it.
+    anew: Now,
 }
 
 /// A request that has not got all its answers.
@@ -52,10 +57,12 @@ impl Conversation {
             listener: None,
             sequence: 0,
             next_id: 1,
-            view: View { request: None, paused_by: 0 },
+            view: View { request: None, paused_by: 0, debugged: None },
             asked: None,
             beats: vec![Beat::default(); ranks],
             next_look: None,
+            debug_pause: 0,
+            anew: Now::ZERO,
         })
     }
 
@@ -78,14 +85,43 @@ impl Conversation {
         self.next_id += 1;
         let request = Request { id, kind, reason, at_step: common_step(steps), deadline };
         let paused_by = if kind == Kind::Pause { id } else { self.view.paused_by };
-        self.say(View { request: Some(request), paused_by });
+        self.say(View { request: Some(request), paused_by, ..self.view });
         request
     }
 
     /// Ends a request, or with `paused_by` 0 a pause.
     fn withdraw(&mut self, paused_by: u64) {
         self.page.announce(self.sequence);
-        self.say(View { request: None, paused_by });
+        self.say(View { request: None, paused_by, ..self.view });
+    }
+
+    /// A rank is at its debugger from now on: the others pause, unless something else is asked of them.
+    pub(super) fn begin_debugging(&mut self, debugged: Debugged, lives: impl Fn(usize) -> bool) {
+        self.view.debugged = Some(debugged);
+        if self.asked.is_none() && self.view.paused_by == 0 {
+            self.debug_pause = self.request(Kind::Pause, Reason::Host, Now::MAX, lives).id;
+        } else {
+            self.page.announce(self.sequence);
+            self.say(self.view);
+        }
+    }
+
+    /// The others go on.
+    pub(super) fn end_debugging(&mut self) {
+        let pause = std::mem::take(&mut self.debug_pause);
+        let View { request, paused_by, .. } = self.view;
+        self.page.announce(self.sequence);
+        self.say(View {
+            request: request.filter(|request| request.id != pause),
+            paused_by: if paused_by == pause { 0 } else { paused_by },
+            debugged: None,
+        });
+    }
+
+    /// Time that has passed up to now does not count.
+    pub(super) fn begin_anew(&mut self, now: Now) {
+        self.anew = now;
+        self.beats.iter_mut().for_each(|beat| beat.excuse(now));
     }
 }
 
@@ -95,7 +131,11 @@ impl Run<'_> {
         if self.spec.has_control() {
             let conversation = Conversation::new(self.ranks.len())?;
             *self.shared.page.lock() = Some(conversation.page.clone());
+            let page = conversation.page.clone();
             self.conversation = Some(conversation);
+            let ranks = || self.ranks.iter().map(|rank| rank.global).collect();
+            let restarts = self.supervisor.attempt();
+            self.output.begin_bar(|| Group { page, ranks: ranks(), restarts });
         }
         Ok(())
     }
@@ -116,6 +156,7 @@ impl Run<'_> {
     pub(super) fn close_page(&mut self) {
         self.settle(true);
         self.conversation = None;
+        self.forget_debuggers();
     }
 
     /// When `converse` is due, whatever else happens.
@@ -140,6 +181,7 @@ impl Run<'_> {
         }
         self.attend();
         if self.supervisor.is_running() {
+            self.attend_debuggers();
             self.look_for_expired();
         }
     }
@@ -161,12 +203,12 @@ impl Run<'_> {
         }
     }
 
-    fn asked(&self) -> Option<Asked> {
-        self.conversation.as_ref()?.asked
+    pub(super) fn lives(&self, rank: usize) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| attempt.workers[rank].is_alive())
     }
 
-    fn lives(&self, rank: usize) -> bool {
-        self.attempt.as_ref().is_some_and(|attempt| attempt.workers[rank].is_alive())
+    fn asked(&self) -> Option<Asked> {
+        self.conversation.as_ref()?.asked
     }
 
     /// Whether no request is under way any more. One is while an answer may still come, until its deadline or
@@ -243,7 +285,9 @@ impl Run<'_> {
         // A request of the host's that is under way gives way.
         self.settle(true);
         let ticket = self.gentle_stop.take();
-        if self.conversation.is_none() {
+        // Whoever was asked, and answered or did not want to, is not asked again.
+        let answered = kind == Kind::Save && self.asked_at_terminal();
+        if self.conversation.is_none() || answered {
             return self.tell(Event::Answered);
         }
         if kind == Kind::Stop
@@ -271,6 +315,11 @@ impl Run<'_> {
     // ---- timers
 
     fn look_for_expired(&mut self) {
+        if let (true, Some(conversation)) = (self.is_debugging(), &mut self.conversation) {
+            // Nobody is to call for a timer that stands still.
+            conversation.next_look = None;
+            return conversation.page.set_next_look(Some(Now::ZERO));
+        }
         let now = monotonic();
         loop {
             let (next, expired) = self.look_at_ranks(now);
@@ -304,6 +353,7 @@ impl Run<'_> {
                 continue;
             }
             let timers = (0..TIMERS_MOST).filter_map(|index| page.timer(rank, index));
+            let timers = timers.map(|timer| timer.anew(conversation.anew));
             match watch::look(&page.said(rank), timers, beat, heartbeat, now) {
                 Ok(look) => next = earlier(next, look),
                 Err(what) => expired.push((rank, what)),

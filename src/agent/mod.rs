@@ -1,7 +1,9 @@
 //! One run of a spec, as its host sees it: start, wait, stop, look.
 
+mod ask;
 mod binding;
 mod control;
+mod debug;
 mod health;
 mod port;
 pub mod preview;
@@ -38,11 +40,14 @@ use crate::report::{GroupState, Outcome, RunReport, Snapshot, SnapshotWorker};
 use crate::spec::{Checked, Spec, StartMethod};
 use crate::sys::fd::Bell;
 use crate::sys::signals::{Handlers, Inbox};
+use crate::sys::terminal::{self, Terminal};
 use crate::sys::{child, dispositions, library, process};
 use health::Pulse;
 
 /// The stack of an agent's thread whose workers are programs.
 const STACK: usize = 512 << 10;
+/// Why nobody answers any more.
+const OVER: &str = "the run is over";
 /// The stack for callbacks where the limit of a main thread's is none.
 const UNLIMITED_STACK: usize = 64 << 20;
 
@@ -105,6 +110,11 @@ impl Agent {
         let devices = share_out(&spec)?;
         spec.local_world_size = devices.local_world_size;
         let checked = spec.check(var)?;
+        spec.settle_terminal(terminal::is_terminal, terminal::is_same);
+        if let (Some(rank), Err(errno)) = (spec.debug_rank, Terminal::open()) {
+            let want = format!("there is no terminal for a debugger ({})", errno.desc());
+            return Err(Error::config("debug_rank", rank, want));
+        }
         if let (Some(StartMethod::Fork), Some(function)) = (spec.method(), &spec.function) {
             let name = function.name.to_string_lossy().into_owned();
             let found =
@@ -229,7 +239,7 @@ impl Agent {
                     if prepare { Some(&begin) } else { None };
                 let report = run::to_its_end(&spec, &checked, &devices, &inbox, &shared, host, begin);
                 let Some(report) = report else { return };
-                shared.desk.close("the run is over");
+                shared.desk.close(OVER);
                 *shared.phase.lock() = Phase::Over(Arc::new(report));
                 shared.changed.notify_all();
                 shared.finished.ring();
@@ -241,9 +251,12 @@ impl Agent {
 
     /// `to_run`: with the handlers that stand for the time of a run.
     fn take_host(&self, to_run: bool) -> Result<Host, Error> {
-        let wanted = to_run && !(self.spec.handled_signals.is_empty() && self.spec.pass_signals.is_empty());
+        let spec = &self.spec;
+        let asks: &[i32] = if spec.ask_on_interrupt { &[libc::SIGINT] } else { &[] };
+        let wanted =
+            to_run && [&spec.handled_signals, &spec.pass_signals, asks].iter().any(|list| !list.is_empty());
         let handlers = wanted
-            .then(|| Handlers::install(&self.inbox, &self.spec.handled_signals, &self.spec.pass_signals))
+            .then(|| Handlers::install(&self.inbox, &spec.handled_signals, &spec.pass_signals, asks))
             .transpose()
             .map_err(|errno| Error::system("cannot handle signals for one more agent", errno as i32))?;
         child::under_valgrind(); // looks at the environment, here
@@ -347,7 +360,7 @@ impl Agent {
         }
         match *self.shared.phase.lock() {
             Phase::Begin(_) | Phase::Running => Ok(()),
-            Phase::Over(_) | Phase::Dropped => Err(Error::State { what: "the run is over" }),
+            Phase::Over(_) | Phase::Dropped => Err(Error::State { what: OVER }),
             _ => Err(Error::State { what: "this agent was not started" }),
         }
     }

@@ -6,7 +6,7 @@
 pub(super) mod stuck;
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,9 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use self::stuck::Watch;
+use super::ask::Asking;
 use super::control::Conversation;
+use super::debug::Debuggers;
 use super::health::Health;
 use super::port::reserve_port;
 use super::rendezvous::Others;
@@ -221,7 +223,10 @@ pub(super) struct Run<'a> {
     watcher: Option<Watcher>,
     groups: Option<Table>,
     run_dir: Option<RunDir>,
-    output: Output<'a>,
+    pub(super) output: Output<'a>,
+    /// Whoever sits at the terminal is asked, or was.
+    pub(super) asking: Option<Asking>,
+    pub(super) debuggers: Debuggers,
     origin: Option<Origin>,
     started: Duration,
     health: Option<Health>,
@@ -292,6 +297,8 @@ impl<'a> Run<'a> {
             run_dir: None,
             origin: origin(spec, &output),
             output,
+            asking: None,
+            debuggers: Debuggers::default(),
             started: monotonic(),
             health: None,
             others: None,
@@ -624,11 +631,21 @@ impl<'a> Run<'a> {
                 run_dir.make_worker(number, index, self.spec.file_streams(index), self.spec.merge_stderr)?
             }
         };
+        let terminal = self.terminal_for(index).map(AsRawFd::as_raw_fd);
         let group = self.groups.as_ref().map(|groups| groups.slot(index));
         let (run_dir, server) = (self.run_dir.as_ref(), self.server.as_mut());
         let page = self.conversation.as_ref().map(|conversation| &conversation.page);
-        let birth =
-            Birth { rank: &rank, attempt: number, run_dir, files: &files, reset, group, server, page };
+        let birth = Birth {
+            rank: &rank,
+            attempt: number,
+            run_dir,
+            files: &files,
+            reset,
+            group,
+            server,
+            page,
+            terminal,
+        };
         let born = self.launcher.launch(self.spec, plan, birth).inspect_err(|_| {
             files.remove_empty();
             if let Some(group) = group {
@@ -657,6 +674,7 @@ impl<'a> Run<'a> {
         self.log(Level::Debug, || format!("rank {} is PID {pid}", self.ranks[index].global));
         self.event(|origin| Some(origin.worker_started(&self.ranks[index], pid, number)));
         self.update_snapshot(index, pid, Outcome::Running);
+        self.hand_terminal();
         self.follow(plan, index, number)
     }
 
@@ -690,7 +708,8 @@ impl<'a> Run<'a> {
                     return Ok(());
                 }
                 Heard::Nothing => {
-                    if deadline.is_none() && self.inbox.stop_requested().is_some() {
+                    let stops = self.inbox.stop_requested().is_some() || self.inbox.is_interrupted();
+                    if deadline.is_none() && stops {
                         deadline = Some(monotonic() + BIRTHS_WITHIN);
                     }
                     // A signal to hand on is for all that were born, so it waits until the server has told. The
@@ -786,10 +805,12 @@ impl<'a> Run<'a> {
     fn take_requests(&mut self) {
         self.shared.pulse.beat();
         let passed: Vec<i32> = self.inbox.take_passed().collect();
+        self.hear_interrupts();
         if let Some(signal) = self.inbox.stop_requested()
             && !std::mem::replace(&mut self.stop_told, true)
         {
             self.log(Level::Info, || format!("{}: stopping the workers", stop_text(signal)));
+            self.stop_asking();
             self.tell(Event::Stop { signal });
         }
         if self.inbox.in_a_hurry() && !std::mem::replace(&mut self.hurry_told, true) {
@@ -897,7 +918,11 @@ impl<'a> Run<'a> {
             });
         }
         self.update_snapshot(index, pid, outcome);
+        self.output.worker_ended(index);
         self.miss_answer();
+        if self.is_terminal_lent() {
+            self.attend_debuggers();
+        }
     }
 
     /// Somebody killed the watcher: another one takes its place, with what it has to know.
@@ -971,6 +996,7 @@ impl<'a> Run<'a> {
     }
 
     fn finish(mut self, end: End) -> RunReport {
+        self.asking = None;
         self.server = None;
         self.watcher = None;
         if self.workers.is_empty() {

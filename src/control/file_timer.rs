@@ -162,6 +162,11 @@ impl Timers {
         self.0.retain(|_, timer| timer.holder.worker != worker);
     }
 
+    /// All begin anew.
+    pub fn begin_anew(&mut self, now: Now) {
+        self.0.values_mut().for_each(|timer| timer.set = now);
+    }
+
     /// When the next one expires.
     pub fn deadline(&self) -> Option<Now> {
         self.0.values().map(Timer::deadline).min()
@@ -229,6 +234,14 @@ mod tests {
         let lines = Lines::default().feed(format!("{}\n", line(7, "a b")).as_bytes());
         let wanted = Request { pid: 7, scope: "a b".into(), expiration: 1_785_600_001.5, signal: 9 };
         assert_eq!(lines, [Line { request: Some(wanted), broken: false }]);
+    }
+
+    #[test]
+    fn time_begins_anew_after_a_debugger() {
+        let mut timers = Timers::default();
+        timers.acquire(holder(0), until(100, "a", 5.0, 9), at(1)).unwrap();
+        timers.begin_anew(100 * SECOND);
+        assert_eq!(timers.deadline(), Some(104 * SECOND));
     }
 
     #[test]

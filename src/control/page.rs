@@ -17,13 +17,13 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::Now;
-use super::request::{Answered, Kind, Reason, Request, View};
+use super::request::{Answered, Debugged, Kind, Reason, Request, View};
 use super::watch::{Said, Timer};
 use crate::sys::memory::{self, Mapping};
 use crate::sys::{barrier, fd, futex};
 
 /// "icectl" and the version of this layout, which both sides must have in common.
-const MAGIC: u64 = u64::from_le_bytes(*b"icectl\0\x01");
+const MAGIC: u64 = u64::from_le_bytes(*b"icectl\0\x02");
 
 /// Words of eight bytes of the header. Two cache lines each: MAGIC.., SEQUENCE.., BELL...
 const MAGIC_AT: usize = 0;
@@ -38,6 +38,9 @@ const REASON: usize = 19;
 const AT_STEP: usize = 20;
 const DEADLINE: usize = 21;
 const PAUSED_BY: usize = 22;
+/// The rank that is at its debugger, one more, 0 for none; and for which of its calls.
+const DEBUGGED: usize = 23;
+const SESSION: usize = 24;
 /// Counts the calls of workers for the agent.
 const BELL: usize = 32;
 /// When the agent looks at the timers next.
@@ -54,6 +57,8 @@ const ANSWER: usize = 17;
 const ANSWER_STEP: usize = 18;
 const PAUSED: usize = 19;
 const OPENED: usize = 20;
+/// The call for a debugger that has not ended, 0 for none.
+const DEBUG: usize = 21;
 const TIMERS: usize = 32;
 const SLOT: usize = 128;
 
@@ -157,6 +162,8 @@ impl Page {
             (AT_STEP, request.map_or(0, |request| request.at_step)),
             (DEADLINE, request.map_or(0, |request| words_of(request.deadline))),
             (PAUSED_BY, view.paused_by),
+            (DEBUGGED, view.debugged.map_or(0, |debugged| debugged.rank as u64 + 1)),
+            (SESSION, view.debugged.map_or(0, |debugged| debugged.session)),
         ];
         // A worker that still reads the old words has to find that the sequence has changed.
         fence(Ordering::Release);
@@ -198,7 +205,9 @@ impl Page {
             at_step: word(AT_STEP),
             deadline: Duration::from_nanos(word(DEADLINE)),
         });
-        let view = View { request, paused_by: word(PAUSED_BY) };
+        let debugged = (word(DEBUGGED) as usize).checked_sub(1);
+        let debugged = debugged.map(|rank| Debugged { rank, session: word(SESSION) });
+        let view = View { request, paused_by: word(PAUSED_BY), debugged };
         fence(Ordering::Acquire);
         (self.sequence_word().load(Ordering::Relaxed) == sequence).then_some(view)
     }
@@ -227,10 +236,20 @@ impl Page {
     /// one answered is not.
     pub fn begin(&self, rank: usize) {
         (0..TIMERS_MOST).for_each(|index| self.set_timer(rank, index, None));
-        for word in [STEP, DONE, TOTAL, HEARTBEAT, PAUSED] {
+        for word in [STEP, DONE, TOTAL, HEARTBEAT, PAUSED, DEBUG] {
             self.of(rank, word).store(0, Ordering::Relaxed);
         }
         self.of(rank, OPENED).store(1, Ordering::Release);
+    }
+
+    /// The call for a debugger that this rank has made, 0 once it has ended.
+    pub fn set_debug(&self, rank: usize, session: u64) {
+        self.of(rank, DEBUG).store(session, Ordering::Release);
+        self.ring();
+    }
+
+    pub fn debug(&self, rank: usize) -> u64 {
+        self.of(rank, DEBUG).load(Ordering::Acquire)
     }
 
     /// The pause that this rank keeps, 0 for none.
@@ -372,7 +391,8 @@ mod tests {
             at_step: 12,
             deadline: Duration::from_secs(3),
         };
-        let view = View { request: Some(request), paused_by: 0 };
+        let debugged = Some(Debugged { rank: 1, session: 3 });
+        let view = View { request: Some(request), paused_by: 0, debugged };
         page.announce(0);
         assert_eq!(worker.view(worker.sequence()), None, "it is being made");
         assert_eq!(page.publish(0, &view), 2);

@@ -85,6 +85,15 @@ pub struct View {
     pub request: Option<Request>,
     /// The pause that stands, 0 for none.
     pub paused_by: u64,
+    /// The rank that is at its debugger, if one is.
+    pub debugged: Option<Debugged>,
+}
+
+/// A rank at its debugger, and for which of its calls.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Debugged {
+    pub rank: usize,
+    pub session: u64,
 }
 
 /// What a worker knows of itself when it looks.
@@ -95,6 +104,8 @@ pub struct Mine {
     pub answered: u64,
     /// The pause that it keeps, 0 for none.
     pub paused: u64,
+    /// It is at its debugger: the others pause, not this one.
+    pub debugged: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -113,6 +124,7 @@ pub fn verdict(view: &View, mine: &Mine) -> Verdict {
     let paused = mine.paused != 0 && mine.paused == view.paused_by;
     match view.request {
         Some(request) if request.id == mine.answered => {}
+        Some(request) if mine.debugged && request.kind == Kind::Pause => {}
         Some(request) if paused || mine.step.is_none_or(|step| step >= request.at_step) => {
             return Verdict::Due(request);
         }
@@ -193,15 +205,15 @@ mod tests {
     }
 
     fn view(request: Request, paused_by: u64) -> View {
-        View { request: Some(request), paused_by }
+        View { request: Some(request), paused_by, debugged: None }
     }
 
-    const NOTHING: View = View { request: None, paused_by: 0 };
+    const NOTHING: View = View { request: None, paused_by: 0, debugged: None };
 
     #[test]
     fn a_request_is_due_at_its_step_and_once() {
         let save = request(1, Kind::Save, 10);
-        let at = |step, answered| Mine { step, answered, paused: 0 };
+        let at = |step, answered| Mine { step, answered, ..Mine::default() };
         assert_eq!(verdict(&view(save, 0), &at(Some(9), 0)), Verdict::Later);
         assert_eq!(verdict(&view(save, 0), &at(Some(10), 0)), Verdict::Due(save));
         assert_eq!(verdict(&view(save, 0), &at(Some(20), 0)), Verdict::Due(save), "steps by tens");
@@ -213,12 +225,12 @@ mod tests {
     #[test]
     fn a_paused_rank_waits_saves_where_it_stands_and_goes_on() {
         let pause = request(1, Kind::Pause, 10);
-        let paused = Mine { step: Some(10), answered: 1, paused: 1 };
+        let paused = Mine { step: Some(10), answered: 1, paused: 1, debugged: false };
         assert_eq!(verdict(&view(pause, 1), &paused), Verdict::Pause);
         let save = request(2, Kind::Save, 11);
         assert_eq!(verdict(&view(save, 1), &paused), Verdict::Due(save));
         assert_eq!(verdict(&view(save, 1), &Mine { answered: 2, ..paused }), Verdict::Pause);
-        assert_eq!(verdict(&View { request: None, paused_by: 1 }, &paused), Verdict::Pause);
+        assert_eq!(verdict(&View { request: None, paused_by: 1, debugged: None }, &paused), Verdict::Pause);
         assert_eq!(verdict(&NOTHING, &paused), Verdict::Nothing);
         // One that slept through the resume must not take the next pause for its own.
         let next = request(3, Kind::Pause, 11);

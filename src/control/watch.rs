@@ -27,6 +27,16 @@ pub struct Timer {
     pub lasts: Duration,
 }
 
+impl Timer {
+    /// The same if it begins anew at that moment, unless it was armed later.
+    pub fn anew(self, from: Now) -> Timer {
+        let armed_before = self.expires.saturating_sub(self.lasts) < from;
+        let expires =
+            if armed_before { self.expires.max(from.saturating_add(self.lasts)) } else { self.expires };
+        Timer { expires, ..self }
+    }
+}
+
 /// What ran out.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expired {
@@ -57,6 +67,13 @@ pub struct Beat {
     step: Option<u64>,
     /// When it was first seen to be at this step, or had an excuse.
     since: Now,
+}
+
+impl Beat {
+    /// Silence before this moment is none.
+    pub fn excuse(&mut self, now: Now) {
+        self.since = self.since.max(now);
+    }
 }
 
 /// The earliest of two moments, if any.
@@ -142,6 +159,22 @@ mod tests {
         assert_eq!(at(Some(1), Some(99), 20), Ok(Some(23 * SECOND)), "a moment that is to come is now");
         let expired = Expired::Heartbeat { limit: 3 * SECOND, after: 3 * SECOND };
         assert_eq!(at(Some(1), Some(12), 21), Err(expired));
+    }
+
+    #[test]
+    fn time_begins_anew_after_a_debugger() {
+        assert_eq!(timer("a", 5, 2).anew(Duration::ZERO), timer("a", 5, 2));
+        assert_eq!(timer("a", 5, 2).anew(100 * SECOND), timer("a", 102, 2));
+        assert_eq!(timer("a", 120, 2).anew(100 * SECOND), timer("a", 120, 2), "armed after it");
+        let mut beat = Beat::default();
+        let said = Said { step: Some(1), ..Said::default() };
+        let mut at = |now: u32, excuse: u32| {
+            beat.excuse(excuse * SECOND);
+            look(&said, std::iter::empty(), &mut beat, Some(3 * SECOND), now * SECOND)
+        };
+        assert_eq!(at(1, 0), Ok(Some(4 * SECOND)));
+        assert_eq!(at(100, 100), Ok(Some(103 * SECOND)));
+        assert!(at(103, 0).is_err());
     }
 
     #[test]

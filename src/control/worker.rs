@@ -8,10 +8,11 @@ use parking_lot::Mutex;
 
 use super::Now;
 use super::page::{Page, SCOPE_MOST, TIMERS_MOST};
-use super::request::{Answered, Kind, Mine, Request, Verdict, verdict};
+use super::request::{Answered, Debugged, Kind, Mine, Request, Verdict, verdict};
 use super::watch::{Timer, earlier};
 use crate::error::Error;
 use crate::sys::process::monotonic;
+use crate::sys::terminal::Streams;
 
 /// What a worker has to talk to its agent, if it has one.
 #[derive(Default)]
@@ -33,7 +34,13 @@ struct State {
     paused_since: Now,
     /// What was due at the last look.
     due: Option<Request>,
+    /// How often it has called for a debugger.
+    sessions: u64,
+    debugging: Option<Debugging>,
 }
+
+/// At a debugger, with the streams of before, where it has the terminal's in their place.
+struct Debugging(#[expect(dead_code, reason = "what its end puts back")] Option<Streams>);
 
 impl Control {
     /// For the rank that has this slot of the page.
@@ -108,6 +115,46 @@ impl Control {
         Ok(())
     }
 
+    /// Waits until this rank is the one at its debugger. It has the terminal then, if there is one.
+    pub fn debug_begin(&self) -> Result<(), Error> {
+        let Some(line) = &self.0 else { return Ok(()) };
+        let debugged = {
+            let mut state = line.state.lock();
+            if state.debugging.is_some() {
+                return Err(Error::State {
+                    what: "this worker is at its debugger: ice_worker_debug_end() first",
+                });
+            }
+            state.sessions += 1;
+            Debugged { rank: line.rank, session: state.sessions }
+        };
+        line.page.set_debug(line.rank, debugged.session);
+        loop {
+            let sequence = line.page.sequence();
+            match line.page.view(sequence) {
+                Some(view) if view.debugged == Some(debugged) => break,
+                _ => line.page.wait(sequence),
+            }
+        }
+        line.state.lock().debugging = Some(Debugging(Streams::on_terminal()));
+        Ok(())
+    }
+
+    /// The streams are what they were before, and the others go on.
+    pub fn debug_end(&self) -> Result<(), Error> {
+        let Some(line) = &self.0 else { return Ok(()) };
+        match line.state.lock().debugging.take() {
+            None => {
+                Err(Error::State { what: "this worker is at no debugger: ice_worker_debug_begin() first" })
+            }
+            Some(debugging) => {
+                drop(debugging);
+                line.page.set_debug(line.rank, 0);
+                Ok(())
+            }
+        }
+    }
+
     /// Arms the timer of a scope, in place of one that it has.
     pub fn expires(&self, scope: &[u8], lasts: Duration) -> Result<(), Error> {
         let Some(line) = &self.0 else { return Ok(()) };
@@ -162,7 +209,9 @@ impl Line {
             };
             let mut state = self.state.lock();
             let answered = self.page.answered(self.rank).id;
-            let mine = Mine { step: self.page.step(self.rank), answered, paused: state.paused };
+            let debugged = view.debugged.is_some_and(|debugged| debugged.rank == self.rank);
+            let step = self.page.step(self.rank);
+            let mine = Mine { step, answered, paused: state.paused, debugged };
             if state.paused != 0 && state.paused != view.paused_by {
                 self.wake_up(&mut state);
             }
@@ -218,7 +267,7 @@ mod tests {
         page.announce(sequence);
         let at_step = common_step((0..page.ranks()).map(|rank| page.step(rank)));
         let request = Request { id, kind, reason: Reason::Host, at_step, deadline: Duration::MAX };
-        page.publish(sequence, &View { request: Some(request), paused_by })
+        page.publish(sequence, &View { request: Some(request), paused_by, debugged: None })
     }
 
     #[test]
@@ -312,11 +361,39 @@ mod tests {
             std::thread::sleep(Duration::from_millis(20));
             assert!(page.said(0).paused && !waits.is_finished());
             page.announce(sequence);
-            page.publish(sequence, &View { request: None, paused_by: 0 });
+            page.publish(sequence, &View { request: None, paused_by: 0, debugged: None });
             assert_eq!(waits.join().unwrap(), None);
         });
         assert!(!page.said(0).paused);
         assert!(page.timer(0, 0).unwrap().expires >= before + Duration::from_millis(20), "time stood still");
+    }
+
+    #[test]
+    fn one_rank_is_at_its_debugger_and_does_not_pause() {
+        let page = Arc::new(Page::new(2).unwrap());
+        let [one, other] = [0, 1].map(|rank| Control::new(page.clone(), rank));
+        assert!(one.debug_end().is_err());
+        std::thread::scope(|scope| {
+            let begins = scope.spawn(|| one.debug_begin());
+            while page.debug(0) == 0 {
+                std::thread::yield_now();
+            }
+            page.announce(0);
+            let request = Request {
+                id: 1,
+                kind: Kind::Pause,
+                reason: Reason::Host,
+                at_step: 0,
+                deadline: Duration::MAX,
+            };
+            let debugged = Some(Debugged { rank: 0, session: page.debug(0) });
+            page.publish(0, &View { request: Some(request), paused_by: 1, debugged });
+            begins.join().unwrap().unwrap();
+        });
+        assert!(one.debug_begin().is_err());
+        assert_eq!((one.poll(), other.poll().map(|request| request.kind)), (None, Some(Kind::Pause)));
+        one.debug_end().unwrap();
+        assert_eq!(page.debug(0), 0);
     }
 
     #[test]

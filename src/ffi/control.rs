@@ -233,6 +233,32 @@ pub extern "C" fn ice_worker_release(worker: *mut ice_worker, scope: *const c_ch
     })
 }
 
+/// Says that this worker is about to be at a debugger, and waits until it is the only one: another that has called
+/// first comes first. From then on, until `ice_worker_debug_end()` or its end, no timer of any worker runs (those of
+/// `ice_spec_set_debug_rank()`), and the other ranks pause, as by `ice_agent_pause()`, at a step that none has looked
+/// at yet; one that waits for this rank in a collective waits there. A request of the host's meanwhile waits
+/// for this rank's answer like for any other; of a pause it is not told before its end.
+///
+/// If the host has a controlling terminal and is in its foreground, this process's group is put there, so that ^C is
+/// for the worker, and its descriptors 0, 1 and 2 are the terminal's; what stdio has buffered is to be flushed before.
+/// Without one, for a debugger that needs none (gdb --pid, debugpy), all else is the same. In Python:
+/// call it from `sys.breakpointhook` before pdb, and the end after it.
+///
+/// Without an agent, or without control, it succeeds and does nothing. ICE_ERROR_STATE if this worker is
+/// at its debugger already. Any thread, one at a time.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_worker_debug_begin(worker: *mut ice_worker) -> ice_status {
+    guard(|| side(worker)?.control.debug_begin())
+}
+
+/// Ends what `ice_worker_debug_begin()` began: the streams are what they were, the terminal is the host's, timers and
+/// heartbeats begin anew, and the other ranks go on. ICE_ERROR_STATE if nothing was begun; without an agent it
+/// succeeds and does nothing.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_worker_debug_end(worker: *mut ice_worker) -> ice_status {
+    guard(|| side(worker)?.control.debug_end())
+}
+
 /// A program's handle has no value.
 pub(super) fn no_value() -> Error {
     Error::State { what: "only a worker that is a function returns a value" }

@@ -797,6 +797,74 @@ pub extern "C" fn ice_spec_set_control(spec: *mut ice_spec, on: i32) -> ice_stat
     })
 }
 
+/// Non-zero: SIGINT is a question, once the group runs, where the workers could answer it
+/// (`ice_spec_set_control()` or what implies it) and somebody could be asked: the host's descriptor 0 and the
+/// console for stderr are a terminal (isatty(3)), in whose foreground the host is. All ranks pause at one step, for up
+/// to 10 seconds, then the terminal shows `Should I save the checkpoint? [Y/n] `. Enter, y and yes have them save
+/// one, n and no do not, anything else asks again; the end of the input counts as yes. Saving may take the time of
+/// `ice_spec_set_checkpoint_before_stop()`, else 300 seconds; the terminal shows what came of it. Then the run is
+/// stopped, as by `ice_agent_stop()` with SIGINT, and workers are not asked to save once more. Another SIGINT, at
+/// any time, skips the question and stops the run at once; one more kills the workers.
+///
+/// Where one of that is missing SIGINT is whatever it is without this option. The question stands alone: lines of
+/// workers, log messages and events wait for the answer. A thread of the library reads it, one line from the host's
+/// stdin, which the host is not to read meanwhile. SIGINT has a handler from start to the end of the run, as
+/// with `ice_spec_set_signals()`, which may name it too. Default 0: SIGINT is not touched. `icerun` always asks.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_ask_on_interrupt(spec: *mut ice_spec, on: i32) -> ice_status {
+    edit(spec, |spec| {
+        spec.ask_on_interrupt = on != 0;
+        Ok(())
+    })
+}
+
+/// The local rank that is run for a debugger, pdb or gdb for instance: its stdin, stdout and stderr are the
+/// controlling terminal of the host, whatever `ice_spec_set_stdin()`, `ice_spec_set_redirects()` and
+/// `ice_spec_set_tee()` say, and its process group is in the foreground of it from its birth to its end, so that ^C
+/// is for the worker, as under a debugger, and not for the host. `breakpoint()` in a Python script just works. -1,
+/// the default, is none.
+///
+/// While that rank lives no timer runs: heartbeats, timers of `ice_worker_expires()`, torch's file timers and the
+/// limit for uninterruptible sleep; each begins anew at its end. The other ranks run on: at their next collective
+/// they wait by themselves. A worker that uses libice can have them wait, and have the terminal for no longer than
+/// it needs it, with `ice_worker_debug_begin()`, for which this option is not needed.
+///
+/// At the rank's end, before a question (`ice_spec_set_ask_on_interrupt()`) and at the end of the run the host's
+/// group is put back into the foreground, and the terminal into the modes that it had (tcsetpgrp(3), tcsetattr(3)).
+/// A host in the background keeps its hands off: the rank then starts with /dev/null for stdin and the console for
+/// the rest, with a warning in the log. SIGTSTP, ^Z, is ignored by the rank at its start (but in copies of a fork
+/// server): it would stop nobody else. A progress bar is not shown meanwhile. ICE_ERROR_CONFIG for a number below -1,
+/// and from `ice_agent_new()` for one that is not below local_world_size, and if the host has no controlling terminal.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_debug_rank(spec: *mut ice_spec, local_rank: i64) -> ice_status {
+    edit(spec, |spec| {
+        let rank = spec::number("debug_rank", local_rank, -1, spec::MAX_LOCAL_WORLD_SIZE - 1)?;
+        spec.debug_rank = usize::try_from(rank).ok();
+        Ok(())
+    })
+}
+
+/// Non-zero: a progress bar on one row below all lines of the console for stderr, where that is a terminal
+/// (isatty(3)); elsewhere, and with the log directory /dev/null, there is none. Implies `ice_spec_set_control()`, and
+/// shows what workers say there: the slowest rank's `ice_worker_progress()`, or its step where it says no total;
+/// the rate, the time that is left, which rank is the slowest and how many steps it is behind the first (if it
+/// is), and the number of restarts. Ranks that have ended do not count. Default 0.
+///
+/// Streams that workers would write to that terminal themselves go through files, as with `ice_spec_set_tee()`, and so
+/// does what they show beside the bar: a line clears it, is shown, and the bar is drawn again. A line that rewrites
+/// itself with CR stays above it. The bar steps aside while a log or event callback of the host's is called, which
+/// may write there. What others write to the terminal meanwhile may be mixed with it.
+///
+/// The output thread draws it, up to 4 times a second and only when something has changed, as wide as the
+/// terminal is then; a terminal that is stopped or gone holds nothing up. The last row stays, as a line.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_progress_bar(spec: *mut ice_spec, on: i32) -> ice_status {
+    edit(spec, |spec| {
+        spec.progress_bar = on != 0;
+        Ok(())
+    })
+}
+
 /// A worker that has said a step or a heartbeat (`ice_worker_step()`, `ice_worker_heartbeat()`) and then neither
 /// for `seconds` is looked at (`ice_spec_set_stack_timeout()`) and killed (SIGKILL). It has failed then, as
 /// ICE_CAUSE_TIMED_OUT, with all that follows; its message says why. One that never
@@ -1025,7 +1093,8 @@ pub extern "C" fn ice_spec_set_log_modes(spec: *mut ice_spec, directory: i32, fi
 /// The descriptors that stand for the console: tee'd lines of stdout go to `out`, those of stderr to
 /// `err`, and workers whose streams are not redirected inherit them. The host keeps both open until
 /// the run is over. Default 1 and 2. A number below 0 is ICE_ERROR_CONFIG; a descriptor that is not
-/// open when the run starts stands for /dev/null.
+/// open when the run starts stands for /dev/null. On a terminal workers are in the background: one that stops
+/// who writes from there (`stty tostop`) does not stop workers, which then start with SIGTTOU ignored.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_console(spec: *mut ice_spec, out: i32, err: i32) -> ice_status {
     edit(spec, |spec| {
@@ -1060,7 +1129,8 @@ pub extern "C" fn ice_spec_set_output_callback(
 }
 
 /// Where messages of the library go, see `ice_log_fn`. NULL, the default: nowhere. The library itself
-/// never writes to stdout or stderr, but for tee'd lines.
+/// never writes to stdout or stderr, but for tee'd lines, and where `ice_spec_set_progress_bar()` or
+/// `ice_spec_set_ask_on_interrupt()` asks for it.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_log_callback(
     spec: *mut ice_spec,

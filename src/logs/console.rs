@@ -30,8 +30,22 @@ pub struct Console {
     sent: usize,
     /// The stream whose unfinished line stands at the end of the console.
     open_line: Option<usize>,
+    /// What is to stand below all lines, of a terminal: it is wiped for each line and drawn again.
+    footer: Vec<u8>,
+    /// The footer is the last thing in the buffer, or on the terminal.
+    drawn: bool,
+    /// Somebody is asked something: where in the buffer the question ends. What follows waits for the answer.
+    held: Option<usize>,
     gone: bool,
 }
+
+/// The column is kept while the row below is made, if need be, and written to: cursor down and up again, so that
+/// there is one; its place saved, and gone back to.
+const ROOM_BELOW: &[u8] = b"\x1bD\x1b[A";
+const BELOW: &[u8] = b"\x1b7\r\n";
+const BACK: &[u8] = b"\x1b8";
+/// From the cursor to the end of the row.
+const WIPE: &[u8] = b"\x1b[K";
 
 #[derive(Debug, PartialEq)]
 pub enum Flushed {
@@ -61,7 +75,17 @@ impl Console {
                 }
             }
         };
-        Ok(Console { fd, way, buffer: Vec::new(), sent: 0, open_line: None, gone: false })
+        Ok(Console {
+            fd,
+            way,
+            buffer: Vec::new(),
+            sent: 0,
+            open_line: None,
+            footer: Vec::new(),
+            drawn: false,
+            held: None,
+            gone: false,
+        })
     }
 
     /// The descriptor to wait for when it is stuck.
@@ -76,12 +100,17 @@ impl Console {
         self.gone
     }
 
+    /// How much it could take now.
     pub fn waiting(&self) -> usize {
-        self.buffer.len() - self.sent
+        self.held.unwrap_or(self.buffer.len()) - self.sent
+    }
+
+    pub fn is_asking(&self) -> bool {
+        self.held.is_some()
     }
 
     pub fn is_full(&self) -> bool {
-        self.waiting() >= HIGH
+        self.held.is_some() || self.waiting() >= HIGH
     }
 
     /// Adds a piece of the stream `of`. A line of another stream never starts within an unfinished one.
@@ -89,6 +118,7 @@ impl Console {
         if self.gone {
             return;
         }
+        self.wipe_footer();
         let fresh = match self.open_line {
             Some(open) if open != of => {
                 self.buffer.push(b'\n');
@@ -107,18 +137,108 @@ impl Console {
 
     /// Adds what is a whole line.
     pub fn add_line(&mut self, line: &[u8]) {
-        self.buffer.extend_from_slice(line);
+        if !self.gone {
+            self.end_line();
+            self.buffer.extend_from_slice(line);
+        }
+    }
+
+    /// Whatever comes next begins a row of its own.
+    pub fn end_line(&mut self) {
+        self.wipe_footer();
+        if self.open_line.take().is_some() {
+            self.buffer.push(b'\n');
+        }
+    }
+
+    /// What is to stand below all lines from now on: one row that is not full, or nothing.
+    pub fn set_footer(&mut self, footer: &[u8]) {
+        if self.footer != footer && !self.gone {
+            self.wipe_footer();
+            self.footer = footer.to_vec();
+        }
+    }
+
+    /// The footer becomes a line like others.
+    pub fn leave_footer(&mut self) {
+        let mut footer = std::mem::take(&mut self.footer);
+        if !footer.is_empty() {
+            footer.push(b'\n');
+            self.add_line(&footer);
+        }
+    }
+
+    fn wipe_footer(&mut self) {
+        if std::mem::take(&mut self.drawn) {
+            match self.open_line {
+                None => self.buffer.extend_from_slice(b"\r"),
+                Some(_) => self.buffer.extend_from_slice(BELOW),
+            }
+            self.buffer.extend_from_slice(WIPE);
+            if self.open_line.is_some() {
+                self.buffer.extend_from_slice(BACK);
+            }
+        }
+    }
+
+    /// True if there is something to send now that was not there before.
+    fn draw_footer(&mut self) -> bool {
+        if self.drawn || self.footer.is_empty() || self.held.is_some() {
+            return false;
+        }
+        if self.open_line.is_some() {
+            self.buffer.extend_from_slice(&[ROOM_BELOW, BELOW].concat());
+        }
+        self.buffer.extend_from_slice(&self.footer);
+        if self.open_line.is_some() {
+            self.buffer.extend_from_slice(BACK);
+        }
+        self.drawn = true;
+        true
+    }
+
+    /// Asks somebody something: nothing is shown behind the question until it is answered.
+    pub fn ask(&mut self, question: &[u8]) {
+        self.answered(false);
+        self.end_line();
+        self.buffer.extend_from_slice(question);
+        self.held = Some(self.buffer.len());
+    }
+
+    /// `end_line`: the answer did not do that.
+    pub fn answered(&mut self, end_line: bool) {
+        if let Some(end) = self.held.take()
+            && end_line
+        {
+            self.buffer.insert(end, b'\n');
+        }
     }
 
     pub fn flush(&mut self) -> Flushed {
-        while self.sent < self.buffer.len() {
+        match self.send() {
+            // None piles up where the terminal takes no more.
+            Flushed::All if self.draw_footer() => self.send(),
+            flushed => flushed,
+        }
+    }
+
+    /// The host may be about to write here itself.
+    pub fn step_aside(&mut self) {
+        if self.drawn {
+            self.end_line();
+            self.send();
+        }
+    }
+
+    /// `flush` without a footer.
+    fn send(&mut self) -> Flushed {
+        while self.waiting() > 0 {
             match self.write() {
                 Ok(count) => self.sent += count,
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => {
                     // Keep the buffer from growing at its front for ever.
-                    self.buffer.drain(..self.sent);
-                    self.sent = 0;
+                    self.drop_sent();
                     return Flushed::Stuck;
                 }
                 Err(errno @ (Errno::EPIPE | Errno::EBADF | Errno::ECONNRESET | Errno::ENOTCONN)) => {
@@ -132,18 +252,25 @@ impl Console {
                 }
             }
         }
-        self.clear();
+        self.drop_sent();
         Flushed::All
     }
 
-    fn clear(&mut self) {
-        self.buffer.clear();
+    fn drop_sent(&mut self) {
+        self.buffer.drain(..self.sent);
         self.buffer.shrink_to(4 * HIGH);
+        self.held = self.held.map(|end| end - self.sent);
         self.sent = 0;
     }
 
+    fn clear(&mut self) {
+        self.held = None;
+        self.sent = self.buffer.len();
+        self.drop_sent();
+    }
+
     fn write(&self) -> Result<usize, Errno> {
-        let bytes = &self.buffer[self.sent..];
+        let bytes = &self.buffer[self.sent..self.sent + self.waiting()];
         match &self.way {
             Way::File => fd::write(self.fd.as_raw_fd(), bytes),
             Way::Reopened(second) => fd::write(second.as_raw_fd(), bytes),
@@ -176,6 +303,55 @@ mod tests {
         console.add(1, b"[1]", &piece(b"whole\n"));
         console.add(0, b"[0]", &Piece { starts: false, ..piece(b"20%\n") });
         assert_eq!(console.buffer, b"[0]10%\r\n[1]whole\n[0]20%\n");
+    }
+
+    fn taken(console: &mut Console) -> String {
+        console.draw_footer();
+        let text = String::from_utf8_lossy(&console.buffer).replace('\x1b', "^");
+        console.sent = console.waiting();
+        console.drop_sent();
+        text
+    }
+
+    #[test]
+    fn a_footer_stands_below_all_lines() {
+        let mut console = Console::new(-1).unwrap();
+        console.set_footer(b"bar 1");
+        assert_eq!(taken(&mut console), "bar 1");
+        console.set_footer(b"bar 1");
+        assert_eq!(taken(&mut console), "");
+        console.add(0, b"", &piece(b"line\n"));
+        console.add(0, b"", &piece(b"another\n"));
+        assert_eq!(taken(&mut console), "\r^[Kline\nanother\nbar 1");
+        console.set_footer(b"bar 2");
+        assert_eq!(taken(&mut console), "\r^[Kbar 2");
+        console.leave_footer();
+        assert_eq!(taken(&mut console), "\r^[Kbar 2\n");
+    }
+
+    #[test]
+    fn log_14_a_footer_stands_below_a_line_that_is_rewritten() {
+        let mut console = Console::new(-1).unwrap();
+        console.set_footer(b"bar");
+        console.add(0, b"[0]", &piece(b"\r10%"));
+        assert_eq!(taken(&mut console), "[0]\r10%^D^[A^7\r\nbar^8");
+        console.add(0, b"[0]", &Piece { starts: false, ..piece(b"\r20%") });
+        assert_eq!(taken(&mut console), "^7\r\n^[K^8\r20%^D^[A^7\r\nbar^8");
+        console.add(1, b"[1]", &piece(b"whole\n"));
+        assert_eq!(taken(&mut console), "^7\r\n^[K^8\n[1]whole\nbar");
+    }
+
+    #[test]
+    fn nothing_is_shown_behind_a_question() {
+        let mut console = Console::new(-1).unwrap();
+        console.set_footer(b"bar");
+        console.add(0, b"", &piece(b"\r10%"));
+        console.ask(b"sure? ");
+        console.add(1, b"", &piece(b"line\n"));
+        assert!(console.is_full());
+        assert_eq!(console.waiting(), "\r10%\nsure? ".len());
+        console.answered(true);
+        assert_eq!(taken(&mut console), "\r10%\nsure? \nline\nbar");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Where output goes: the run directory, streams followed to the console or the host, filters, and the
 //! thread that does all that may be slow.
 
+pub mod bar;
 pub mod console;
 pub mod follow;
 pub mod lines;

@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -22,6 +22,7 @@ use nix::sys::inotify::{AddWatchFlags, Inotify, WatchDescriptor};
 use once_cell::unsync::OnceCell;
 use parking_lot::Mutex;
 
+use super::bar::{Bar, Group};
 use super::console::{Console, Flushed};
 use super::follow::{CHUNK, Follower, Next, Read, Stream};
 use super::lines::Piece;
@@ -31,6 +32,7 @@ use crate::spec::{EventCallback, Level, LogCallback, OutputCallback, Spec};
 use crate::sys::dispositions;
 use crate::sys::fd::{self, Bell};
 use crate::sys::process::milliseconds;
+use crate::sys::terminal;
 
 /// Between two looks at files that keep growing.
 const BREATH: Duration = Duration::from_millis(3);
@@ -46,10 +48,49 @@ enum Command {
     Log(Level, String),
     /// One line of JSON.
     Event(String),
+    Bar(OfBar),
+    Talk(Talk),
     /// Show what is left until this moment, then end.
     Finish {
         deadline: Instant,
     },
+}
+
+/// What the progress bar is told.
+enum OfBar {
+    Begin(Group),
+    /// The worker in this slot has.
+    Ended(usize),
+    Hide(bool),
+}
+
+/// Something said to whoever sits at the terminal.
+enum Talk {
+    Ask(&'static str),
+    /// Whether the answer has left the cursor within the row.
+    Answered {
+        within_row: bool,
+    },
+    Say(String),
+}
+
+/// Where a thread may talk to whoever sits at the terminal.
+pub struct Talker(Arc<Queue>);
+
+impl Talker {
+    /// Shows a question, and nothing else until it is answered.
+    pub fn ask(&self, question: &'static str) {
+        self.0.push(Command::Talk(Talk::Ask(question)));
+    }
+
+    /// `within_row`: no newline was typed.
+    pub fn answered(&self, within_row: bool) {
+        self.0.push(Command::Talk(Talk::Answered { within_row }));
+    }
+
+    pub fn say(&self, line: String) {
+        self.0.push(Command::Talk(Talk::Say(line)));
+    }
 }
 
 /// The agent's end of the thread, which is started when the first thing is handed to it.
@@ -82,14 +123,13 @@ impl<'a> Output<'a> {
         Output { spec, events, started: OnceCell::new() }
     }
 
+    fn started(&self) -> Result<&Started, Errno> {
+        let started = self.started.get_or_init(|| Started::start(self.spec, self.events.as_ref()));
+        started.as_ref().map_err(|errno| *errno)
+    }
+
     fn push(&self, command: Command) -> Result<(), Errno> {
-        match self.started.get_or_init(|| Started::start(self.spec, self.events.as_ref())) {
-            Ok(started) => {
-                started.queue.push(command);
-                Ok(())
-            }
-            Err(errno) => Err(*errno),
-        }
+        self.started().map(|started| started.queue.push(command))
     }
 
     /// A message for the host, made only if it wants one of this level.
@@ -111,6 +151,30 @@ impl<'a> Output<'a> {
 
     pub fn follow(&self, stream: Stream) -> Result<(), Errno> {
         self.push(Command::Follow(stream))
+    }
+
+    /// An attempt has begun: the bar is about that one.
+    pub fn begin_bar(&self, group: impl FnOnce() -> Group) {
+        if self.spec.progress_bar {
+            let _ = self.push(Command::Bar(OfBar::Begin(group())));
+        }
+    }
+
+    pub fn worker_ended(&self, slot: usize) {
+        if self.spec.progress_bar {
+            let _ = self.push(Command::Bar(OfBar::Ended(slot)));
+        }
+    }
+
+    /// Somebody else has the terminal, or not any more.
+    pub fn hide_bar(&self, hide: bool) {
+        if self.spec.progress_bar {
+            let _ = self.push(Command::Bar(OfBar::Hide(hide)));
+        }
+    }
+
+    pub fn talker(&self) -> Result<Talker, Errno> {
+        self.started().map(|started| Talker(started.queue.clone()))
     }
 
     pub fn close(&self, attempt: u32) {
@@ -142,7 +206,7 @@ impl Started {
         let mut thread = Thread {
             queue: queue.clone(),
             sinks: Sinks {
-                consoles: [Console::new(spec.console.0)?, Console::new(spec.console.1)?],
+                consoles: consoles(spec.console)?,
                 callback: spec.output_callback,
                 filters: [spec.stdout_filters.clone(), spec.stderr_filters.clone()],
                 filtered: HashMap::new(),
@@ -152,11 +216,10 @@ impl Started {
                 log_modes: spec.log_modes,
             },
             log: spec.log_callback,
-            events: Events {
-                callback: spec.event_callback,
-                file: events.map(|file| Console::new(file.as_raw_fd())).transpose()?,
-                lost: 0,
-            },
+            log_level: spec.log_level,
+            events: Events::new(spec, events)?,
+            bar: spec.progress_bar.then(Bar::new),
+            held: VecDeque::new(),
             inotify: None,
             by_watch: HashMap::new(),
             followers: Vec::new(),
@@ -174,16 +237,35 @@ impl Started {
     }
 }
 
+/// Those of stdout and stderr; one for both where they are one terminal.
+fn consoles((out, err): (RawFd, RawFd)) -> Result<Vec<Console>, Errno> {
+    if terminal::is_same(out, err) {
+        return Ok(vec![Console::new(err)?]);
+    }
+    Ok(vec![Console::new(out)?, Console::new(err)?])
+}
+
 /// Where events go.
 struct Events {
     callback: Option<EventCallback>,
     file: Option<Console>,
+    /// The file is the terminal of the console.
+    on_console: bool,
     /// How often the file has not taken any.
     lost: u64,
 }
 
 impl Events {
-    fn take(&mut self, line: String) {
+    fn new(spec: &Spec, file: Option<&OwnedFd>) -> Result<Events, Errno> {
+        let on_console = file.is_some_and(|file| terminal::is_same(file.as_raw_fd(), spec.console.1));
+        let file = file.filter(|_| !on_console).map(|file| Console::new(file.as_raw_fd())).transpose()?;
+        Ok(Events { callback: spec.event_callback, file, on_console, lost: 0 })
+    }
+
+    fn take(&mut self, line: String, console: &mut Console) {
+        if self.on_console {
+            console.add_line(line.as_bytes());
+        }
         if let Some(file) = &mut self.file {
             if file.is_gone() || file.is_full() {
                 self.lost += 1;
@@ -213,7 +295,11 @@ struct Thread {
     queue: Arc<Queue>,
     sinks: Sinks,
     log: Option<LogCallback>,
+    log_level: Level,
     events: Events,
+    bar: Option<Bar>,
+    /// What is for the host to say, and waits for the answer to a question.
+    held: VecDeque<Command>,
     inotify: Option<Inotify>,
     by_watch: HashMap<WatchDescriptor, usize>,
     /// A slot per stream; the index is the stream's name.
@@ -228,6 +314,7 @@ impl Thread {
             self.obey();
             self.read_all();
             self.show_unfinished(Instant::now());
+            self.look_at_bar(Instant::now());
             self.flush();
             self.say_warnings();
             if self.is_over() {
@@ -241,9 +328,16 @@ impl Thread {
         self.queue.bell.quiet();
         loop {
             // Not in the condition of a `while let`: the lock must not be held while the host is called.
-            let command = self.queue.commands.lock().pop_front();
+            let held = if self.sinks.terminal().is_asking() { None } else { self.held.pop_front() };
+            let command = held.or_else(|| self.queue.commands.lock().pop_front());
             match command {
                 None => return,
+                // The host may write to the terminal itself.
+                Some(command @ (Command::Log(..) | Command::Event(_)))
+                    if self.sinks.terminal().is_asking() =>
+                {
+                    self.held.push_back(command);
+                }
                 Some(Command::Follow(stream)) => self.follow(stream),
                 Some(Command::Close { attempt }) => {
                     for follower in self.followers.iter_mut().flatten() {
@@ -252,11 +346,53 @@ impl Thread {
                             follower.next = Next::Now;
                         }
                     }
+                    self.with_bar(Bar::end);
                 }
                 Some(Command::Log(level, text)) => self.say(level, &text),
-                Some(Command::Event(line)) => self.events.take(line),
-                Some(Command::Finish { deadline }) => self.finish = Some(deadline),
+                Some(Command::Event(line)) => {
+                    self.sinks.terminal().step_aside();
+                    self.events.take(line, self.sinks.terminal());
+                }
+                Some(Command::Bar(of_bar)) => self.tell_bar(of_bar),
+                Some(Command::Talk(talk)) => {
+                    let terminal = self.sinks.terminal();
+                    match talk {
+                        Talk::Ask(question) => terminal.ask(question.as_bytes()),
+                        Talk::Answered { within_row } => terminal.answered(within_row),
+                        Talk::Say(line) => terminal.add_line(format!("{line}\n").as_bytes()),
+                    }
+                }
+                Some(Command::Finish { deadline }) => {
+                    self.finish = Some(deadline);
+                    self.sinks.terminal().answered(true);
+                }
             }
+        }
+    }
+
+    fn tell_bar(&mut self, what: OfBar) {
+        let Some(bar) = &mut self.bar else { return };
+        match what {
+            OfBar::Begin(group) => bar.begin(group),
+            OfBar::Ended(slot) => bar.ended(slot),
+            OfBar::Hide(hide) => {
+                bar.hide(hide);
+                self.with_bar(Bar::look);
+            }
+        }
+    }
+
+    fn look_at_bar(&mut self, now: Instant) {
+        if self.bar.as_ref().and_then(Bar::deadline).is_some_and(|at| at <= now) {
+            self.with_bar(Bar::look);
+        }
+    }
+
+    /// Has the bar say how it is to be now.
+    fn with_bar(&mut self, look: impl FnOnce(&mut Bar, Instant, usize) -> Option<String>) {
+        let Some(bar) = &mut self.bar else { return };
+        if let Some(row) = look(bar, Instant::now(), self.sinks.columns()) {
+            self.sinks.terminal().set_footer(row.as_bytes());
         }
     }
 
@@ -371,6 +507,7 @@ impl Thread {
         for (id, follower) in self.followers.iter_mut().enumerate() {
             if let Some(follower) = follower
                 && follower.show_at.is_some_and(|at| at <= now)
+                && !self.sinks.is_full(&follower.stream)
             {
                 self.sinks.flush_line(id, follower);
             }
@@ -378,7 +515,9 @@ impl Thread {
     }
 
     fn flush(&mut self) {
-        let consoles = self.sinks.consoles.iter_mut().zip(&mut self.sinks.lost).zip(["stdout", "stderr"]);
+        let names: &[&str] =
+            if self.sinks.consoles.len() == 1 { &["stdout and stderr"] } else { &["stdout", "stderr"] };
+        let consoles = self.sinks.consoles.iter_mut().zip(&mut self.sinks.lost).zip(names);
         for ((console, lost), name) in consoles {
             match console.flush() {
                 Flushed::All | Flushed::Stuck => {}
@@ -404,8 +543,9 @@ impl Thread {
         }
     }
 
-    fn say(&self, level: Level, text: &str) {
-        if let Some(log) = self.log {
+    fn say(&mut self, level: Level, text: &str) {
+        if let Some(log) = self.log.filter(|_| level <= self.log_level) {
+            self.sinks.terminal().step_aside();
             let text: CString = crate::error::c_string_lossy(text.as_bytes());
             (log.function)(log.user_data.0 as *mut std::ffi::c_void, level as i32, text.as_ptr());
         }
@@ -419,6 +559,10 @@ impl Thread {
     }
 
     fn give_up(&mut self) {
+        if self.bar.is_some() {
+            self.sinks.terminal().leave_footer();
+            self.flush();
+        }
         if self.followers.iter().any(Option::is_some) || self.sinks.consoles.iter().any(|c| c.waiting() > 0) {
             self.say(Level::Warning, "the console takes no output: what it did not show is in the log files");
         }
@@ -432,13 +576,18 @@ impl Thread {
         let now = Instant::now();
         let mut wake: Option<Instant> = self.finish;
         let mut at = |moment: Instant| wake = Some(wake.map_or(moment, |wake| wake.min(moment)));
+        if let Some(look) = self.bar.as_ref().and_then(Bar::deadline) {
+            at(look);
+        }
         for follower in self.followers.iter().flatten() {
+            // A full console wakes this thread when it takes more.
+            if self.sinks.is_full(&follower.stream) {
+                continue;
+            }
             if let Some(moment) = follower.show_at {
                 at(moment);
             }
-            // A full console wakes this thread when it takes more.
             match follower.next {
-                _ if self.sinks.is_full(&follower.stream) => {}
                 Next::Now => at(now),
                 Next::At(moment) => at(moment),
                 Next::OnEvent => {}
@@ -486,7 +635,7 @@ impl Thread {
 
 /// Where lines go.
 struct Sinks {
-    consoles: [Console; 2],
+    consoles: Vec<Console>,
     callback: Option<OutputCallback>,
     filters: [Vec<Vec<u8>>; 2],
     /// None for one that could not be written.
@@ -499,13 +648,28 @@ struct Sinks {
 }
 
 impl Sinks {
+    /// Which console a stream has.
+    fn console(&self, which: Streams) -> usize {
+        index(which).min(self.consoles.len() - 1)
+    }
+
+    /// That of stderr: the one with the bar and the questions, where it is a terminal.
+    fn terminal(&mut self) -> &mut Console {
+        let last = self.consoles.len() - 1;
+        &mut self.consoles[last]
+    }
+
+    fn columns(&mut self) -> usize {
+        terminal::columns(self.terminal().poll_fd().as_raw_fd())
+    }
+
     fn is_full(&self, stream: &Stream) -> bool {
-        self.callback.is_none() && stream.to_console && self.consoles[index(stream.which)].is_full()
+        self.callback.is_none() && stream.to_console && self.consoles[self.console(stream.which)].is_full()
     }
 
     /// Whether nobody will see the stream: its console is gone, and no copy is asked for.
     fn is_pointless(&self, stream: &Stream) -> bool {
-        let shown = self.callback.is_some() || !self.consoles[index(stream.which)].is_gone();
+        let shown = self.callback.is_some() || !self.consoles[self.console(stream.which)].is_gone();
         stream.filtered.is_none() && !(stream.to_console && shown)
     }
 
@@ -513,6 +677,7 @@ impl Sinks {
         if follower.stream.to_console
             && let Some(callback) = self.callback
         {
+            self.terminal().step_aside();
             let stream = index(follower.stream.which) as i32 + 1;
             let user_data = callback.user_data.0 as *mut std::ffi::c_void;
             (callback.function)(
@@ -551,7 +716,8 @@ impl Sinks {
             prefix.splice(0..0, format!("{now} ").into_bytes());
         }
         let to_console = follower.stream.to_console && self.callback.is_none();
-        let console = &mut self.consoles[which];
+        let console = self.console(follower.stream.which);
+        let console = &mut self.consoles[console];
         let filters = follower.stream.filtered.is_some().then_some(&self.filters[which]);
         let mut kept: Vec<u8> = Vec::new();
         act(follower, &mut |piece: Piece| {

@@ -29,6 +29,7 @@ use crate::sys::fd;
 use crate::sys::memory::{Blob, Mapping};
 use crate::sys::packets::Packets;
 use crate::sys::slices::Slices;
+use crate::sys::terminal;
 
 /// A file that was just written may still be open for writing in another child of the host that is about
 /// to exec (ETXTBSY): tried again for half a second.
@@ -44,6 +45,9 @@ pub struct Launcher {
     stdin: Option<OwnedFd>,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
+    /// A worker is in the background of the console, as its group is none of the host's: this terminal would stop
+    /// it where it writes.
+    console_stops_writers: bool,
     working_dir: Option<CString>,
     slices: Option<Slices>,
     /// What a function of a new process runs in.
@@ -66,6 +70,8 @@ pub struct Birth<'a> {
     pub server: Option<&'a mut Forkserver>,
     /// What the agent and the workers of the attempt share, if they do.
     pub page: Option<&'a Arc<Page>>,
+    /// For its streams: it is to be in the foreground of this.
+    pub terminal: Option<RawFd>,
 }
 
 /// What came of a birth.
@@ -100,6 +106,7 @@ impl Launcher {
             stdin: if spec.stdin == Stdin::Null { None } else { host(0)? },
             stdout: host(spec.console.0)?,
             stderr: host(spec.console.1)?,
+            console_stops_writers: [spec.console.0, spec.console.1].into_iter().any(terminal::stops_writers),
             image: Image::of(spec, working_dir.as_deref())?,
             working_dir: directory(spec, working_dir),
             slices: Slices::shorten(),
@@ -115,7 +122,7 @@ impl Launcher {
 
     /// Starts one worker.
     pub fn launch(&mut self, spec: &Spec, plan: &Plan, birth: Birth) -> Result<Born, Error> {
-        let Birth { rank, attempt, run_dir, files, reset, group, server, page } = birth;
+        let Birth { rank, attempt, run_dir, files, reset, group, server, page, terminal } = birth;
         let page_fd = page.and_then(|page| page.fd());
         let worker = plan.worker(rank, files.error.as_ref());
         let open = |path: &Option<PathBuf>| match (run_dir, path) {
@@ -123,15 +130,23 @@ impl Launcher {
             _ => Ok(None),
         };
         let (out_file, err_file) = (open(&files.stdout)?, open(&files.stderr)?);
-        let stdio = self.stdio(spec, rank.local, &out_file, &err_file);
+        let stdio = match terminal {
+            Some(terminal) => [terminal; 3],
+            None => self.stdio(spec, rank.local, &out_file, &err_file),
+        };
         let report = Report { step: self.slots.word(0), errno: self.slots.word(1) };
         report.clear();
         let cpus = worker.cpus.map(|cpus| Mask::of(cpus.iter()));
         let setup = Setup {
             stdio,
             protocol: &[],
+            terminal,
             working_dir: self.working_dir.as_deref(),
-            reset,
+            // At the debugger ^Z does nothing: whoever started the run would not know of it.
+            reset: match terminal {
+                Some(_) => reset.ignoring(libc::SIGTSTP),
+                None => self.beside_terminal(reset),
+            },
             report: Some(report),
             slices: self.slices,
             cpus: cpus.as_ref(),
@@ -165,7 +180,7 @@ impl Launcher {
                 channel
                     .tell(first.into_iter().chain(all).chain(as_c_strs(&worker.own)))
                     .map_err(|errno| Error::system("cannot make memory for an environment", errno as i32))?;
-                let own_streams = out_file.is_some() || err_file.is_some();
+                let own_streams = terminal.is_some() || out_file.is_some() || err_file.is_some();
                 server
                     .ask(rank.local, stdio, own_streams, &channel)
                     .map_err(|errno| Error::system("cannot ask the fork server", errno as i32))?;
@@ -191,6 +206,10 @@ impl Launcher {
                 Ok(Born { child: Some(child), channel: None })
             }
         }
+    }
+
+    fn beside_terminal(&self, reset: Reset) -> Reset {
+        if self.console_stops_writers { reset.ignoring(libc::SIGTTOU) } else { reset }
     }
 
     /// The three streams of a worker.
@@ -250,8 +269,9 @@ impl Launcher {
         let setup = Setup {
             stdio: [null, console(&self.stdout), console(&self.stderr)],
             protocol: &protocol,
+            terminal: None,
             working_dir: self.working_dir.as_deref(),
-            reset: Reset::for_children(),
+            reset: self.beside_terminal(Reset::for_children()),
             report: Some(report),
             slices: self.slices,
             cpus: None,

@@ -200,6 +200,7 @@ impl Server {
         let setup = Setup {
             stdio: [stdin.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()],
             protocol: &[],
+            terminal: None,
             working_dir: None,
             reset: self.reset,
             report: None,

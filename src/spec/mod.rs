@@ -8,7 +8,7 @@ pub mod text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub const MAX_LOCAL_WORLD_SIZE: i64 = 16_384;
 pub const MAX_RESTARTS: i64 = i32::MAX as i64;
 /// A bound for every time in a spec: about 31 years, far from where a deadline could overflow.
 const MAX_SECONDS: f64 = 1e9;
+/// The log directory of a run without files.
+const NO_LOGS: &str = "/dev/null";
 pub const MAX_STDERR_TAIL: u64 = 1 << 24;
 
 /// The variables a worker gets from the agent; an env setter must not touch them.
@@ -209,6 +211,11 @@ pub struct Spec {
     pub heartbeat_timeout: Duration,
     /// The time that workers have to save before a stop; zero: none, they are not asked to.
     pub checkpoint_before_stop: Duration,
+    pub ask_on_interrupt: bool,
+    pub debug_rank: Option<usize>,
+    pub progress_bar: bool,
+    /// Of an agent's copy: streams whose terminal has the bar. Who writes there goes through a file.
+    pub beside_bar: Streams,
 
     pub master_addr: Option<Vec<u8>>,
     pub master_port: u16,
@@ -285,6 +292,10 @@ impl Default for Spec {
             control: false,
             heartbeat_timeout: Duration::ZERO,
             checkpoint_before_stop: Duration::ZERO,
+            ask_on_interrupt: false,
+            debug_rank: None,
+            progress_bar: false,
+            beside_bar: Streams::NONE,
             master_addr: None,
             master_port: 0,
             run_id: None,
@@ -357,12 +368,15 @@ impl Spec {
         if let Some(filter) = &self.local_ranks_filter {
             filter.check("local_ranks_filter", size)?;
         }
+        if let Some(rank) = self.debug_rank.filter(|&rank| rank >= size) {
+            return Err(below("debug_rank", rank, size));
+        }
         if let Some((&rank, _)) = self.rank_env.iter().next_back()
             && rank >= size
         {
             return Err(below("rank_env", rank, size));
         }
-        let null_log_dir = self.log_dir.as_deref() == Some(std::path::Path::new("/dev/null"));
+        let null_log_dir = self.log_dir.as_deref() == Some(Path::new(NO_LOGS));
         for (field, filters, stream) in [
             ("duplicate_stdout_filters", &self.stdout_filters, Streams::STDOUT),
             ("duplicate_stderr_filters", &self.stderr_filters, Streams::STDERR),
@@ -506,16 +520,34 @@ impl Spec {
 
     /// Whether the agent and the workers share a page.
     pub fn has_control(&self) -> bool {
-        self.control || !self.heartbeat_timeout.is_zero() || !self.checkpoint_before_stop.is_zero()
+        self.control
+            || self.progress_bar
+            || !self.heartbeat_timeout.is_zero()
+            || !self.checkpoint_before_stop.is_zero()
+    }
+
+    /// Takes back what needs a terminal where there is none; `is_terminal` tells of 0, and of the console.
+    pub fn settle_terminal(&mut self, is_terminal: impl Fn(i32) -> bool, is_same: impl Fn(i32, i32) -> bool) {
+        let (out, err) = self.console;
+        self.control = self.has_control();
+        self.ask_on_interrupt &= self.control && is_terminal(0) && is_terminal(err);
+        // What workers write goes through files beside it.
+        self.progress_bar &= is_terminal(err) && self.log_dir.as_deref() != Some(Path::new(NO_LOGS));
+        if self.progress_bar {
+            self.beside_bar = if is_same(out, err) { Streams::BOTH } else { Streams::STDERR };
+        }
     }
 
     /// Streams of a rank that end in a file: asked for, tee'd, or kept from a console that the rank
     /// filter closes to it (torchrun drops those to null; nothing is lost here).
     pub fn file_streams(&self, local_rank: usize) -> Streams {
+        if self.debug_rank == Some(local_rank) {
+            return Streams::NONE;
+        }
         if self.output_callback.is_some() {
             return Streams::BOTH;
         }
-        let asked = self.redirects.of(local_rank) | self.tee.of(local_rank);
+        let asked = self.redirects.of(local_rank) | self.tee.of(local_rank) | self.beside_bar;
         match &self.local_ranks_filter {
             Some(filter) if !filter.has(local_rank) => Streams::BOTH,
             _ => asked,
@@ -524,11 +556,14 @@ impl Spec {
 
     /// Streams of a rank that are followed to the console (or the host's callback).
     pub fn console_streams(&self, local_rank: usize) -> Streams {
+        if self.debug_rank == Some(local_rank) {
+            return Streams::NONE;
+        }
         let shown = self.local_ranks_filter.as_ref().is_none_or(|filter| filter.has(local_rank));
         match (shown, self.output_callback.is_some()) {
             (false, _) => Streams::NONE,
             (true, true) => Streams::BOTH,
-            (true, false) => self.tee.of(local_rank),
+            (true, false) => self.tee.of(local_rank) | self.beside_bar.without(self.redirects.of(local_rank)),
         }
     }
 }
@@ -707,6 +742,27 @@ mod tests {
         assert!(!program().check(|_| None).unwrap().file_timers);
         let said = |file_timers| Spec { file_timers: Some(file_timers), ..program() };
         assert_eq!((on(&said(true), "0"), on(&said(false), "1")), (true, false));
+    }
+
+    #[test]
+    fn what_needs_a_terminal_has_one() {
+        let settled = |spec: &Spec, terminals: &[i32]| {
+            let mut spec = spec.clone();
+            let is = |fd: i32| terminals.contains(&fd);
+            spec.settle_terminal(is, |one, other| is(one) && is(other));
+            (spec.ask_on_interrupt, spec.progress_bar, spec.beside_bar)
+        };
+        let spec = Spec { ask_on_interrupt: true, progress_bar: true, ..program() };
+        assert_eq!(settled(&spec, &[0, 1, 2]), (true, true, Streams::BOTH));
+        assert_eq!(settled(&spec, &[2]), (false, true, Streams::STDERR));
+        assert_eq!(settled(&spec, &[0, 1]), (false, false, Streams::NONE));
+        let alone = Spec { ask_on_interrupt: true, ..program() };
+        assert_eq!(settled(&alone, &[0, 1, 2]), (false, false, Streams::NONE), "nobody could save");
+        let mut bar = Spec { redirects: StreamMap::parse("redirects", "1").unwrap(), ..spec };
+        bar.settle_terminal(|_| true, |_, _| true);
+        assert_eq!((bar.file_streams(0), bar.console_streams(0)), (Streams::BOTH, Streams::STDERR));
+        bar.debug_rank = Some(0);
+        assert_eq!((bar.file_streams(0), bar.console_streams(0)), (Streams::NONE, Streams::NONE));
     }
 
     #[test]

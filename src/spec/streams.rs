@@ -19,6 +19,10 @@ impl Streams {
         self.0 & other.0 == other.0
     }
 
+    pub fn without(self, other: Streams) -> Streams {
+        Streams(self.0 & !other.0)
+    }
+
     fn parse(text: &str) -> Option<Streams> {
         match text {
             "0" => Some(Streams::NONE),

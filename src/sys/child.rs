@@ -70,6 +70,8 @@ pub struct Setup<'a> {
     pub stdio: [RawFd; 3],
     /// For 3 and up; each above all of these, see `fd::above_protocol`.
     pub protocol: &'a [RawFd],
+    /// Where it is to be in the foreground.
+    pub terminal: Option<RawFd>,
     pub working_dir: Option<&'a CStr>,
     pub reset: Reset,
     pub report: Option<Report<'a>>,
@@ -102,6 +104,7 @@ impl<'a> Setup<'a> {
         Setup {
             stdio,
             protocol,
+            terminal: None,
             working_dir: None,
             cpus: None,
             reset: Reset::for_children(),
@@ -129,8 +132,15 @@ impl Setup<'_> {
     /// In the child. Returns only if all went well.
     fn apply(&self, parent: i32) -> Result<(), (Step, Errno)> {
         let _ = call(libc::SYS_setpgid, [0; 3]);
-        if self.group.is_some() || self.process.is_some() {
+        if self.group.is_some() || self.process.is_some() || self.terminal.is_some() {
             let pid = number(call(libc::SYS_getpid, [0; 3]));
+            if let Some(terminal) = self.terminal {
+                // As all signals are blocked it may do so from the background.
+                let _ = call(
+                    libc::SYS_ioctl,
+                    [terminal as usize, libc::TIOCSPGRP as usize, &raw const pid as usize],
+                );
+            }
             for note in [self.group, self.process].into_iter().flatten() {
                 note.store(pid, Ordering::Release);
             }

@@ -56,6 +56,27 @@ pub fn children_are_not_kept() -> bool {
     })
 }
 
+/// A signal that does nothing until this is dropped, where it has neither a handler nor is ignored anyway.
+pub struct Ignored(Option<i32>);
+
+pub fn ignore_meanwhile(signal: i32) -> Ignored {
+    let is_default = action(signal).is_some_and(|action| action.sa_sigaction == libc::SIG_DFL);
+    if is_default {
+        // SAFETY: SIG_IGN needs nothing.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+    Ignored(is_default.then_some(signal))
+}
+
+impl Drop for Ignored {
+    fn drop(&mut self) {
+        if let Some(signal) = self.0.filter(|&signal| is_ignored(signal)) {
+            // SAFETY: SIG_DFL needs nothing.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+    }
+}
+
 /// Puts SIGCHLD to its default, so that neither the kernel nor a handler takes the statuses of children.
 pub fn keep_children() {
     // SAFETY: SIG_DFL needs nothing.
@@ -65,27 +86,37 @@ pub fn keep_children() {
 /// What a child has to put to default before it lets signals in: everything that has a handler (it would
 /// run on memory shared with the host) or that the host itself ignores.
 #[derive(Clone, Copy)]
-pub struct Reset(u64);
+pub struct Reset {
+    to_default: u64,
+    /// What it is to ignore.
+    ignored: u64,
+}
 
 impl Reset {
     pub fn nothing() -> Reset {
-        Reset(0)
+        Reset { to_default: 0, ignored: 0 }
+    }
+
+    pub fn ignoring(self, signal: i32) -> Reset {
+        Reset { ignored: self.ignored | bit(signal), ..self }
     }
 
     pub fn for_children() -> Reset {
         let (ignored, handled) = current();
         let started_with = IGNORED_AT_START.load(Ordering::Relaxed);
-        Reset((ignored & !started_with) | handled)
+        Reset { to_default: (ignored & !started_with) | handled, ignored: 0 }
     }
 
     /// In the child. Async-signal-safe.
     pub fn apply(self) {
-        let mut left = self.0;
-        while left != 0 {
-            let signal = left.trailing_zeros() as i32 + 1;
-            left &= left - 1;
-            // SAFETY: SIG_DFL needs nothing, and the child has a table of dispositions of its own.
-            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        for (set, disposition) in [(self.to_default, libc::SIG_DFL), (self.ignored, libc::SIG_IGN)] {
+            let mut left = set;
+            while left != 0 {
+                let signal = left.trailing_zeros() as i32 + 1;
+                left &= left - 1;
+                // SAFETY: neither needs anything, and the child has a table of dispositions of its own.
+                unsafe { libc::signal(signal, disposition) };
+            }
         }
     }
 }

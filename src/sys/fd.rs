@@ -133,6 +133,11 @@ pub fn size(fd: RawFd) -> Result<usize, Errno> {
     stat(fd).map(|stat| stat.st_size as usize)
 }
 
+/// Which device it is, where it is one.
+pub fn device(fd: RawFd) -> Result<u64, Errno> {
+    stat(fd).map(|stat| stat.st_rdev)
+}
+
 fn stat(fd: RawFd) -> Result<libc::stat, Errno> {
     let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
     // SAFETY: the buffer has the size of a stat.

@@ -19,3 +19,4 @@ pub mod random;
 mod raw;
 pub mod signals;
 pub mod slices;
+pub mod terminal;

@@ -25,7 +25,10 @@ pub struct Inbox {
     pass: AtomicU64,
     /// Somebody wants to see that it is taken care of.
     knocked: AtomicBool,
-    /// Signals that our handlers take as a stop, and as one to hand on.
+    /// How many interrupts there were that are not to stop at once.
+    interrupts: AtomicUsize,
+    /// Signals that our handlers take as an interrupt, as a stop, and as one to hand on: the first of these.
+    ask_on: AtomicU64,
     stop_on: AtomicU64,
     pass_on: AtomicU64,
 }
@@ -49,6 +52,8 @@ impl Inbox {
             hurry: AtomicBool::new(false),
             pass: AtomicU64::new(0),
             knocked: AtomicBool::new(false),
+            interrupts: AtomicUsize::new(0),
+            ask_on: AtomicU64::new(0),
             stop_on: AtomicU64::new(0),
             pass_on: AtomicU64::new(0),
         })
@@ -92,8 +97,18 @@ impl Inbox {
     /// Whether anything arrived: quick enough to ask between two spawns.
     pub fn has_requests(&self) -> bool {
         self.stop_requested().is_some()
+            || self.is_interrupted()
             || self.pass.load(Ordering::Acquire) != 0
             || self.knocked.load(Ordering::Acquire)
+    }
+
+    pub fn is_interrupted(&self) -> bool {
+        self.interrupts.load(Ordering::Acquire) != 0
+    }
+
+    /// Takes the interrupts: how many there were.
+    pub fn take_interrupts(&self) -> usize {
+        self.interrupts.swap(0, Ordering::AcqRel)
     }
 
     pub fn in_a_hurry(&self) -> bool {
@@ -109,7 +124,10 @@ impl Inbox {
     }
 
     fn deliver(&self, signal: i32) {
-        if self.stop_on.load(Ordering::Acquire) & bit(signal) != 0 {
+        if self.ask_on.load(Ordering::Acquire) & bit(signal) != 0 {
+            self.interrupts.fetch_add(1, Ordering::AcqRel);
+            self.bell.ring();
+        } else if self.stop_on.load(Ordering::Acquire) & bit(signal) != 0 {
             self.stop(signal);
         } else if self.pass_on.load(Ordering::Acquire) & bit(signal) != 0 {
             self.pass(signal);
@@ -178,16 +196,22 @@ pub struct Handlers {
 }
 
 impl Handlers {
-    /// Installs handlers for both lists, but for signals that the host ignores.
-    pub fn install(inbox: &Arc<Inbox>, stop_on: &[i32], pass_on: &[i32]) -> Result<Handlers, Errno> {
+    /// Installs handlers for these lists, but for signals that the host ignores.
+    pub fn install(
+        inbox: &Arc<Inbox>,
+        stop_on: &[i32],
+        pass_on: &[i32],
+        ask_on: &[i32],
+    ) -> Result<Handlers, Errno> {
         let mut wanted = WANTED.lock();
         let slot =
             LISTENING.iter().position(|slot| slot.load(Ordering::Acquire).is_null()).ok_or(Errno::EAGAIN)?;
+        inbox.ask_on.store(bits(ask_on), Ordering::Release);
         inbox.stop_on.store(bits(stop_on), Ordering::Release);
         inbox.pass_on.store(bits(pass_on), Ordering::Release);
         LISTENING[slot].store(Arc::as_ptr(inbox).cast_mut(), Ordering::Release);
         let mut handlers = Handlers { slot, inbox: inbox.clone(), installed: Vec::new() };
-        let mut signals: Vec<i32> = stop_on.iter().chain(pass_on).copied().collect();
+        let mut signals: Vec<i32> = [stop_on, pass_on, ask_on].concat();
         signals.sort_unstable();
         signals.dedup();
         for signal in signals {

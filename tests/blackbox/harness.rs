@@ -43,6 +43,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::terminal::Terminal;
+
 /// How long a test waits for anything that should come at once.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks. Patience is counted in looks, not by the clock: a machine that stands still for some seconds
@@ -403,6 +405,10 @@ impl Case {
         wait_for(name, || self.dir.join(name).exists());
     }
 
+    pub fn touch(&self, name: &str) {
+        self.write(name, b"", 0o644);
+    }
+
     /// Makes a file, with an execute bit where asked.
     pub fn write(&self, name: &str, contents: &[u8], mode: u32) -> String {
         use std::os::unix::fs::PermissionsExt;
@@ -424,6 +430,7 @@ impl Case {
             path: program("host"),
             stdin: Vec::new(),
             stdout: None,
+            terminal: None,
             limit: HOST_LIMIT,
         };
         host.set("max_restarts", 0).set("shutdown_timeout", 5)
@@ -690,6 +697,7 @@ pub struct Host<'a> {
     path: PathBuf,
     stdin: Vec<u8>,
     stdout: Option<Stdio>,
+    terminal: Option<[Stdio; 3]>,
     limit: Duration,
 }
 
@@ -786,6 +794,12 @@ impl<'a> Host<'a> {
         self
     }
 
+    /// In the foreground of a terminal.
+    pub fn on(mut self, terminal: &Terminal) -> Self {
+        self.terminal = Some([(); 3].map(|()| terminal.stream()));
+        self.under(&["setsid", "--ctty"])
+    }
+
     /// Another limit for the host's life than `HOST_LIMIT`.
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
@@ -817,6 +831,9 @@ impl<'a> Host<'a> {
         // Files, not pipes: what a worker leaves behind must not hold the test up.
         command.stdout(self.stdout.unwrap_or_else(|| fs::File::create(file("out")).expect("stdout").into()));
         command.stderr(fs::File::create(file("err")).expect("stderr"));
+        if let Some([stdin, stdout, stderr]) = self.terminal {
+            command.stdin(stdin).stdout(stdout).stderr(stderr);
+        }
         let started = Instant::now();
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let base = self.case.dir.join(format!("host{number}"));

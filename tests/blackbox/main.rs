@@ -35,6 +35,7 @@ mod server;
 mod sig;
 mod sp;
 mod store;
+mod terminal;
 mod time;
 // Each area uses a part of it.
 #[allow(dead_code)]
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         cli::tests(),
         control::tests(),
         ask::tests(),
+        terminal::tests(),
         dev::tests(),
         store::tests(),
         place::tests(),

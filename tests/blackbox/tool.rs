@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::*;
+use crate::terminal::Terminal;
 
 /// icerun with these arguments, its console in files of the case.
 pub struct Tool<'a> {
@@ -43,6 +44,13 @@ impl Tool<'_> {
     pub fn under(mut self, wrapper: &[&str]) -> Self {
         self.words = wrapper.iter().map(|word| word.to_string()).chain(self.words).collect();
         self
+    }
+
+    /// In the foreground of a terminal.
+    pub fn on(self, terminal: &Terminal) -> Self {
+        let streams = [(); 3].map(|()| terminal.stream());
+        let [stdin, stdout, stderr] = streams;
+        self.under(&["setsid", "--ctty"]).stdin(stdin).stdout(stdout).stderr(stderr)
     }
 
     pub fn env(mut self, key: &str, value: &str) -> Self {

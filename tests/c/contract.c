@@ -86,6 +86,9 @@ static void null_spec(void) {
   ARGUMENT(ice_spec_set_stack_timeout(NULL, 1));
   ARGUMENT(ice_spec_set_stack_command(NULL, list, 1));
   ARGUMENT(ice_spec_set_control(NULL, 1));
+  ARGUMENT(ice_spec_set_ask_on_interrupt(NULL, 1));
+  ARGUMENT(ice_spec_set_debug_rank(NULL, 0));
+  ARGUMENT(ice_spec_set_progress_bar(NULL, 1));
   ARGUMENT(ice_spec_set_heartbeat_timeout(NULL, 1));
   ARGUMENT(ice_spec_set_checkpoint_before_stop(NULL, 1));
   ARGUMENT(ice_spec_set_master_addr(NULL, "a"));
@@ -386,6 +389,8 @@ static void null_worker(void) {
   ARGUMENT(ice_worker_acknowledge(NULL, 1));
   ARGUMENT(ice_worker_expires(NULL, "a", 1));
   ARGUMENT(ice_worker_release(NULL, "a"));
+  ARGUMENT(ice_worker_debug_begin(NULL));
+  ARGUMENT(ice_worker_debug_end(NULL));
   CHECK(ice_worker_open(&worker) == ICE_OK);
   CHECK(ice_worker_has_control(worker) == 0);
   CHECK(ice_worker_rank(worker) == 0 && ice_worker_world_size(worker) == 1 && ice_worker_restart_count(worker) == 0);
@@ -398,6 +403,8 @@ static void null_worker(void) {
   CHECK(ice_worker_expires(worker, "a", NAN) == ICE_ERROR_CONFIG);
   CHECK(ice_worker_expires(worker, "a", 0.001) == ICE_OK);
   CHECK(ice_worker_release(worker, "b") == ICE_OK);
+  CHECK(ice_worker_debug_begin(worker) == ICE_OK);
+  CHECK(ice_worker_debug_end(worker) == ICE_OK);
   CHECK(ice_worker_return(worker, "a", 1) == ICE_ERROR_STATE);
   ice_worker_close(worker);
 }

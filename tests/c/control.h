@@ -10,6 +10,7 @@
  *   slow SECONDS          takes so long to save, from now on
  *   step N | progress DONE TOTAL | heartbeat | heartbeats COUNT SECONDS
  *   expires SCOPE SECONDS | disarm SCOPE
+ *   debug | undebug       calls for a debugger, and is done with it
  *   control FILE          appends "HAS_CONTROL RANK LOCAL_RANK WORLD_SIZE" and the descriptors above 2 that are open
  *   meet FILE             meets all ranks at the store of the job, and appends "RANK SUM" of all ranks and 1 each
  *   scribble BYTE         fills the whole page with that byte, through descriptor 3
@@ -108,6 +109,10 @@ static int control_verb(ice_worker *worker, char **argv, int argc, int *used) {
     status = ice_worker_expires(worker, a, atof(b));
   } else if (VERB("disarm", 1)) {
     status = ice_worker_release(worker, a);
+  } else if (VERB("debug", 0)) {
+    status = ice_worker_debug_begin(worker);
+  } else if (VERB("undebug", 0)) {
+    status = ice_worker_debug_end(worker);
   } else if (VERB("control", 1)) {
     char line[128];
     int length = snprintf(line, sizeof line, "%d %d %d %d", ice_worker_has_control(worker), ice_worker_rank(worker),

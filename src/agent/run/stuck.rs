@@ -143,7 +143,19 @@ impl Run<'_> {
 
     /// When somebody has to be looked at; never once the group is being stopped.
     pub(super) fn watch_deadline(&self) -> Option<Now> {
-        if self.supervisor.is_running() { self.watch.deadline() } else { None }
+        if self.supervisor.is_running() && !self.is_debugging() { self.watch.deadline() } else { None }
+    }
+
+    /// Time that has passed up to now counts for no timer.
+    pub(in crate::agent) fn begin_timers_anew(&mut self) {
+        let now = monotonic();
+        self.watch.stays = Stays::default();
+        if let Some(served) = &mut self.watch.served {
+            served.timers.begin_anew(now);
+        }
+        if let Some(conversation) = &mut self.conversation {
+            conversation.begin_anew(now);
+        }
     }
 
     /// Clients of file timers have written something.
@@ -187,7 +199,7 @@ impl Run<'_> {
             return self.call_off_searches();
         }
         let now = monotonic();
-        if self.watch.deadline().is_none_or(|deadline| deadline > now) {
+        if self.is_debugging() || self.watch.deadline().is_none_or(|deadline| deadline > now) {
             return;
         }
         self.look_at_timers(now);

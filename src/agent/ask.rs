@@ -1,0 +1,232 @@
+//! The question at the terminal: ^C pauses the workers, and asks whether they are to save a checkpoint before the
+//! run is stopped. Another ^C stops it at once. In a thread of its own, which asks for things as a host does.
+
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::run::Run;
+use super::{OVER, Shared};
+use crate::control::desk::Wish;
+use crate::control::request::{Answer, Answers, Kind};
+use crate::error::Error;
+use crate::logs::output::Talker;
+use crate::spec::Level;
+use crate::sys::fd::Bell;
+use crate::sys::signals::Inbox;
+use crate::sys::{dispositions, fd, terminal};
+
+/// How long workers may take to pause, and to save where no time was given for that.
+const PAUSE_TIME: Duration = Duration::from_secs(10);
+const SAVE_TIME: Duration = Duration::from_secs(300);
+const QUESTION: &str = "Should I save the checkpoint? [Y/n] ";
+
+/// The conversation. With the end of this, which is that of the run, it has no more answers, and ends.
+pub(super) struct Asking {
+    over: Arc<Bell>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Asking {
+    fn start(
+        inbox: Arc<Inbox>,
+        shared: Arc<Shared>,
+        talker: Talker,
+        save_time: Duration,
+    ) -> Result<Asking, Error> {
+        let failed = |errno: nix::errno::Errno| Error::system("cannot ask at the terminal", errno as i32);
+        let over = Arc::new(Bell::new().map_err(failed)?);
+        let input = fd::duplicate(libc::STDIN_FILENO).map_err(failed)?;
+        let conversation = Conversation {
+            over: over.clone(),
+            input: input.into(),
+            inbox,
+            shared: shared.clone(),
+            talker,
+            save_time,
+        };
+        let thread = std::thread::Builder::new()
+            .name("ice-ask".into())
+            .spawn(move || {
+                dispositions::block_all();
+                conversation.hold();
+            })
+            .map_err(|error| Error::no_thread(&error))?;
+        Ok(Asking { over, shared, thread: Some(thread) })
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.over.ring();
+        self.shared.desk.close(OVER);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Conversation {
+    over: Arc<Bell>,
+    input: std::fs::File,
+    inbox: Arc<Inbox>,
+    shared: Arc<Shared>,
+    talker: Talker,
+    save_time: Duration,
+}
+
+impl Conversation {
+    fn hold(mut self) {
+        let _ = self.request(Kind::Pause, PAUSE_TIME);
+        match self.question() {
+            None => return,
+            Some(false) => {}
+            Some(true) => {
+                if let Ok(Some(answers)) = self.request(Kind::Save, self.save_time) {
+                    told(&answers).into_iter().for_each(|line| self.talker.say(line));
+                }
+            }
+        }
+        // One more would be a stop in a hurry.
+        if !self.is_over() {
+            self.inbox.stop(libc::SIGINT);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        fd::is_readable(self.over.as_fd())
+    }
+
+    fn request(&self, kind: Kind, limit: Duration) -> Result<Option<Answers>, Error> {
+        self.shared.desk.ask(Wish::Request(kind), limit, || self.inbox.ring())
+    }
+
+    /// None if the run is stopped meanwhile.
+    fn question(&mut self) -> Option<bool> {
+        let mut line = [0; 256];
+        loop {
+            if self.is_over() {
+                return None;
+            }
+            self.talker.ask(QUESTION);
+            let mut items =
+                [&self.over.as_fd(), &self.input.as_fd()].map(|fd| PollFd::new(*fd, PollFlags::POLLIN));
+            let _ = poll(&mut items, PollTimeout::NONE);
+            if items[0].any().unwrap_or(false) {
+                self.talker.answered(true);
+                return None;
+            }
+            let count = self.input.read(&mut line).unwrap_or(0);
+            self.talker.answered(count == 0);
+            // At the end of its input nobody is there any more: what was computed is kept.
+            let answer = if count == 0 { Some(true) } else { answer(&line[..count]) };
+            if answer.is_some() {
+                return answer;
+            }
+        }
+    }
+}
+
+fn answer(line: &[u8]) -> Option<bool> {
+    match line.trim_ascii() {
+        b"" | b"y" | b"Y" | b"yes" => Some(true),
+        b"n" | b"N" | b"no" => Some(false),
+        _ => None,
+    }
+}
+
+/// What became of the checkpoint, a line for each that is to blame.
+fn told(answers: &Answers) -> Vec<String> {
+    if answers.complete() {
+        return vec!["the checkpoint is saved".into()];
+    }
+    let blame = |(rank, (answer, _)): (usize, &(Answer, Option<u64>))| {
+        let what = match answer {
+            Answer::Succeeded => return None,
+            Answer::None => "has not answered in time",
+            Answer::Failed => "could not save",
+            Answer::Gone => "has ended",
+        };
+        Some(format!("no whole checkpoint: local rank {rank} {what}"))
+    };
+    answers.ranks.iter().enumerate().filter_map(blame).collect()
+}
+
+impl Run<'_> {
+    /// ^C, where it is a question: the first is; others, and one that nobody can answer, stop the run.
+    pub(super) fn hear_interrupts(&mut self) {
+        for _ in 0..self.inbox.take_interrupts() {
+            let asks = self.asking.is_none()
+                && self.inbox.stop_requested().is_none()
+                && self.supervisor.is_running()
+                && self.ask_at_terminal();
+            if !asks {
+                self.inbox.stop(libc::SIGINT);
+            }
+        }
+    }
+
+    /// Whether somebody is asked.
+    fn ask_at_terminal(&mut self) -> bool {
+        self.take_terminal_back();
+        if !terminal::in_foreground(libc::STDIN_FILENO) {
+            return false;
+        }
+        let save_time = Some(self.spec.checkpoint_before_stop).filter(|time| !time.is_zero());
+        let started = self
+            .output
+            .talker()
+            .map_err(|errno| Error::system("cannot write to the terminal", errno as i32))
+            .and_then(|talker| {
+                let (inbox, shared) = (self.inbox.clone(), self.shared.clone());
+                Asking::start(inbox, shared, talker, save_time.unwrap_or(SAVE_TIME))
+            });
+        match started {
+            Ok(asking) => self.asking = Some(asking),
+            Err(error) => self.log(Level::Warning, || format!("nobody is asked for a checkpoint: {error}")),
+        }
+        self.asking.is_some()
+    }
+
+    /// Whether the stop that is under way came from there.
+    pub(super) fn asked_at_terminal(&self) -> bool {
+        self.asking.is_some() && self.inbox.stop_requested() == Some(libc::SIGINT)
+    }
+
+    /// The run is stopped: nobody needs to answer any more.
+    pub(super) fn stop_asking(&self) {
+        if let Some(asking) = &self.asking {
+            asking.over.ring();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn enter_is_yes_and_anything_else_asks_again() {
+        let answers = ["\n", "y\n", "Y\n", "yes\n", " yes \r\n"].map(|line| answer(line.as_bytes()));
+        assert_eq!(answers, [Some(true); 5]);
+        assert_eq!(["n\n", "N\n", "no\n"].map(|line| answer(line.as_bytes())), [Some(false); 3]);
+        assert_eq!(["what?\n", "yn\n", "nope"].map(|line| answer(line.as_bytes())), [None; 3]);
+    }
+
+    #[test]
+    fn who_is_to_blame() {
+        let answers = |ranks: &[Answer]| Answers {
+            ranks: ranks.iter().map(|&answer| (answer, None)).collect(),
+            took: Duration::ZERO,
+        };
+        assert_eq!(told(&answers(&[Answer::Succeeded])), ["the checkpoint is saved"]);
+        let two = told(&answers(&[Answer::Gone, Answer::Succeeded, Answer::None]));
+        assert_eq!(two.len(), 2);
+        assert_eq!(two[1], "no whole checkpoint: local rank 2 has not answered in time");
+    }
+}
