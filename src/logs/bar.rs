@@ -10,7 +10,7 @@ use crate::control::page::Page;
 use crate::control::watch::Said;
 
 /// Between two looks at the page.
-pub const LOOK: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_millis(250);
 /// The longest row, in characters; a wider terminal shows no more.
 const WIDEST: usize = 120;
 

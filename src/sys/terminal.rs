@@ -1,11 +1,10 @@
 //! Terminals: how wide one is, whose group is in its foreground, and a worker's streams on it.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
-use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
 
 use super::dispositions;
 use super::fd;
@@ -15,13 +14,8 @@ const CONTROLLING: &str = "/dev/tty";
 /// Where nobody knows better.
 const COLUMNS: usize = 80;
 
-/// A descriptor of the host's for as long as it takes to ask about it.
-fn borrowed<T>(fd: RawFd, ask: impl FnOnce(BorrowedFd) -> Result<T, Errno>) -> Result<T, Errno> {
-    ask(fd::duplicate(fd)?.as_fd())
-}
-
 pub fn is_terminal(fd: RawFd) -> bool {
-    borrowed(fd, |fd| nix::unistd::isatty(fd)).unwrap_or(false)
+    modes(fd).is_ok()
 }
 
 /// Whether both are one and the same terminal.
@@ -33,12 +27,21 @@ pub fn is_same(one: RawFd, other: RawFd) -> bool {
 
 /// Whether this process is in the foreground of that terminal.
 pub fn in_foreground(fd: RawFd) -> bool {
-    borrowed(fd, |fd| tcgetpgrp(fd)) == Ok(getpgrp())
+    // SAFETY: numbers alone; -1 for what is no terminal of this session, which is nobody's group.
+    unsafe { libc::tcgetpgrp(fd) == libc::getpgrp() }
 }
 
 /// Whether it stops who writes to it from the background: `stty tostop`.
 pub fn stops_writers(fd: RawFd) -> bool {
-    borrowed(fd, |fd| tcgetattr(fd)).is_ok_and(|modes| modes.local_flags.contains(LocalFlags::TOSTOP))
+    modes(fd).is_ok_and(|modes| modes.c_lflag & libc::TOSTOP != 0)
+}
+
+fn modes(fd: RawFd) -> Result<libc::termios, Errno> {
+    let mut modes = MaybeUninit::<libc::termios>::uninit();
+    // SAFETY: the buffer has the size of a termios; what is no terminal gives an error.
+    Errno::result(unsafe { libc::tcgetattr(fd, modes.as_mut_ptr()) })?;
+    // SAFETY: tcgetattr succeeded and filled it.
+    Ok(unsafe { modes.assume_init() })
 }
 
 /// How many characters fit into a line.
@@ -53,7 +56,7 @@ pub fn columns(fd: RawFd) -> usize {
 pub struct Terminal {
     fd: OwnedFd,
     /// What it is to get back: the modes from before it was lent, if it is.
-    lent: Option<Option<Termios>>,
+    lent: Option<Option<libc::termios>>,
 }
 
 impl Terminal {
@@ -63,30 +66,37 @@ impl Terminal {
 
     /// Whether it can be lent: this process is in its foreground, or has lent it before.
     pub fn is_ours(&self) -> bool {
-        self.lent.is_some() || tcgetpgrp(&self.fd) == Ok(getpgrp())
+        self.lent.is_some() || in_foreground(self.as_raw_fd())
     }
 
     /// It is about to be lent, by whoever does it.
     pub fn remember(&mut self) {
         if self.lent.is_none() {
-            self.lent = Some(tcgetattr(&self.fd).ok());
+            self.lent = Some(modes(self.as_raw_fd()).ok());
         }
     }
 
     /// Puts a group into the foreground. With SIGTTOU blocked in this thread.
     pub fn lend(&mut self, group: i32) -> Result<(), Errno> {
         self.remember();
-        tcsetpgrp(&self.fd, Pid::from_raw(group))
+        self.put_in_foreground(group)
     }
 
     /// Puts this process back there, and the terminal into the modes that it had. With SIGTTOU blocked.
     pub fn take_back(&mut self) {
         if let Some(modes) = self.lent.take() {
-            let _ = tcsetpgrp(&self.fd, getpgrp());
+            // SAFETY: it cannot fail.
+            let _ = self.put_in_foreground(unsafe { libc::getpgrp() });
             if let Some(modes) = modes {
-                let _ = tcsetattr(&self.fd, SetArg::TCSANOW, &modes);
+                // SAFETY: the modes are those that tcgetattr gave.
+                unsafe { libc::tcsetattr(self.as_raw_fd(), libc::TCSANOW, &raw const modes) };
             }
         }
+    }
+
+    fn put_in_foreground(&self, group: i32) -> Result<(), Errno> {
+        // SAFETY: numbers alone.
+        Errno::result(unsafe { libc::tcsetpgrp(self.as_raw_fd(), group) }).map(drop)
     }
 }
 
@@ -117,7 +127,7 @@ impl Streams {
     /// Has 0, 1 and 2 be the controlling terminal. None if there is none, or this process is not in its
     /// foreground, where it could not read.
     pub fn on_terminal() -> Option<Streams> {
-        let terminal = open().ok().filter(|terminal| tcgetpgrp(terminal) == Ok(getpgrp()))?;
+        let terminal = open().ok().filter(|terminal| in_foreground(terminal.as_raw_fd()))?;
         let old = [0, 1, 2].map(|stream| fd::duplicate(stream).ok());
         (0..3).for_each(|stream| put(terminal.as_raw_fd(), stream));
         Some(Streams { old, _ignored: dispositions::ignore_meanwhile(libc::SIGTSTP) })
