@@ -5,6 +5,34 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
+use crate::logs::run_dir::random;
+
+/// Before another try to get a number: at most so much after the first, and so many times as much later.
+const PAUSE: Duration = Duration::from_millis(1);
+const LONGEST: u32 = 32;
+
+/// Which place it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    C10d,
+    Etcd,
+}
+
+impl Kind {
+    /// By torch's names (`--rdzv-backend`).
+    pub fn parse(name: &str) -> Result<Kind, Error> {
+        let refuse = |want: &str| Err(Error::config("rendezvous_backend", name, want));
+        match name {
+            "c10d" => Ok(Kind::C10d),
+            "etcd" if cfg!(feature = "etcd") => Ok(Kind::Etcd),
+            "etcd" => refuse("this libice was built without it: build it with the cargo feature etcd"),
+            "etcd-v2" => refuse(
+                "the v2 API is gone from etcd: use etcd, by the v3 API of the same servers (3.4 or newer)",
+            ),
+            _ => refuse("must be c10d or etcd"),
+        }
+    }
+}
 
 /// What a value is known by: another one has another token.
 pub type Token = Vec<u8>;
@@ -56,6 +84,7 @@ pub trait Backend: Send {
     /// The next number of a counter, from 0 on: nobody else gets the same.
     fn next(&mut self, key: &str) -> Result<u64, Error> {
         let mut there = self.get(key)?;
+        let mut tries = 0;
         loop {
             let number = match &there {
                 None => 0,
@@ -66,6 +95,11 @@ pub trait Backend: Send {
                 Swap::Done => return Ok(number),
                 Swap::Refused(other) => there = other,
             }
+            // Many that want a number at once are not to be in each other's way for ever.
+            tries += 1;
+            std::thread::sleep(
+                PAUSE.mul_f64(random() as f64 / u64::MAX as f64 * f64::from(tries.min(LONGEST))),
+            );
         }
     }
 
@@ -112,4 +146,22 @@ pub fn create(backend: &mut dyn Backend, key: &str, value: &[u8]) -> Result<Opti
         // It was there, and is gone.
         Swap::Refused(None) => Some(Vec::new()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn etcd_08_the_older_back_end_is_refused_with_advice() {
+        assert_eq!(Kind::parse("c10d"), Ok(Kind::C10d));
+        for (name, part) in [("etcd-v2", "use etcd, by the v3 API"), ("mpi", "must be c10d or etcd")] {
+            let error = Kind::parse(name).unwrap_err().to_string();
+            assert!(error.contains(part) && error.contains(name), "{error}");
+        }
+        match Kind::parse("etcd") {
+            Ok(kind) => assert!(kind == Kind::Etcd && cfg!(feature = "etcd")),
+            Err(error) => assert!(error.to_string().contains("cargo feature etcd"), "{error}"),
+        }
+    }
 }

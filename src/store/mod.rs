@@ -6,7 +6,7 @@
 
 mod broadcast;
 pub mod client;
-mod connection;
+pub mod connection;
 pub mod counts;
 pub mod interrupt;
 pub mod server;
