@@ -676,7 +676,7 @@ impl Part {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -748,7 +748,7 @@ mod tests {
         }
     }
 
-    fn settings(min_nodes: usize, max_nodes: usize) -> Settings {
+    pub fn settings(min_nodes: usize, max_nodes: usize) -> Settings {
         let mut options = Options::default();
         for (key, value) in [
             ("keep_alive_interval", "0.1"),
@@ -770,13 +770,17 @@ mod tests {
     }
 
     /// An agent that does nothing but take part.
-    struct Agent {
+    pub struct Agent {
         member: Option<Member>,
         heard: std::sync::mpsc::Receiver<()>,
     }
 
     impl Agent {
         fn start(place: &Arc<Place>, name: &str, settings: Settings) -> Agent {
+            Agent::over(Box::new(Way(place.clone())), name, settings)
+        }
+
+        pub fn over(backend: Box<dyn Backend>, name: &str, settings: Settings) -> Agent {
             let node = Node {
                 id: name.into(),
                 name: format!("node {name}"),
@@ -790,17 +794,17 @@ mod tests {
             };
             let (ring, heard) = std::sync::mpsc::channel();
             let ring = move || drop(ring.send(()));
-            let member = Member::start(Box::new(Way(place.clone())), settings, node, ring).unwrap();
+            let member = Member::start(backend, settings, node, ring).unwrap();
             member.wish(Wish::Join { port: 1 });
             Agent { member: Some(member), heard }
         }
 
-        fn wish(&self, wish: Wish) {
+        pub fn wish(&self, wish: Wish) {
             self.member.as_ref().unwrap().wish(wish);
         }
 
         /// The next notice that is no log line.
-        fn notice(&self) -> Notice {
+        pub fn notice(&self) -> Notice {
             loop {
                 self.heard.recv_timeout(Duration::from_secs(60)).unwrap();
                 match self.member.as_ref().unwrap().notice() {
@@ -810,28 +814,27 @@ mod tests {
             }
         }
 
-        fn joined(&self) -> Round {
+        pub fn joined(&self) -> Round {
             match self.notice() {
                 Notice::Joined(round) => *round,
                 other => panic!("{other:?}"),
             }
         }
 
-        fn leave(mut self) {
+        pub fn leave(mut self) {
             self.member.take().unwrap().leave("enough".into(), Duration::ZERO);
         }
 
         /// Without a word, as by SIGKILL. The thread waits for ever.
-        fn die(mut self, place: &Arc<Place>) {
+        pub fn die(mut self) {
             let member = self.member.take().unwrap();
-            place.keys.lock().insert("dead".into(), Vec::new());
             std::mem::forget(member.shared.wishes.lock());
             member.shared.bell.ring();
             std::mem::forget(member);
         }
     }
 
-    fn ids(round: &Round) -> String {
+    pub fn ids(round: &Round) -> String {
         round.nodes.iter().map(|node| node.id.as_str()).collect()
     }
 
@@ -872,7 +875,7 @@ mod tests {
             }
             agents.extend(["b", "c"].map(|name| Agent::start(&place, name, settings(2, 3))));
             agents.iter().for_each(|agent| assert_eq!(agent.joined().nodes.len(), 3));
-            agents.remove(dies).die(&place);
+            agents.remove(dies).die();
             for agent in &agents {
                 let Notice::Over { why, .. } = agent.notice() else { panic!() };
                 assert!(why.contains("has vanished"), "{why}");

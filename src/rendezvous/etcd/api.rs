@@ -120,3 +120,56 @@ impl Refused {
         matches!(self.code, 3 | 7 | 12) && !is_old
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_as_text_and_zero_not_at_all() {
+        for (value, wanted) in [(json!("12"), 12), (json!(-1), -1), (Value::Null, 0), (json!({}), 0)] {
+            assert_eq!(number(&value), wanted);
+        }
+        assert_eq!(revision(&json!({ "header": { "revision": "7" } })), 7);
+    }
+
+    #[test]
+    fn etcd_02_what_is_there_comes_with_its_revision() {
+        let pair = json!({ "key": "aw==", "value": "dg==", "mod_revision": "8" });
+        let known = Some(Found { value: b"v".to_vec(), token: b"8".to_vec() });
+        assert_eq!(found(&json!({ "kvs": [pair] })), known);
+        assert_eq!(found(&json!({ "header": {} })), None);
+        assert_eq!(swapped(&json!({ "succeeded": true })), Swap::Done);
+        let refused = json!({ "responses": [{ "response_range": { "kvs": [pair] } }] });
+        assert_eq!(swapped(&refused), Swap::Refused(known));
+        assert_eq!(swapped(&json!({ "responses": [{ "response_range": {} }] })), Swap::Refused(None));
+    }
+
+    #[test]
+    fn a_watch_is_of_what_begins_with_its_prefix() {
+        let request = &watch("state/", 3)["create_request"];
+        assert_eq!(request["range_end"], base64(b"state0"));
+        let put = json!({ "result": { "events": [{ "kv": { "key": base64(b"state/1") } }] } });
+        assert_eq!(told(&put), Told::Put(vec![b"state/1".to_vec()]));
+        assert_eq!(told(&json!({ "result": { "created": true } })), Told::Put(Vec::new()));
+        let over = json!({ "result": { "canceled": true, "cancel_reason": "compacted" } });
+        assert_eq!(told(&over), Told::Over("compacted".into()));
+        assert_eq!(told(&json!({ "error": { "message": "x" } })), Told::Over("x".into()));
+    }
+
+    #[test]
+    fn what_cannot_be_is_told_from_what_may_pass() {
+        let refused = |code: i64, message: &str| {
+            Refused::parse(json!({ "error": message, "code": code }).to_string().as_bytes()).unwrap()
+        };
+        assert!(refused(3, "etcdserver: authentication failed, invalid user ID or password").is_lasting());
+        assert!(refused(7, "etcdserver: permission denied").is_lasting());
+        assert!(!refused(3, "etcdserver: revision of auth store is old").is_lasting());
+        for (code, message) in [(14, "etcdserver: no leader"), (5, "etcdserver: requested lease not found")] {
+            assert!(!refused(code, message).is_lasting(), "{message}");
+        }
+        for body in ["", "<html>", "{}", "{\"error\":\"no such page\",\"code\":404}"] {
+            assert_eq!(Refused::parse(body.as_bytes()), None, "{body}");
+        }
+    }
+}

@@ -156,7 +156,9 @@ impl Connection {
                 return Err(self.lasting("is no etcd: it does not end what it says"));
             }
             if !self.fill(by)? {
-                return Err(self.passing("has closed the connection"));
+                // So does a server of etcd that is spoken with by http and not by https, as well as one that ends.
+                let hint = if self.tls.is_none() { " (see the option protocol)" } else { "" };
+                return Err(self.passing(&format!("has closed the connection without an answer{hint}")));
             }
         }
     }
@@ -437,8 +439,77 @@ impl Head {
     /// The connection was closed: that may have been the end.
     fn end(&mut self) -> Result<(), &'static str> {
         match self.rest {
-            Rest::UntilClose => Ok(self.rest = Rest::Nothing),
+            Rest::UntilClose => {
+                self.rest = Rest::Nothing;
+                Ok(())
+            }
             _ => Err("has closed the connection"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HEAD: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n";
+
+    /// All of an answer, which comes in parts of this size; what is behind it, too.
+    fn read(answer: &[u8], part: usize) -> Result<(Head, String, Vec<u8>), String> {
+        let (mut head, mut unread, mut body) = (None, Vec::new(), Vec::new());
+        for part in answer.chunks(part) {
+            unread.extend_from_slice(part);
+            if head.is_none() {
+                head = Head::parse(&unread)?.map(|(head, length)| {
+                    unread.drain(..length);
+                    head
+                });
+            }
+            if let Some(head) = &mut head {
+                head.take(&mut unread, &mut body)?;
+            }
+        }
+        let head = head.ok_or("no head")?;
+        Ok((head, String::from_utf8(body).unwrap(), unread))
+    }
+
+    #[test]
+    fn an_answer_is_read_however_it_is_cut() {
+        let chunks = [HEAD, "5\r\n{\"a\":\r\nA;x=y\r\n0123456789\r\n0\r\nT: u\r\n\r\nrest"].concat();
+        let length = "HTTP/1.1 404 Not Found\r\ncontent-length: 3\r\n\r\nnotrest";
+        for part in 1..chunks.len() {
+            let (head, body, unread) = read(chunks.as_bytes(), part).unwrap();
+            assert_eq!((head.status, body.as_str(), &unread[..]), (200, "{\"a\":0123456789", &b"rest"[..]));
+            let (head, body, unread) = read(length.as_bytes(), part).unwrap();
+            assert_eq!((head.status, head.rest, body.as_str()), (404, Rest::Nothing, "not"));
+            assert_eq!(unread, b"rest");
+        }
+    }
+
+    #[test]
+    fn one_without_a_length_ends_with_the_connection() {
+        let (mut head, body, _) = read(b"HTTP/1.0 400 Bad Request\r\n\r\nhttp, please", 7).unwrap();
+        assert_eq!((head.status, body.as_str(), head.end()), (400, "http, please", Ok(())));
+        let (mut head, ..) = read(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234", 7).unwrap();
+        assert!(head.end().is_err());
+    }
+
+    #[test]
+    fn what_is_no_http_is_refused() {
+        for text in ["SSH-2.0-x\r\n", "\u{15}\u{3}\u{3}", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"] {
+            assert!(read(text.as_bytes(), 99).unwrap_err().contains("is no etcd"), "{text}");
+        }
+        for body in ["x\r\n", "1\r\nab\r\n"] {
+            assert!(read([HEAD, body].concat().as_bytes(), 99).unwrap_err().contains("chunks"), "{body}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64), part in 1..9usize) {
+            let _ = read(&[HEAD.as_bytes(), &bytes].concat(), part);
+            let _ = read(&bytes, part);
         }
     }
 }
