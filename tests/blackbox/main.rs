@@ -17,6 +17,7 @@ mod dev_plan;
 mod e2e;
 mod env;
 mod err;
+mod etcd;
 mod examples;
 mod fault;
 mod func;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         ask::tests(),
         dev::tests(),
         store::tests(),
+        etcd::tests(),
         e2e::tests(),
         examples::tests(),
         hosts::tests(),

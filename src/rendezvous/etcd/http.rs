@@ -156,9 +156,7 @@ impl Connection {
                 return Err(self.lasting("is no etcd: it does not end what it says"));
             }
             if !self.fill(by)? {
-                // So does a server of etcd that is spoken with by http and not by https, as well as one that ends.
-                let hint = if self.tls.is_none() { " (see the option protocol)" } else { "" };
-                return Err(self.passing(&format!("has closed the connection without an answer{hint}")));
+                return Err(self.hung_up());
             }
         }
     }
@@ -260,7 +258,7 @@ impl Connection {
             }
             match self.decrypt()? {
                 Filled::More => {}
-                Filled::End => return Err(self.passing("has closed the connection")),
+                Filled::End => return Err(self.hung_up()),
                 Filled::Nothing => self.stalled(io::ErrorKind::WouldBlock.into(), PollFlags::POLLIN, by)?,
             }
         }
@@ -306,6 +304,11 @@ impl Connection {
 
     fn lost(&self, error: io::Error) -> Error {
         self.passing(&format!("is lost: {error}"))
+    }
+
+    /// So does a server that comes to its end, and etcd when it is spoken with by http for https, or the reverse.
+    fn hung_up(&self) -> Error {
+        self.passing("has closed the connection without an answer (see the option protocol)")
     }
 
     /// Another try may do better.

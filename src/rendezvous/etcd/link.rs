@@ -1,10 +1,8 @@
 //! The connection for requests, and what etcd says to them.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
-use rustls::ClientConfig;
 use serde_json::{Value, json};
 
 use super::super::endpoint::Endpoint;
@@ -26,13 +24,13 @@ pub struct Link {
 }
 
 impl Link {
+    /// Says who is speaking, if etcd wants to know.
     pub fn open(
+        connection: Connection,
         server: &Endpoint,
-        tls: Option<&Arc<ClientConfig>>,
         login: Option<&Login>,
         by: Instant,
     ) -> Result<Link, Error> {
-        let connection = Connection::open(server, tls, by)?;
         let mut link = Link { connection, server: server.clone(), token: None };
         if let Some(Login { user, password }) = login {
             match link.try_ask("auth/authenticate", json!({ "name": user, "password": password }), by)? {

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use rustls::ClientConfig;
 use serde_json::Value;
 
+use self::http::Connection;
 use self::lease::Lease;
 use self::link::{Link, Login};
 use self::watch::Watch;
@@ -90,8 +91,9 @@ impl Etcd {
     }
 
     fn connect_to(&mut self, server: &Endpoint) -> Result<(), Error> {
-        let by = Instant::now() + TRY;
-        let mut link = Link::open(server, self.tls.as_ref(), self.login.as_ref(), by)?;
+        let connection = Connection::open(server, self.tls.as_ref(), Instant::now() + TRY)?;
+        let by = Instant::now() + self.patience;
+        let mut link = Link::open(connection, server, self.login.as_ref(), by)?;
         let lease = Lease::find(&mut link, &self.key(LEASE), self.ttl, by)?;
         self.link = Some((link, lease));
         Ok(())
@@ -200,7 +202,8 @@ impl Backend for Etcd {
     }
 
     fn address(&self) -> Option<String> {
-        self.link.as_ref()?.0.local_address().map(|address| address.to_string())
+        let (link, _) = self.link.as_ref()?;
+        Some(link.server.seen_from(link.local_address()?))
     }
 
     fn leave(&mut self, _until: Instant) {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::super::Etcd;
+use super::super::http::Connection;
 use super::super::link::Link;
 use crate::rendezvous::backend::Backend;
 use crate::rendezvous::endpoint::Endpoint;
@@ -146,7 +147,8 @@ impl Server {
     pub fn ask(&self, what: &str, body: Value) -> Value {
         let by = Instant::now() + PATIENCE;
         let server = Endpoint::parse(&self.endpoint(), None).unwrap();
-        Link::open(&server, None, None, by).unwrap().ask(what, body, by).unwrap()
+        let connection = Connection::open(&server, None, by).unwrap();
+        Link::open(connection, &server, None, by).unwrap().ask(what, body, by).unwrap()
     }
 
     /// All keys that there are, of whatever job.
