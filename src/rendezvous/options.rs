@@ -31,14 +31,15 @@ pub struct Options {
 pub struct EtcdOptions {
     /// Whether by https; as the endpoints say, if this does not, or else by http.
     pub tls: Option<bool>,
-    /// The own certificate, and its key; in one file, if there is only the first.
+    /// The own certificate, and its key; in one file, if there is only the first. It opens the connection and no
+    /// more: etcd's gateway knows a user by name and password alone, not by the name in a certificate.
     pub ssl_cert: Option<PathBuf>,
     pub ssl_cert_key: Option<PathBuf>,
     /// The authorities that may vouch for the server; those of the system, if there is none.
     pub ca_cert: Option<PathBuf>,
     pub user: Option<String>,
     pub password: Option<String>,
-    /// How long the keys of a job stay when its agents are gone.
+    /// How long the keys of a job stay when its agents are gone, see [`Options::ttl`].
     pub ttl: Option<Duration>,
 }
 

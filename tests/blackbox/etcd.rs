@@ -63,6 +63,7 @@ unit_tests! {
     etcd_01_two_agents_meet_restart_and_end
     etcd_02_a_counter_gives_each_number_once
     etcd_02_a_value_is_set_by_its_token
+    etcd_04_a_gateway_that_does_not_reach_its_etcd_is_told(openssl)
     etcd_04_a_user_is_who_he_says_or_is_told
     etcd_04_both_sides_show_certificates(openssl)
     etcd_05_an_agent_that_was_away_too_long_is_told

@@ -113,6 +113,11 @@ impl Refused {
         self.message.contains("authentication is not enabled")
     }
 
+    /// It is not etcd that says so, but its gateway, which is a client of it (14: the connection fails).
+    pub fn is_of_the_gateway(&self) -> bool {
+        self.code == 14 && !self.message.starts_with("etcdserver: ")
+    }
+
     /// Whether the same request will be refused again: it cannot be done (3, 12), or not by this user (7).
     pub fn is_lasting(&self) -> bool {
         // Users were changed in the meantime.
@@ -166,7 +171,8 @@ mod tests {
         assert!(refused(7, "etcdserver: permission denied").is_lasting());
         assert!(!refused(3, "etcdserver: revision of auth store is old").is_lasting());
         for (code, message) in [(14, "etcdserver: no leader"), (5, "etcdserver: requested lease not found")] {
-            assert!(!refused(code, message).is_lasting(), "{message}");
+            let refused = refused(code, message);
+            assert!(!refused.is_lasting() && !refused.is_of_the_gateway(), "{message}");
         }
         for body in ["", "<html>", "{}", "{\"error\":\"no such page\",\"code\":404}"] {
             assert_eq!(Refused::parse(body.as_bytes()), None, "{body}");

@@ -267,9 +267,12 @@ impl Connection {
     /// Sends what TLS has to say.
     fn flush(&mut self, by: Instant) -> Result<(), Error> {
         while let Some(tls) = self.tls.as_mut().filter(|tls| tls.wants_write()) {
-            if let Err(error) = tls.write_tls(&mut &*self.stream) {
-                self.stalled(error, PollFlags::POLLOUT, by)?;
+            let Err(error) = tls.write_tls(&mut &*self.stream) else { continue };
+            if !is_for_later(&error) {
+                // The server may have said why it hears no more.
+                while self.decrypt()? == Filled::More {}
             }
+            self.stalled(error, PollFlags::POLLOUT, by)?;
         }
         Ok(())
     }

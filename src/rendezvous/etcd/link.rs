@@ -64,11 +64,17 @@ impl Link {
 
 impl Refused {
     fn at(&self, connection: &Connection) -> Error {
-        let why = format!("refuses: {}", self.message);
-        match self.is_lasting() {
-            true => connection.lasting(&format!("{why} (see the options user and password)")),
-            false => connection.passing(&why),
+        let Refused { message, .. } = self;
+        if self.is_lasting() {
+            return connection.lasting(&format!("refuses: {message} (see the options user and password)"));
         }
+        let hint = match self.is_of_the_gateway() {
+            true => {
+                " (so says its gateway: with --client-cert-auth the server's certificate is a client's as well)"
+            }
+            false => "",
+        };
+        connection.passing(&format!("refuses: {message}{hint}"))
     }
 }
 
