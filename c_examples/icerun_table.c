@@ -172,8 +172,8 @@ const struct option OPTIONS[OPTION_COUNT] = {
     .help = "Which of the hosts this is: with static all say it, with c10d it is a wish. scheduler: "
             "SLURM_PROCID or JOB_COMPLETION_INDEX."},
   [OPT_RDZV_BACKEND] = {VALUE("rdzv-backend", "NAME", "static"),
-    .help = "static or c10d: a given set of hosts that meet at the first, which is MASTER_ADDR and "
-            "MASTER_PORT, too; or hosts that come and go, and meet at a store."},
+    .help = "static: a given set of hosts that meet at the first, which is MASTER_ADDR and "
+            "MASTER_PORT, too. c10d, etcd: hosts that come and go, and meet at a store or an etcd."},
   [OPT_RDZV_ENDPOINT] = {VALUE("rdzv-endpoint", "HOST[:PORT]", NULL),
     .help = "With static, in place of --master-addr and --master-port. With c10d where the store is; "
             "the host of that name serves it. Port 29400."},

@@ -1729,6 +1729,10 @@ ice_status ice_spec_set_nodes(struct ice_spec *spec,
  * endpoint names serves it (the option `is_host` says otherwise), or somebody else does: an `ice_store_server`, or
  * PyTorch. Hosts may come and go. The job does not outlive the loss of the store.
  *
+ * `etcd`: `endpoint` is `HOST:PORT,...`, the servers of one etcd (v3 API, 3.4 or newer; port 2379), each of which may begin
+ * with `http://` or `https://`. It carries a job past the loss of any one host, and of the etcd itself for
+ * `lost_timeout`. A library that was built without the cargo feature `etcd` refuses it.
+ *
  * An empty endpoint is `localhost`; IPv6 addresses stand in brackets. Stores are open to whoever reaches the port, on
  * all addresses. Jobs at one store are told apart by `ice_spec_set_run_id()`; torchrun's agents and ours do not mix: who
  * comes second under a run id is refused. ICE_ERROR_CONFIG also for another `backend`. Without this call a job has one
@@ -1751,6 +1755,16 @@ ice_status ice_spec_set_rendezvous(struct ice_spec *spec,
  * | `is_host` | by endpoint | `true` or `false`: whether this agent serves the store |
  * | `secret_file` | none | a file of 16 to 4096 bytes that all agents of the job have: who does not know them is not let into a store that an agent serves for the rendezvous; the store of the workers, a separate one then, stays open |
  * | `store_type` | `tcp` | nothing else |
+ *
+ * For etcd:
+ *
+ * | key | default | |
+ * | --- | --- | --- |
+ * | `protocol` | `http` | or `https`, where the endpoints do not say it |
+ * | `cacert`, `ca_cert` | the system's | PEM file of the authorities that vouch for the servers |
+ * | `ssl_cert`, `cert`; `ssl_cert_key`, `key` | none | PEM files of the own certificate and its key |
+ * | `user`, `password` | none | who this is, where etcd wants to know |
+ * | `ttl` | `lost_timeout` + 60 | whole seconds, 5 or more: how long the keys of a job stay when its agents are gone |
  *
  * `heartbeat_timeout` and `cas_backoff_max_seconds` of torch are checked and have nothing to do here. Any other key, or
  * a value that is not one, is refused with ICE_ERROR_CONFIG. */

@@ -12,6 +12,8 @@ use crate::ranks;
 use crate::rendezvous::backend::Backend;
 use crate::rendezvous::c10d::{self, C10d};
 use crate::rendezvous::endpoint::Hosting;
+#[cfg(feature = "etcd")]
+use crate::rendezvous::etcd::Etcd;
 use crate::rendezvous::foreign::{self, Foreign};
 use crate::rendezvous::member::{Member, Notice, Round, Settings, Wish};
 use crate::rendezvous::state::{Ending, Node};
@@ -107,6 +109,10 @@ impl Run<'_> {
                 };
                 store(endpoint, hosting, false)
             }
+            #[cfg(feature = "etcd")]
+            Place::Etcd(endpoints) => Box::new(Etcd::new(&endpoints, &run_id, options)?),
+            #[cfg(not(feature = "etcd"))]
+            Place::Etcd(_) => return Err(Error::Internal { what: "there is no etcd".into() }),
             Place::Foreign(name, endpoint) => {
                 let kind = foreign::find(&name)
                     .ok_or_else(|| Error::Internal { what: format!("no rendezvous is called {name}") })?;
@@ -270,7 +276,7 @@ impl Run<'_> {
         let first = round.nodes.first()?;
         let endpoint = match &self.rendezvous()?.place {
             Place::Static(endpoint) => Some(endpoint),
-            Place::C10d(_) | Place::Foreign(..) => None,
+            Place::C10d(_) | Place::Etcd(_) | Place::Foreign(..) => None,
         };
         let shared = round.shared_port.and(endpoint);
         Some(Meeting {

@@ -5,6 +5,11 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
+use crate::logs::run_dir::random;
+
+/// Before another try to get a number: at most so much after the first, and so many times as much later.
+const PAUSE: Duration = Duration::from_millis(1);
+const LONGEST: u32 = 32;
 
 /// What a value is known by: another one has another token.
 pub type Token = Vec<u8>;
@@ -56,6 +61,7 @@ pub trait Backend: Send {
     /// The next number of a counter, from 0 on: nobody else gets the same.
     fn next(&mut self, key: &str) -> Result<u64, Error> {
         let mut there = self.get(key)?;
+        let mut tries = 0;
         loop {
             let number = match &there {
                 None => 0,
@@ -66,6 +72,11 @@ pub trait Backend: Send {
                 Swap::Done => return Ok(number),
                 Swap::Refused(other) => there = other,
             }
+            // Many that want a number at once are not to be in each other's way for ever.
+            tries += 1;
+            std::thread::sleep(
+                PAUSE.mul_f64(random() as f64 / u64::MAX as f64 * f64::from(tries.min(LONGEST))),
+            );
         }
     }
 

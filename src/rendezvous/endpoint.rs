@@ -70,6 +70,17 @@ impl Endpoint {
         let mut found = found.map(|address| address.ip().to_canonical());
         found.any(|ip| ip.is_loopback() || own.contains(&ip))
     }
+
+    /// How the others reach a host whose own end of a connection to this endpoint is `local`: there, or, where the
+    /// endpoint is on the same host, by the name that they know it by.
+    #[cfg_attr(not(feature = "etcd"), allow(dead_code))]
+    pub fn seen_from(&self, local: IpAddr) -> String {
+        let is_loopback = self.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+        if local.is_loopback() && !is_loopback && self.host != "localhost" {
+            return self.host.clone();
+        }
+        local.to_string()
+    }
 }
 
 fn ip_of(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
@@ -119,6 +130,20 @@ mod tests {
     fn stat_02_a_port_may_be_needed() {
         let error = Endpoint::parse("node", None).unwrap_err().to_string();
         assert!(error.contains("needs a port"), "{error}");
+    }
+
+    #[test]
+    fn dyn_06_a_host_is_not_told_to_others_as_their_own() {
+        for (host, local, wanted) in [
+            ("head", "10.0.0.2", "10.0.0.2"),
+            ("head", "127.0.0.1", "head"),
+            ("10.0.0.1", "10.0.0.1", "10.0.0.1"),
+            ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+            ("localhost", "::1", "::1"),
+        ] {
+            let endpoint = Endpoint { host: host.into(), port: 1 };
+            assert_eq!(endpoint.seen_from(local.parse().unwrap()), wanted, "{host}");
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@
 pub mod backend;
 pub mod c10d;
 pub mod endpoint;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod foreign;
 pub mod leader;
 pub mod member;

@@ -1,5 +1,6 @@
 //! torch's options of a rendezvous (`--rdzv-conf`), with torch's names and defaults.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,6 +25,32 @@ pub struct Options {
     pub is_host: Option<bool>,
     /// Has what all agents of the job know, and nobody else who can reach the store.
     pub secret_file: Option<PathBuf>,
+    pub etcd: EtcdOptions,
+}
+
+/// How etcd is spoken with. Paths are those of PEM files.
+#[derive(Clone, Default, PartialEq)]
+pub struct EtcdOptions {
+    /// Whether by https; as the endpoints say, if this does not, or else by http.
+    pub tls: Option<bool>,
+    /// The own certificate, and its key; in one file, if there is only the first. It opens the connection and no
+    /// more: etcd's gateway knows a user by name and password alone, not by the name in a certificate.
+    pub ssl_cert: Option<PathBuf>,
+    pub ssl_cert_key: Option<PathBuf>,
+    /// The authorities that may vouch for the server; those of the system, if there is none.
+    pub ca_cert: Option<PathBuf>,
+    pub user: Option<String>,
+    pub password: Option<String>,
+    /// How long the keys of a job stay when its agents are gone, see [`Options::ttl`].
+    pub ttl: Option<Duration>,
+}
+
+impl fmt::Debug for EtcdOptions {
+    /// Without the password.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let EtcdOptions { tls, ssl_cert, ssl_cert_key, ca_cert, user, ttl, .. } = self;
+        write!(out, "EtcdOptions({tls:?}, {ssl_cert:?}, {ssl_cert_key:?}, {ca_cert:?}, {user:?}, {ttl:?})")
+    }
 }
 
 impl Default for Options {
@@ -39,19 +66,29 @@ impl Default for Options {
             lost_timeout: seconds(300),
             is_host: None,
             secret_file: None,
+            etcd: EtcdOptions::default(),
         }
     }
 }
 
 /// For the error that names them.
 const KEYS: &str = "timeout, join_timeout, last_call_timeout, close_timeout, heartbeat_timeout, \
-                    keep_alive_interval, keep_alive_max_attempt, read_timeout, lost_timeout, is_host, secret_file, store_type, \
-                    cas_backoff_max_seconds";
+                    keep_alive_interval, keep_alive_max_attempt, read_timeout, lost_timeout, is_host, store_type, \
+                    secret_file, cas_backoff_max_seconds; for etcd protocol, ssl_cert, ssl_cert_key, ca_cert, user, password, ttl";
+
+/// What etcd itself makes of shorter ones is no longer what was asked for.
+const SHORTEST_TTL: u64 = 5;
 
 impl Options {
     /// Who gives no sign for so long has vanished.
     pub fn dead_after(&self) -> Duration {
         self.keep_alive_interval.saturating_mul(self.keep_alive_max_attempt)
+    }
+
+    /// How long the keys of a job stay at etcd when its agents are gone. While an outage is lived with, they are to
+    /// be there.
+    pub fn ttl(&self) -> Duration {
+        self.etcd.ttl.unwrap_or(self.lost_timeout + Duration::from_secs(60))
     }
 
     /// Takes one of them, as text.
@@ -70,12 +107,22 @@ impl Options {
             "read_timeout" => self.read_timeout = seconds(key, value)?,
             "lost_timeout" => self.lost_timeout = seconds_or_none(key, value)?,
             "is_host" => self.is_host = Some(yes_or_no(key, value)?),
-            "secret_file" if value.is_empty() => {
-                return Err(refuse(key, value, "must be the path of a file"));
-            }
-            "secret_file" => self.secret_file = Some(value.into()),
+            "secret_file" => self.secret_file = Some(path(key, value)?),
             "store_type" if value.eq_ignore_ascii_case("tcp") => {}
             "store_type" => return Err(refuse(key, value, "must be tcp")),
+            "protocol" => self.etcd.tls = Some(is_https(key, value)?),
+            // Of torch's two back ends for etcd each has its own names.
+            "ssl_cert" | "cert" => self.etcd.ssl_cert = Some(path(key, value)?),
+            "ssl_cert_key" | "key" => self.etcd.ssl_cert_key = Some(path(key, value)?),
+            "ca_cert" | "cacert" => self.etcd.ca_cert = Some(path(key, value)?),
+            "user" if value.is_empty() => return Err(refuse(key, value, "must be a name")),
+            "user" => self.etcd.user = Some(value.into()),
+            "password" => self.etcd.password = Some(value.into()),
+            "ttl" => {
+                let time = value.parse().ok().filter(|time| (SHORTEST_TTL..=1_000_000_000).contains(time));
+                let want = format!("must be whole seconds from {SHORTEST_TTL} to 1e9");
+                self.etcd.ttl = Some(Duration::from_secs(time.ok_or_else(|| refuse(key, value, &want))?));
+            }
             // Of torch's handler; nothing here waits for them.
             "heartbeat_timeout" => drop(seconds(key, value)?),
             "cas_backoff_max_seconds" => drop(seconds_or_none(key, value)?),
@@ -104,6 +151,18 @@ fn seconds_or_none(key: &str, value: &str) -> Result<Duration, Error> {
     number.ok_or_else(|| refuse(key, value, "must be seconds from 0 to 1e9"))
 }
 
+fn path(key: &str, value: &str) -> Result<PathBuf, Error> {
+    if value.is_empty() { Err(refuse(key, value, "must be the path of a file")) } else { Ok(value.into()) }
+}
+
+fn is_https(key: &str, value: &str) -> Result<bool, Error> {
+    match value.to_ascii_lowercase().as_str() {
+        "https" => Ok(true),
+        "http" => Ok(false),
+        _ => Err(refuse(key, value, "must be http or https")),
+    }
+}
+
 fn yes_or_no(key: &str, value: &str) -> Result<bool, Error> {
     match value.to_ascii_lowercase().as_str() {
         "1" | "true" | "t" | "yes" | "y" => Ok(true),
@@ -127,6 +186,11 @@ mod tests {
             ("store_type", "dummy", "must be tcp"),
             ("is_host", "maybe", "true or false"),
             ("join_timout", "5", "there is no such option"),
+            ("protocol", "ftp", "must be http or https"),
+            ("ssl_cert", " ", "must be the path of a file"),
+            ("user", "", "must be a name"),
+            ("ttl", "4", "must be whole seconds from 5"),
+            ("ttl", "7.5", "must be whole seconds from 5"),
         ] {
             let text = message(key, value);
             assert!(text.contains(part) && text.contains("rendezvous_option is "), "{text}");
@@ -137,5 +201,28 @@ mod tests {
         }
         assert_eq!((options.is_host, options.last_call_timeout), (Some(false), Duration::from_millis(500)));
         assert_eq!(options.dead_after(), Duration::from_secs(15));
+    }
+
+    #[test]
+    fn etcd_04_its_options_have_the_names_of_both_back_ends_of_torch() {
+        let mut options = [Options::default(), Options::default()];
+        for (own, other, value) in [
+            ("ssl_cert", "cert", "/c"),
+            ("ssl_cert_key", "key", "/k"),
+            ("ca_cert", "cacert", "/a"),
+            ("protocol", "protocol", "HTTPS"),
+            ("user", "user", "me"),
+            ("password", "password", "secret"),
+        ] {
+            options[0].set(own, value).unwrap();
+            options[1].set(other, value).unwrap();
+        }
+        assert_eq!(options[0], options[1]);
+        let etcd = &options[0].etcd;
+        assert_eq!((etcd.tls, etcd.ca_cert.clone()), (Some(true), Some("/a".into())));
+        assert!(!format!("{options:?}").contains("secret"));
+        assert_eq!(options[0].ttl(), Duration::from_secs(360));
+        options[0].set("ttl", "90").unwrap();
+        assert_eq!(options[0].ttl(), Duration::from_secs(90));
     }
 }

@@ -59,6 +59,8 @@ pub enum Place {
     /// Of a given set of nodes; the first serves it.
     Static(Endpoint),
     C10d(Endpoint),
+    /// The servers of an etcd.
+    Etcd(String),
     /// One that the host brought, by its name, and what that calls a place.
     Foreign(String, String),
 }
@@ -99,9 +101,14 @@ impl Nodes {
         let place = match kind.as_str() {
             "static" => self.fixed(endpoint, rank)?,
             "c10d" => Place::C10d(Endpoint::parse(endpoint, Some(C10D_PORT))?),
+            "etcd" => etcd(endpoint, options)?,
+            "etcd-v2" => {
+                let want = "current etcd servers have no v2 API any more: etcd is their v3 API";
+                return Err(Error::config("rendezvous", kind, want));
+            }
             _ if foreign::find(kind).is_some() => Place::Foreign(kind.clone(), endpoint.clone()),
             _ => {
-                let want = "must be static or c10d, or a name of ice_rendezvous_register()";
+                let want = "must be static, c10d or etcd, or a name of ice_rendezvous_register()";
                 return Err(Error::config("rendezvous", kind, want));
             }
         };
@@ -165,6 +172,18 @@ impl Nodes {
     }
 }
 
+/// What is wrong with it is better known now than later.
+#[cfg(feature = "etcd")]
+fn etcd(endpoints: &str, options: &Options) -> Result<Place, Error> {
+    crate::rendezvous::etcd::Etcd::new(endpoints, "", options)?;
+    Ok(Place::Etcd(endpoints.into()))
+}
+
+#[cfg(not(feature = "etcd"))]
+fn etcd(_endpoints: &str, _options: &Options) -> Result<Place, Error> {
+    Err(Error::config("rendezvous", "etcd", "this library was built without it: cargo build --features etcd"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,7 +209,7 @@ mod tests {
             (fixed("h:1"), None, "icerun --node-rank"),
             (fixed("h:1"), Some(2), "below the number of nodes, which is 2"),
             (None, Some(0), "icerun --rdzv-backend"),
-            (Some(("mpi".into(), "h:1".into())), None, "must be static or c10d"),
+            (Some(("mpi".into(), "h:1".into())), None, "must be static, c10d or etcd"),
         ] {
             let rank = rank.map(NodeRank::Is);
             let error = check(|nodes| (nodes.place, nodes.rank) = (place, rank), &[]).unwrap_err();
@@ -213,6 +232,20 @@ mod tests {
         assert!(rendezvous.serves && !rendezvous.rules.fixed);
         assert!(!c10d(&[(NOT_SHARED, "1")]).serves && c10d(&[(NOT_SHARED, "0")]).serves);
         assert_eq!(check(|nodes| (nodes.min, nodes.max) = (1, 1), &[]), Ok(None));
+    }
+
+    #[test]
+    fn etcd_08_names_of_etcd() {
+        let place = |name: &str| {
+            check(|nodes| nodes.place = Some((name.into(), "h:1".into())), &[])
+                .map(|made| made.unwrap().place)
+        };
+        match place("etcd") {
+            Ok(found) => assert!(cfg!(feature = "etcd") && found == Place::Etcd("h:1".into())),
+            Err(error) => assert!(!cfg!(feature = "etcd") && error.contains("--features etcd"), "{error}"),
+        }
+        let error = place("etcd-v2").unwrap_err();
+        assert!(error.contains("no v2 API") && error.contains("v3"), "{error}");
     }
 
     #[test]

@@ -390,7 +390,7 @@ fn interrupted(peer: &str) -> Error {
     Error::Interrupted { what: format!("the connection to the store at {peer} was interrupted") }
 }
 
-fn connect_to(
+pub fn connect_to(
     address: &SocketAddr,
     by: Deadline,
     interrupter: &Interrupter,

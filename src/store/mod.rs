@@ -7,7 +7,7 @@
 mod arrivals;
 mod broadcast;
 pub mod client;
-mod connection;
+pub mod connection;
 pub mod counts;
 pub mod interrupt;
 pub mod meeting;

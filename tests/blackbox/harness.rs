@@ -130,6 +130,14 @@ fn lacks(need: &str) -> Option<String> {
         "dev_full" => None,
         "pci" if fs::read_dir("/sys/bus/pci/devices").is_ok_and(|mut list| list.next().is_some()) => None,
         "pci" => missing("needs a PCI device in sysfs"),
+        "etcd" if !cfg!(feature = "etcd") => missing("needs the cargo feature etcd"),
+        "etcd"
+            if !in_path("etcd")
+                && std::env::var_os("LIBICE_TEST_ETCD").is_none_or(|path| path.is_empty()) =>
+        {
+            missing("needs etcd in PATH, or LIBICE_TEST_ETCD, the path of one")
+        }
+        "etcd" => None,
         "libc_a" if !has_libc_a() => missing("needs the C library's libc.a"),
         "libc_a" => None,
         program if in_path(program) => None,
@@ -299,22 +307,33 @@ impl Built {
 /// Cargo does not build a library that no test can link in Rust when it is asked for one test only
 /// (`cargo test --test blackbox`): what lies beside the test could be of last week.
 fn build_library() -> Result<(), String> {
-    let Some(cargo) = std::env::var_os("CARGO") else { return Ok(()) };
-    let exe = std::env::current_exe().map_err(|error| error.to_string())?;
-    let profile_dir = exe.ancestors().nth(2).expect("target/PROFILE/deps/EXE");
-    let mut target_dir = profile_dir.parent().expect("the target directory");
-    let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--lib", "--manifest-path"]).arg(root().join("Cargo.toml"));
-    let profile = profile_dir.file_name().and_then(OsStr::to_str).expect("a profile");
-    build.args(["--profile", if profile == "debug" { "dev" } else { profile }]);
-    if !target_dir.join("CACHEDIR.TAG").exists() {
-        build.arg("--target").arg(target_dir.file_name().expect("a target"));
-        target_dir = target_dir.parent().expect("the target directory");
-    }
-    let output =
-        build.arg("--target-dir").arg(target_dir).output().map_err(|error| format!("{build:?}: {error}"))?;
+    let Some(mut build) = cargo("build") else { return Ok(()) };
+    let output = build.args(["--quiet", "--lib"]).output().map_err(|error| format!("{build:?}: {error}"))?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     if output.status.success() { Ok(()) } else { Err(format!("{build:?}:\n{stderr}")) }
+}
+
+/// The cargo that runs these tests, for the same package, profile and target; none if no cargo does.
+pub fn cargo(subcommand: &str) -> Option<Command> {
+    let cargo = std::env::var_os("CARGO")?;
+    let exe = std::env::current_exe().expect("current_exe");
+    let profile_dir = exe.ancestors().nth(2).expect("target/PROFILE/deps/EXE");
+    let mut target_dir = profile_dir.parent().expect("the target directory");
+    let mut command = Command::new(cargo);
+    command.args([subcommand, "--manifest-path"]).arg(root().join("Cargo.toml"));
+    match profile_dir.file_name().and_then(OsStr::to_str).expect("a profile") {
+        "debug" => &mut command,
+        profile => command.args(["--profile", profile]),
+    };
+    if !cfg!(feature = "etcd") {
+        command.arg("--no-default-features");
+    }
+    if !target_dir.join("CACHEDIR.TAG").exists() {
+        command.arg("--target").arg(target_dir.file_name().expect("a target"));
+        target_dir = target_dir.parent().expect("the target directory");
+    }
+    command.arg("--target-dir").arg(target_dir);
+    Some(command)
 }
 
 fn sources(dir: &Path) -> Vec<PathBuf> {

@@ -17,6 +17,7 @@ mod dev_plan;
 mod e2e;
 mod env;
 mod err;
+mod etcd;
 mod examples;
 mod fault;
 mod func;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         dev::tests(),
         store::tests(),
         place::tests(),
+        etcd::tests(),
         e2e::tests(),
         examples::tests(),
         hosts::tests(),
