@@ -74,7 +74,8 @@ impl Default for Options {
 /// For the error that names them.
 const KEYS: &str = "timeout, join_timeout, last_call_timeout, close_timeout, heartbeat_timeout, \
                     keep_alive_interval, keep_alive_max_attempt, read_timeout, lost_timeout, is_host, store_type, \
-                    secret_file, cas_backoff_max_seconds; for etcd protocol, ssl_cert, ssl_cert_key, ca_cert, user, password, ttl";
+                    secret_file, cas_backoff_max_seconds, and for etcd protocol, ssl_cert, ssl_cert_key, ca_cert, user, \
+                    password, ttl";
 
 /// What etcd itself makes of shorter ones is no longer what was asked for.
 const SHORTEST_TTL: u64 = 5;
@@ -87,6 +88,7 @@ impl Options {
 
     /// How long the keys of a job stay at etcd when its agents are gone. While an outage is lived with, they are to
     /// be there.
+    #[cfg_attr(not(feature = "etcd"), allow(dead_code))]
     pub fn ttl(&self) -> Duration {
         self.etcd.ttl.unwrap_or(self.lost_timeout + Duration::from_secs(60))
     }

@@ -113,6 +113,11 @@ impl Refused {
         self.message.contains("authentication is not enabled")
     }
 
+    /// It is a matter of who asks.
+    pub fn is_about_users(&self) -> bool {
+        self.code == 7 || self.message.contains("user")
+    }
+
     /// It is not etcd that says so, but its gateway, which is a client of it (14: the connection fails).
     pub fn is_of_the_gateway(&self) -> bool {
         self.code == 14 && !self.message.starts_with("etcdserver: ")
@@ -169,6 +174,8 @@ mod tests {
         };
         assert!(refused(3, "etcdserver: authentication failed, invalid user ID or password").is_lasting());
         assert!(refused(7, "etcdserver: permission denied").is_lasting());
+        assert!(refused(3, "etcdserver: user name is empty").is_about_users());
+        assert!(!refused(3, "etcdserver: request is too large").is_about_users());
         assert!(!refused(3, "etcdserver: revision of auth store is old").is_lasting());
         for (code, message) in [(14, "etcdserver: no leader"), (5, "etcdserver: requested lease not found")] {
             let refused = refused(code, message);

@@ -65,16 +65,15 @@ impl Link {
 impl Refused {
     fn at(&self, connection: &Connection) -> Error {
         let Refused { message, .. } = self;
-        if self.is_lasting() {
-            return connection.lasting(&format!("refuses: {message} (see the options user and password)"));
-        }
-        let hint = match self.is_of_the_gateway() {
-            true => {
+        let hint = match (self.is_about_users(), self.is_of_the_gateway()) {
+            (true, _) => " (see the options user and password)",
+            (_, true) => {
                 " (so says its gateway: with --client-cert-auth the server's certificate is a client's as well)"
             }
-            false => "",
+            _ => "",
         };
-        connection.passing(&format!("refuses: {message}{hint}"))
+        let why = format!("refuses: {message}{hint}");
+        if self.is_lasting() { connection.lasting(&why) } else { connection.passing(&why) }
     }
 }
 

@@ -366,7 +366,7 @@ fn etcd_04_a_user_is_who_he_says_or_is_told() {
     else {
         panic!()
     };
-    assert!(what.contains("permission denied"), "{what}");
+    assert!(what.contains("permission denied (see the options user and password)"), "{what}");
     let settings = || Settings { options: own.clone(), ..settings(2, 2) };
     let agents = ["a", "b"].map(|name| {
         let etcd = Etcd::new(&server.endpoint(), "job", &own).unwrap();
