@@ -33,6 +33,8 @@ pub struct Policy {
     pub restart_backoff: Option<(Duration, Duration)>,
     pub min_uptime: Duration,
     pub no_restart_exit_codes: BTreeSet<i32>,
+    /// How many attempts may end without having come further than those before; 0 for any number.
+    pub attempts_without_progress: u32,
     pub stop: StopSignals,
     pub shutdown_timeout: Duration,
     /// How long workers have to save before a stop that was asked for; none if they are not asked to.
@@ -58,6 +60,8 @@ pub enum Event {
     /// A worker was found to be stuck, and is ended or beyond help. `restart`: a new one in its place may do
     /// better.
     Stuck { restart: bool },
+    /// A worker asked for a restart of the group.
+    RestartWanted,
     /// The agent cannot go on.
     AgentFailed,
     /// A stop was asked for, with a signal of its own or 0.
@@ -119,6 +123,8 @@ enum State {
 pub enum NoRestart {
     CrashLoop,
     ExitCode(i32),
+    /// So many attempts came no further than those before.
+    NoProgress(u32),
     /// One that SIGKILL did not end.
     Stuck,
     /// One that the kernel does not let go of, with what it has.
@@ -132,12 +138,41 @@ pub struct Supervisor {
     attempt: u32,
     alive: usize,
     no_restart: Option<NoRestart>,
+    progress: Progress,
+}
+
+/// How far attempts came, as far as that is known.
+#[derive(Debug, Default)]
+struct Progress {
+    /// In this attempt.
+    reached: Option<u64>,
+    furthest: Option<u64>,
+    /// How many attempts have come no further since.
+    in_vain: u32,
+}
+
+impl Progress {
+    /// An attempt is over. One of which nothing is known changes nothing.
+    fn end_attempt(&mut self) {
+        let Some(reached) = self.reached.take() else { return };
+        if self.furthest.is_none_or(|furthest| reached > furthest) {
+            (self.furthest, self.in_vain) = (Some(reached), 0);
+        } else {
+            self.in_vain += 1;
+        }
+    }
 }
 
 impl Supervisor {
     pub fn new(policy: Policy) -> (Supervisor, Vec<Action>) {
-        let supervisor =
-            Supervisor { policy, state: State::Starting, attempt: 0, alive: 0, no_restart: None };
+        let supervisor = Supervisor {
+            policy,
+            state: State::Starting,
+            attempt: 0,
+            alive: 0,
+            no_restart: None,
+            progress: Progress::default(),
+        };
         (supervisor, vec![Action::Start { attempt: 0 }])
     }
 
@@ -160,6 +195,16 @@ impl Supervisor {
 
     pub fn is_over(&self) -> bool {
         self.state == State::Over
+    }
+
+    /// Whether it matters how far an attempt came, if it fails now.
+    pub fn wants_progress(&self) -> bool {
+        self.policy.attempts_without_progress > 0 && (self.is_starting() || self.is_running())
+    }
+
+    /// How far this attempt has come, none if nobody knows: to be said before what may be its failure.
+    pub fn note_progress(&mut self, reached: Option<u64>) {
+        self.progress.reached = reached;
     }
 
     /// When the next `Deadline` is due; none while all is well.
@@ -194,7 +239,7 @@ impl Supervisor {
                 let then = self.after_failure(code, now);
                 self.stop(self.policy.stop.stop, then, now)
             }
-            (State::Starting | State::Running { .. }, Event::ServerGone) => {
+            (State::Starting | State::Running { .. }, Event::ServerGone | Event::RestartWanted) => {
                 let then = self.after_failure(None, now);
                 self.stop(self.policy.stop.stop, then, now)
             }
@@ -277,6 +322,7 @@ impl Supervisor {
                 Event::Started
                 | Event::Hurry
                 | Event::ServerGone
+                | Event::RestartWanted
                 | Event::Stuck { .. }
                 | Event::Answered
                 | Event::StopGently { .. },
@@ -288,6 +334,7 @@ impl Supervisor {
                 | Event::Exited { .. }
                 | Event::Lost
                 | Event::ServerGone
+                | Event::RestartWanted
                 | Event::Stuck { .. }
                 | Event::Hurry
                 | Event::Answered
@@ -301,11 +348,14 @@ impl Supervisor {
             State::Running { since } => now.saturating_sub(since),
             _ => Duration::ZERO,
         };
+        self.progress.end_attempt();
+        let (in_vain, most) = (self.progress.in_vain, self.policy.attempts_without_progress);
         self.no_restart = match code {
             Some(code) if self.policy.no_restart_exit_codes.contains(&code) => {
                 Some(NoRestart::ExitCode(code))
             }
             _ if uptime < self.policy.min_uptime => Some(NoRestart::CrashLoop),
+            _ if most > 0 && in_vain >= most => Some(NoRestart::NoProgress(in_vain)),
             _ => None,
         };
         if self.no_restart.is_none() && self.attempt < self.policy.max_restarts {
@@ -417,6 +467,7 @@ mod tests {
             restart_backoff: None,
             min_uptime: Duration::ZERO,
             no_restart_exit_codes: BTreeSet::new(),
+            attempts_without_progress: 0,
             stop: StopSignals { pre_stop: None, stop: libc::SIGTERM },
             shutdown_timeout: 5 * SECOND,
             save_before_stop: None,
@@ -436,6 +487,52 @@ mod tests {
             assert_eq!(group.step(Event::Born, SECOND), []);
         }
         assert_eq!(group.step(Event::Started, SECOND), []);
+    }
+
+    /// Fails with the group at this place; what follows.
+    fn fail_at(group: &mut Supervisor, event: Event, reached: Option<u64>) -> Vec<Action> {
+        assert!(group.wants_progress() || group.policy.attempts_without_progress == 0);
+        group.note_progress(reached);
+        assert_eq!(group.step(event, 9 * SECOND), [Signal(libc::SIGTERM)]);
+        let ends = if event == FAILED { 1 } else { 2 };
+        let mut actions = vec![];
+        (0..ends).for_each(|_| actions = group.step(FAILED, 9 * SECOND));
+        actions
+    }
+
+    #[test]
+    fn rst_14_attempts_without_progress_end_the_run() {
+        let policy = Policy { max_restarts: 99, attempts_without_progress: 2, ..policy() };
+        let mut group = started(policy);
+        for (reached, goes_on) in [
+            (None, true),
+            (Some(10), true), // further than nothing
+            (Some(10), true), // 1
+            (None, true),     // unknown is not none
+            (Some(11), true), // further: the count begins anew
+            (Some(3), true),  // 1
+            (Some(11), false),
+        ] {
+            let actions = fail_at(&mut group, FAILED, reached);
+            if goes_on {
+                let attempt = group.attempt();
+                assert_eq!(actions, [EndAttempt { succeeded: false }, Start { attempt }], "{reached:?}");
+                start(&mut group);
+            } else {
+                assert_eq!(actions, [EndAttempt { succeeded: false }, Finish(End::WorkerFailure)]);
+            }
+        }
+        assert_eq!(group.no_restart(), Some(NoRestart::NoProgress(2)));
+    }
+
+    #[test]
+    fn rst_12_a_restart_that_is_asked_for_counts() {
+        let mut group = started(Policy { max_restarts: 1, ..policy() });
+        let actions = fail_at(&mut group, Event::RestartWanted, None);
+        assert_eq!(actions, [EndAttempt { succeeded: false }, Start { attempt: 1 }]);
+        start(&mut group);
+        let actions = fail_at(&mut group, Event::RestartWanted, None);
+        assert_eq!(actions, [EndAttempt { succeeded: false }, Finish(End::WorkerFailure)]);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use super::port::reserve_port;
 use super::reporter::{Reporter, path_bytes};
 use super::{Host, Shared, binding};
 use crate::control::desk::Ticket;
+use crate::control::section::Lessons;
 use crate::device::assign::Assignment;
 use crate::device::numa::Share;
 use crate::device::probe::{Probe, Request};
@@ -194,6 +195,10 @@ pub(super) struct Run<'a> {
     pub(super) attempt: Option<Attempt>,
     /// What agent and workers say to each other, where the spec wants them to.
     pub(super) conversation: Option<Conversation>,
+    /// What the sections of attempts before this one tell of the next ones.
+    pub(super) lessons: Lessons,
+    /// That a worker asked for a restart, in words.
+    pub(super) restart_wish: Option<String>,
     /// Who asked for the stop at which workers end by themselves.
     pub(super) gentle_stop: Option<Ticket>,
     launcher: Launcher,
@@ -244,6 +249,7 @@ impl<'a> Run<'a> {
             restart_backoff: spec.restart_backoff,
             min_uptime: spec.min_uptime,
             no_restart_exit_codes: spec.no_restart_exit_codes.clone(),
+            attempts_without_progress: spec.attempts_without_progress,
             stop: spec.stop_signals,
             shutdown_timeout: checked.shutdown_timeout,
             save_before_stop: Some(spec.checkpoint_before_stop).filter(|time| !time.is_zero()),
@@ -263,6 +269,8 @@ impl<'a> Run<'a> {
             actions: actions.into(),
             attempt: None,
             conversation: None,
+            lessons: Lessons::default(),
+            restart_wish: None,
             gentle_stop: None,
             launcher,
             server: None,
@@ -322,7 +330,7 @@ impl<'a> Run<'a> {
     }
 
     /// An event, made only if somebody wants it.
-    fn event(&self, make: impl FnOnce(&Origin) -> Option<String>) {
+    pub(super) fn event(&self, make: impl FnOnce(&Origin) -> Option<String>) {
         if let Some(line) = self.origin.as_ref().and_then(make) {
             self.output.event(line);
         }
@@ -330,6 +338,10 @@ impl<'a> Run<'a> {
 
     /// Tells the supervisor, and queues what it says.
     pub(super) fn tell(&mut self, event: Event) {
+        if event != Event::Born && self.supervisor.wants_progress() {
+            let reached = self.reached();
+            self.supervisor.note_progress(reached);
+        }
         let actions = self.supervisor.step(event, monotonic());
         self.actions.extend(actions);
     }
@@ -457,6 +469,7 @@ impl<'a> Run<'a> {
             format!("attempt {number}: starting {} workers", self.spec.local_world_size)
         });
         self.attempt = Some(Attempt::new(number, &self.ranks));
+        self.restart_wish = None;
         self.publish(GroupState::Init);
         match self.start_workers(number) {
             Ok(()) if self.is_starting(number) => {
@@ -834,6 +847,8 @@ impl<'a> Run<'a> {
     }
 
     fn ended(&mut self, index: usize) {
+        // It may have asked and then ended.
+        self.hear_restart();
         let Some(attempt) = &mut self.attempt else { return };
         let worker = &mut attempt.workers[index];
         if let Some(groups) = &self.groups {
@@ -984,7 +999,8 @@ impl<'a> Run<'a> {
             End::Succeeded => String::new(),
             End::Interrupted => stop_text(self.inbox.stop_requested().unwrap_or(0)),
             End::WorkerFailure => {
-                let failed = || self.server_end.clone().unwrap_or_else(|| "a worker failed".into());
+                let other = || self.server_end.clone().or_else(|| self.restart_wish.clone());
+                let failed = || other().unwrap_or_else(|| "a worker failed".into());
                 let mut text = root.unwrap_or_else(failed);
                 match self.supervisor.no_restart() {
                     Some(NoRestart::CrashLoop) => {
@@ -995,6 +1011,9 @@ impl<'a> Run<'a> {
                     }
                     Some(NoRestart::ExitCode(code)) => {
                         text += &format!("; exit code {code} is not restarted")
+                    }
+                    Some(NoRestart::NoProgress(attempts)) => {
+                        text += &format!("; {attempts} attempts came no further, no further restart")
                     }
                     Some(NoRestart::Uninterruptible) => {
                         text += "; no restart beside a worker that the kernel does not let go of"

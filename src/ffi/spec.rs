@@ -7,6 +7,7 @@ use super::log::{ice_event_fn, ice_log_fn};
 use super::status::{guard, ice_status};
 use super::worker::{callback, ice_worker_fn};
 use super::{bytes, output, text, utf8};
+use crate::control::section::Name;
 use crate::device::numa::Binding;
 use crate::device::strings::Nproc;
 use crate::error::Error;
@@ -584,6 +585,21 @@ pub extern "C" fn ice_spec_add_no_restart_exit_code(spec: *mut ice_spec, code: i
     })
 }
 
+/// How many attempts may fail without having come further than those before: the run ends with the last of
+/// them, whatever restarts are left. 0 to 2147483647; 0, the default, is any number. How far an attempt came is the
+/// greatest step that a rank has said (`ice_worker_step()`), or where none says steps the most that a rank has
+/// done (`ice_worker_progress()`). An attempt in which nobody has said anything is unknown: it is not counted,
+/// and does not end the count; for those that fail at once there is `ice_spec_set_min_uptime()`. Any number but
+/// 0 implies `ice_spec_set_control()`.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_max_attempts_without_progress(spec: *mut ice_spec, count: i64) -> ice_status {
+    edit(spec, |spec| {
+        let count = spec::number("max_attempts_without_progress", count, 0, spec::MAX_RESTARTS)?;
+        spec.attempts_without_progress = count as u32;
+        Ok(())
+    })
+}
+
 /// The longest time, in seconds, between two looks at what the kernel announces by no event: whether
 /// descendants of a stopped worker are gone, and with `ice_spec_set_uninterruptible_timeout()` whether a worker
 /// is asleep in the kernel. Exits of workers, stops and output are events and never wait for it, and without
@@ -798,8 +814,8 @@ pub extern "C" fn ice_spec_set_control(spec: *mut ice_spec, on: i32) -> ice_stat
 }
 
 /// A worker that has said a step or a heartbeat (`ice_worker_step()`, `ice_worker_heartbeat()`) and then neither
-/// for `seconds` is looked at (`ice_spec_set_stack_timeout()`) and killed (SIGKILL). It has failed then, as
-/// ICE_CAUSE_TIMED_OUT, with all that follows; its message says why. One that never
+/// for `seconds` is looked at (`ice_spec_set_stack_timeout()`) and killed (SIGKILL, or what
+/// `ice_spec_set_timer_signal()` says). It has failed then, as ICE_CAUSE_TIMED_OUT, with all that follows; its message says why. One that never
 /// said anything is left alone. Heartbeats are seen to the millisecond; a step is taken to be as young as it can
 /// be since the agent looked last, once in `seconds`, so that a worker which says steps alone is killed
 /// `seconds` to twice `seconds` after its last. 0 to 1e9; 0, the default, is off. Any other implies
@@ -808,6 +824,59 @@ pub extern "C" fn ice_spec_set_control(spec: *mut ice_spec, on: i32) -> ice_stat
 pub extern "C" fn ice_spec_set_heartbeat_timeout(spec: *mut ice_spec, seconds: f64) -> ice_status {
     edit(spec, |spec| {
         spec.heartbeat_timeout = spec::seconds("heartbeat_timeout", seconds)?;
+        Ok(())
+    })
+}
+
+/// The signal for a worker that has let a timer of `ice_worker_expires()`, its heartbeat or the limit of a section
+/// expire: 1 to 64, default SIGKILL (9). Where several have expired, one signal is sent, for the earliest. A worker
+/// that lives on is killed after the shutdown time-out. 0: nobody is ended; the log (ICE_LOG_WARNING) and the
+/// events (`STUCK`) tell of each that expires, once. Torch's file timers name a signal each themselves.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_timer_signal(spec: *mut ice_spec, signal: i32) -> ice_status {
+    edit(spec, |spec| {
+        let most = i64::from(libc::SIGRTMAX());
+        spec.timer_signal = spec::number("timer_signal", i64::from(signal), 0, most)? as i32;
+        Ok(())
+    })
+}
+
+/// How long a worker may be in the section `name` (`ice_worker_section()`), or with NULL in none, once it has said
+/// a word of sections: more than `seconds`, and it is looked at and ended, as one whose timer has expired; its
+/// message names the section, how long it was there, and the limit. 0 to 1e9; 0: no limit, whatever is learnt
+/// (`ice_spec_set_section_learning()`). The first 40 bytes of the name count; not empty. To be called for each
+/// section; a later call replaces the limit. Default: none. Implies `ice_spec_set_control()`.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_section_limit(
+    spec: *mut ice_spec,
+    name: *const c_char,
+    seconds: f64,
+) -> ice_status {
+    edit(spec, |spec| {
+        let name = match name.is_null() {
+            true => Name::default(),
+            false => Name::new(spec::not_empty("section", text(name, "name")?)?),
+        };
+        let limit = spec::seconds("section_limit", seconds)?;
+        spec.sections.given.insert(name, limit);
+        Ok(())
+    })
+}
+
+/// Learns how long a section may last that has no limit of `ice_spec_set_section_limit()`: `factor` times as long
+/// as the longest that came to its end, and at least `least` seconds, once five have. All ranks and all attempts of
+/// the run are taken together. The first time that a process is in a section is apart from all others, learnt
+/// from the firsts of other ranks and attempts: the first step compiles what the others run, and set-up comes
+/// only once. The time outside of sections is not learnt. `factor` is 1 to 1000 (5 is a good start), or 0, the
+/// default: nothing is learnt; `least` 0 to 1e9. Any other implies `ice_spec_set_control()`.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_section_learning(spec: *mut ice_spec, factor: f64, least: f64) -> ice_status {
+    edit(spec, |spec| {
+        let least = spec::seconds("section_learning", least)?;
+        if factor != 0.0 && !(1.0..=1000.0).contains(&factor) {
+            return Err(Error::config("section_learning", factor, "must be a factor from 1 to 1000, or 0"));
+        }
+        spec.sections.learning = (factor != 0.0).then_some((factor, least));
         Ok(())
     })
 }
@@ -1101,7 +1170,8 @@ pub extern "C" fn ice_spec_set_log_level(spec: *mut ice_spec, level: i32) -> ice
 ///   `error`, the message of a failure.
 ///
 /// In each attempt there is one STARTED for each worker that was started, and one final SUCCEEDED, FAILED or
-/// TERMINATED (by the agent). The last event of every run, whatever happens to it, is one SUCCEEDED or
+/// TERMINATED (by the agent). Before that there is a STUCK for each timer, heartbeat or limit that it let expire,
+/// and for uninterruptible sleep, with `error` and the `signal` that follows, 0 for none. The last event of every run, whatever happens to it, is one SUCCEEDED or
 /// FAILED of the agent, with `duration_ms`, `error`, `end` (in the words of `ice_result_summary()`),
 /// `root_cause` (a global rank), and torch's metrics: `run_total` is 1, one of `run_success_with_retry`,
 /// `run_success_without_retry`, `run_failed_with_retry` and `run_failed_without_retry` is 1, and `flakiness` is

@@ -31,6 +31,14 @@ impl Origin {
         self.line("WORKER", "STARTED", worker(rank, pid, attempt))
     }
 
+    /// A worker that was found to be stuck, with the signal that it is sent for it, 0 for none.
+    pub fn worker_stuck(&self, rank: &Rank, pid: i32, attempt: u32, why: &str, signal: i32) -> String {
+        let mut fields = worker(rank, pid, attempt);
+        fields["error"] = why.into();
+        fields["signal"] = signal.into();
+        self.line("WORKER", "STUCK", fields)
+    }
+
     /// The final state of a worker that was started; none for others.
     pub fn worker_ended(&self, report: &WorkerReport) -> Option<String> {
         let state = match report.cause {

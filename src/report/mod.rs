@@ -11,6 +11,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
+use crate::control::pace::Pace;
+use crate::control::section::Name;
 use crate::control::watch::Said;
 use crate::ranks::Rank;
 use crate::spec::names::Signal;
@@ -287,4 +289,7 @@ pub struct SnapshotWorker {
     pub pid: i32,
     pub outcome: Outcome,
     pub said: Said,
+    pub pace: Pace,
+    /// The section that it is in.
+    pub section: Option<Name>,
 }

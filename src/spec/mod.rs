@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::control;
+use crate::control::section::Limits;
 use crate::device::numa::Binding;
 use crate::device::probe;
 use crate::device::strings::{Devices, Nproc};
@@ -180,6 +181,8 @@ pub struct Spec {
     pub restart_backoff: Option<(Duration, Duration)>,
     pub min_uptime: Duration,
     pub no_restart_exit_codes: BTreeSet<i32>,
+    /// Zero: any number of them.
+    pub attempts_without_progress: u32,
     pub monitor_interval: Duration,
     pub shutdown_timeout: Option<Duration>,
     pub probe_timeout: Duration,
@@ -201,6 +204,9 @@ pub struct Spec {
     pub control: bool,
     /// Zero: heartbeats are not asked for.
     pub heartbeat_timeout: Duration,
+    /// What a worker is sent that lets something expire; 0 for nothing.
+    pub timer_signal: i32,
+    pub sections: Limits,
     /// The time that workers have to save before a stop; zero: none, they are not asked to.
     pub checkpoint_before_stop: Duration,
 
@@ -261,6 +267,7 @@ impl Default for Spec {
             restart_backoff: None,
             min_uptime: Duration::ZERO,
             no_restart_exit_codes: BTreeSet::new(),
+            attempts_without_progress: 0,
             monitor_interval: Duration::from_millis(100),
             shutdown_timeout: None,
             probe_timeout: probe::DEFAULT_LIMIT,
@@ -277,6 +284,8 @@ impl Default for Spec {
             stack_command: Vec::new(),
             control: false,
             heartbeat_timeout: Duration::ZERO,
+            timer_signal: libc::SIGKILL,
+            sections: Limits::default(),
             checkpoint_before_stop: Duration::ZERO,
             master_addr: None,
             master_port: 0,
@@ -497,7 +506,11 @@ impl Spec {
 
     /// Whether the agent and the workers share a page.
     pub fn has_control(&self) -> bool {
-        self.control || !self.heartbeat_timeout.is_zero() || !self.checkpoint_before_stop.is_zero()
+        self.control
+            || !self.heartbeat_timeout.is_zero()
+            || !self.checkpoint_before_stop.is_zero()
+            || self.sections.are_wanted()
+            || self.attempts_without_progress > 0
     }
 
     /// Streams of a rank that end in a file: asked for, tee'd, or kept from a console that the rank

@@ -226,7 +226,8 @@ impl Run<'_> {
             match signal {
                 Some(signal) => self.condemn(holder.worker, verdict, Sentence::Signal { holder, signal }),
                 None => {
-                    self.log(Level::Warning, || format!("{verdict}: only reported, as it wants no signal"))
+                    let text = format!("{verdict}: only reported, as it wants no signal");
+                    self.tell_of_stuck(holder.worker, &text, 0);
                 }
             }
         }
@@ -266,7 +267,8 @@ impl Run<'_> {
         if self.watch.condemned.iter().any(|condemned| condemned.worker == worker) {
             return;
         }
-        self.log(Level::Warning, || format!("rank {}: {verdict}", self.ranks[worker].global));
+        let signal = if let Sentence::Signal { signal, .. } = sentence { signal } else { 0 };
+        self.tell_of_stuck(worker, &verdict, signal);
         let stage = match self.look_for(worker, sentence) {
             Ok(Some(search)) => Stage::LookedFor(search),
             Ok(None) => Stage::Sentenced,
@@ -276,6 +278,16 @@ impl Run<'_> {
             }
         };
         self.watch.condemned.push(Condemned { worker, verdict, sentence, stage });
+    }
+
+    /// Tells of a worker that is stuck, and of the signal that follows, if one does.
+    pub(in crate::agent) fn tell_of_stuck(&self, worker: usize, text: &str, signal: i32) {
+        let rank = self.ranks[worker];
+        self.log(Level::Warning, || format!("rank {}: {text}", rank.global));
+        let attempt = self.attempt.as_ref().filter(|_| self.origin.is_some());
+        if let Some((pid, number)) = attempt.map(|attempt| (attempt.workers[worker].pid, attempt.number)) {
+            self.event(|origin| Some(origin.worker_stuck(&rank, pid, number, text, signal)));
+        }
     }
 
     /// Has somebody look where a worker is, or the process of it that holds the timer.
