@@ -179,6 +179,51 @@ static void set_backoff(const struct options *options, ice_spec *spec) {
   accept_value(options, OPT_RESTART_BACKOFF, status);
 }
 
+static void set_section_limits(const struct options *options, ice_spec *spec) {
+  if (!option_filled(options, OPT_SECTION_LIMITS)) return;
+  static const char want[] = "must be NAME:SECONDS,... as step:120, without a NAME for no section";
+  const char *text = option_text(options, OPT_SECTION_LIMITS);
+  for (;;) {
+    size_t length = strcspn(text, ","), name = strcspn(text, ":");
+    char item[128];
+    double seconds;
+    if (name >= length || length >= sizeof item) bad_value(options, OPT_SECTION_LIMITS, want);
+    memcpy(item, text, length);
+    item[length] = item[name] = 0;
+    if (!read_number(item + name + 1, &seconds)) bad_value(options, OPT_SECTION_LIMITS, want);
+    accept_value(options, OPT_SECTION_LIMITS,
+                 ice_spec_set_section_limit(spec, name ? item : NULL, seconds));
+    if (!text[length]) return;
+    text += length + 1;
+  }
+}
+
+static void set_section_learning(const struct options *options, ice_spec *spec) {
+  if (!option_filled(options, OPT_SECTION_LEARNING)) return;
+  const char *text = option_text(options, OPT_SECTION_LEARNING);
+  char first[32];
+  size_t length = strcspn(text, ":");
+  double factor, least = 10;
+  snprintf(first, sizeof first, "%.*s", (int)length, text);
+  if (length >= sizeof first || !read_number(first, &factor) ||
+      (text[length] && !read_number(text + length + 1, &least))) {
+    bad_value(options, OPT_SECTION_LEARNING, "must be FACTOR or FACTOR:LEAST");
+  }
+  accept_value(options, OPT_SECTION_LEARNING, ice_spec_set_section_learning(spec, factor, least));
+}
+
+static void set_health_port(const struct options *options, ice_spec *spec) {
+  if (!option_filled(options, OPT_HEALTH_PORT)) return;
+  int64_t port = option_integer(options, OPT_HEALTH_PORT);
+  accept_value(options, OPT_HEALTH_PORT, ice_spec_set_health_check(spec, port, 0));
+}
+
+static void set_timer_signal(const struct options *options, ice_spec *spec) {
+  int64_t number = option_integer(options, OPT_TIMER_SIGNAL);
+  if (number < 0 || number > 64) bad_value(options, OPT_TIMER_SIGNAL, "must be 0 to 64");
+  accept_value(options, OPT_TIMER_SIGNAL, ice_spec_set_timer_signal(spec, (int32_t)number));
+}
+
 static void set_no_restart_codes(const struct options *options, ice_spec *spec) {
   if (!option_filled(options, OPT_NO_RESTART_CODES)) return;
   const char *text = option_text(options, OPT_NO_RESTART_CODES);
@@ -210,6 +255,8 @@ static const struct {
   {OPT_WORKING_DIR, ice_spec_set_working_dir},
   {OPT_LOG_DIR, ice_spec_set_log_dir},
   {OPT_EVENT_FILE, ice_spec_set_event_file},
+  {OPT_HEALTH_ADDRESS, ice_spec_set_health_address},
+  {OPT_HEALTH_SOCKET, ice_spec_set_health_socket},
   {OPT_REDIRECTS, ice_spec_set_redirects},
   {OPT_TEE, ice_spec_set_tee},
   {OPT_LOCAL_RANKS_FILTER, ice_spec_set_local_ranks_filter},
@@ -236,6 +283,7 @@ static const struct {
   ice_status (*set)(ice_spec *spec, int64_t number);
 } NUMBERS[] = {
   {OPT_MAX_RESTARTS, ice_spec_set_max_restarts},
+  {OPT_MAX_ATTEMPTS_WITHOUT_PROGRESS, ice_spec_set_max_attempts_without_progress},
   {OPT_DEVICES_PER_RANK, ice_spec_set_devices_per_rank},
   {OPT_RANKS_PER_DEVICE, ice_spec_set_ranks_per_device},
 };
@@ -305,6 +353,10 @@ ice_spec *spec_from_options(const struct options *options) {
   leave_interrupts(options, spec);
   set_file_timers(options, spec);
   set_stack_command(options, spec);
+  set_section_limits(options, spec);
+  set_section_learning(options, spec);
+  set_timer_signal(options, spec);
+  set_health_port(options, spec);
   set_backoff(options, spec);
   set_no_restart_codes(options, spec);
   rendezvous_to_spec(options, spec);

@@ -33,6 +33,7 @@ use crate::plan::{self, HostEnv};
 use crate::process::image::Image;
 use crate::process::{entry, registry};
 use crate::ranks;
+use crate::report::metrics::Times;
 use crate::report::oom::OomKills;
 use crate::report::{GroupState, Outcome, RunReport, Snapshot, SnapshotWorker};
 use crate::spec::{Checked, Spec, StartMethod};
@@ -129,6 +130,7 @@ impl Agent {
             state: GroupState::Init,
             attempt: 0,
             workers: workers.into_iter().map(worker).collect(),
+            times: Times::default(),
         };
         Ok(Agent {
             spec: Arc::new(spec),

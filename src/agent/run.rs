@@ -6,6 +6,7 @@
 pub(super) mod stuck;
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use self::stuck::Watch;
 use super::control::Conversation;
-use super::health::Health;
+use super::health::{About, Health, Place};
 use super::port::reserve_port;
 use super::reporter::{Reporter, path_bytes};
 use super::{Host, Shared, binding};
@@ -38,7 +39,8 @@ use crate::process::launch::{Birth, Launcher};
 use crate::process::watcher::{Table, Watcher};
 use crate::process::wire::Answer;
 use crate::ranks::{self, Rank};
-use crate::report::event::{Origin, flakiness};
+use crate::report::event::{Origin, Stage, flakiness};
+use crate::report::metrics::{self, Times};
 use crate::report::{Cause, End, GroupState, Outcome, RunReport, Snapshot, WorkerReport};
 use crate::report::{error_file, message_of, root_cause, summary};
 use crate::spec::names::{Signal, hostname};
@@ -105,11 +107,12 @@ pub fn to_its_end(
         }
         run.run().map(Some)
     };
-    match catch_unwind(AssertUnwindSafe(run)) {
+    let report = match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(report)) => report,
         Ok(Err(error)) => Some(broken_off(spec, error)),
         Err(panic) => Some(broken_off(spec, Error::Internal { what: panic_text(&*panic) })),
-    }
+    };
+    report.inspect(|report| metrics::count(report.end, report.restarts))
 }
 
 /// TORCHELASTIC_RUN_ID.
@@ -211,7 +214,9 @@ pub(super) struct Run<'a> {
     run_dir: Option<RunDir>,
     output: Output<'a>,
     origin: Option<Origin>,
-    started: Duration,
+    times: Times,
+    /// Since when the group is being stopped.
+    stopping: Option<Duration>,
     health: Option<Health>,
     /// Keeps MASTER_PORT from being given away while an attempt runs.
     port: Option<(OwnedFd, u16)>,
@@ -280,7 +285,8 @@ impl<'a> Run<'a> {
             run_dir: None,
             origin: origin(spec, &output),
             output,
-            started: monotonic(),
+            times: Times::default(),
+            stopping: None,
             health: None,
             port: None,
             watch: Watch::default(),
@@ -314,7 +320,7 @@ impl<'a> Run<'a> {
         if self.groups.is_none() {
             self.start_watcher();
         }
-        self.started = monotonic();
+        self.times.run = Some(monotonic());
         self.start_health();
         loop {
             self.act();
@@ -369,26 +375,45 @@ impl<'a> Run<'a> {
     /// Nobody's run fails for want of a health check.
     fn start_health(&mut self) {
         let text = self.host.health_port.as_ref().map(|text| String::from_utf8_lossy(text).into_owned());
-        let port = match (self.spec.health_port, text) {
-            (Some(port), _) => port,
-            (None, None) => return,
-            (None, Some(text)) => {
-                match text.trim().parse() {
-                    Ok(port) => port,
-                    Err(_) => {
-                        return self.log(Level::Warning, || {
-                        format!("no health port: TORCHELASTIC_HEALTH_CHECK_PORT is {text:?}, must be 0 to 65535")
-                    });
-                    }
-                }
+        let named = || {
+            let text = text?;
+            let port = text.trim().parse().ok();
+            if port.is_none() {
+                self.log(Level::Warning, || {
+                    format!("no health port: TORCHELASTIC_HEALTH_CHECK_PORT is {text:?}, must be 0 to 65535")
+                });
             }
+            port
         };
-        match Health::start(port, self.spec.health_timeout, self.inbox.clone(), self.shared.clone()) {
-            Ok(health) => {
-                self.log(Level::Info, || format!("the health port is {}", health.port));
-                self.health = Some(health);
+        let mut places = Vec::new();
+        if let Some(port) = self.spec.health_port.or_else(named) {
+            let at = SocketAddr::new(self.spec.health_address, port);
+            match Place::port(at) {
+                Ok((place, port)) => {
+                    self.log(Level::Info, || format!("the health port is {port}"));
+                    places.push(place);
+                }
+                Err(error) => self.log(Level::Warning, || format!("no health port: {error}")),
             }
-            Err(error) => self.log(Level::Warning, || format!("no health port: {error}")),
+        }
+        if let Some(path) = &self.spec.health_socket {
+            let path = self.host.working_dir.as_ref().map_or(path.clone(), |directory| directory.join(path));
+            match Place::socket(path) {
+                Ok(place) => places.push(place),
+                Err(error) => self.log(Level::Warning, || format!("no health socket: {error}")),
+            }
+        }
+        if places.is_empty() {
+            return;
+        }
+        let about = About {
+            limit: self.spec.health_timeout,
+            run_id: self.run_id.clone(),
+            role: self.spec.role.clone(),
+        };
+        match Health::start(places, about, self.inbox.clone(), self.shared.clone()) {
+            Ok(health) => self.health = Some(health),
+            Err(error) => self.log(Level::Warning, || format!("no health check: {error}")),
         }
     }
 
@@ -470,10 +495,14 @@ impl<'a> Run<'a> {
         });
         self.attempt = Some(Attempt::new(number, &self.ranks));
         self.restart_wish = None;
+        (self.times.attempt, self.times.start, self.stopping) = (Some(monotonic()), None, None);
         self.publish(GroupState::Init);
         match self.start_workers(number) {
             Ok(()) if self.is_starting(number) => {
                 self.tell(Event::Started);
+                let took = since(self.times.attempt);
+                self.times.start = Some(took);
+                self.event(|origin| Some(origin.stage(Stage::Start, number, took)));
                 if self.supervisor.is_running() {
                     self.publish(GroupState::Healthy);
                     self.listen();
@@ -901,6 +930,7 @@ impl<'a> Run<'a> {
 
     fn stop_workers(&mut self, signal: i32) {
         let Some(attempt) = &mut self.attempt else { return };
+        self.stopping.get_or_insert_with(monotonic);
         let refused = attempt.stop(signal);
         self.publish(GroupState::Stopped);
         self.log(Level::Info, || format!("sent {} to the workers", Signal(signal)));
@@ -934,6 +964,10 @@ impl<'a> Run<'a> {
         for report in &reports {
             self.event(|origin| origin.worker_ended(report));
         }
+        if self.stopping.is_some() {
+            self.event(|origin| Some(origin.stage(Stage::Stop, attempt.number, since(self.stopping))));
+        }
+        self.event(|origin| Some(origin.stage(Stage::Attempt, attempt.number, since(self.times.attempt))));
         if let (true, Some(oom)) = (reports.iter().any(|report| report.likely_oom), reporter.oom) {
             oom.look();
         }
@@ -985,7 +1019,7 @@ impl<'a> Run<'a> {
             root_cause,
             failures: std::mem::take(&mut self.failures),
         });
-        let duration = monotonic().saturating_sub(self.started);
+        let duration = since(self.times.run);
         self.event(|origin| Some(origin.agent_ended(&report, duration.as_millis() as u64)));
         self.output.finish(self.checked.shutdown_timeout);
         self.host.handlers = None;
@@ -1060,14 +1094,19 @@ impl<'a> Run<'a> {
             };
             snapshot.workers.iter_mut().for_each(never);
         }
-        let Snapshot { state: now, attempt, .. } = &mut *snapshot;
-        (*now, *attempt) = (state, self.supervisor.attempt());
+        let Snapshot { state: now, attempt, times, .. } = &mut *snapshot;
+        (*now, *attempt, *times) = (state, self.supervisor.attempt(), self.times);
     }
 
     fn update_snapshot(&self, index: usize, pid: i32, outcome: Outcome) {
         let worker = &mut self.shared.snapshot.lock().workers[index];
         (worker.pid, worker.outcome) = (pid, outcome);
     }
+}
+
+/// How long ago that was.
+fn since(begin: Option<Duration>) -> Duration {
+    begin.map_or(Duration::ZERO, |begin| monotonic().saturating_sub(begin))
 }
 
 fn stop_text(signal: i32) -> String {

@@ -1,6 +1,7 @@
 //! `ice_spec`: what to run, written down by builder functions.
 
 use std::ffi::{c_char, c_void};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::log::{ice_event_fn, ice_log_fn};
@@ -1167,7 +1168,10 @@ pub extern "C" fn ice_spec_set_log_level(spec: *mut ice_spec, level: i32) -> ice
 /// - `metadata`: `state`, `run_id`, `role`, `hostname`, `agent_pid`, `rdzv_backend`, `agent_restarts` (which
 ///   attempt), and of a worker `worker_id` (its PID), `global_rank`, `local_rank`, `role_rank`, `group_rank`,
 ///   `world_size`, at its end `exit_code` (minus the signal if one killed it), `signal`, `duration_ms`, and
-///   `error`, the message of a failure.
+///   `error`, the message of a failure;
+/// - and for what took time, `torchelastic.agent.stage.STAGE` with `duration_ms` (and its fraction) and
+///   `agent_restarts`, where STAGE is START (of a group whose workers all run), STOP (from the first signal until all
+///   are gone) or ATTEMPT (from the begin of its start until all are gone), of source `AGENT`.
 ///
 /// In each attempt there is one STARTED for each worker that was started, and one final SUCCEEDED, FAILED or
 /// TERMINATED (by the agent). Before that there is a STUCK for each timer, heartbeat or limit that it let expire,
@@ -1197,25 +1201,28 @@ pub extern "C" fn ice_spec_set_event_callback(
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_event_file(spec: *mut ice_spec, path: *const c_char) -> ice_status {
     edit(spec, |spec| {
-        let path = text(path, "path")?;
-        spec.event_file = match path.is_empty() {
-            true => None,
-            false => Some(spec::path("event_file", path)?),
-        };
+        spec.event_file = optional_path("event_file", path)?;
         Ok(())
     })
 }
 
-/// A TCP port, on all addresses of this machine, where GET of any path answers whether the agent is well, while
-/// a run goes on: 200 and a line of JSON with `last_progress` (seconds since 1970), `seconds_since`, `state`
-/// (torch's WorkerState) and `agent_restarts`; 503 and the same when the agent's loop has not turned for
-/// `seconds` although it was asked to. Workers do not count: a group that hangs has a healthy agent.
+/// A TCP port of this machine, where HTTP clients are answered while a run goes on. GET of `/metrics` has what
+/// Prometheus reads (text format 0.0.4): `ice_group_state`, `ice_restarts`, `ice_workers` by state, the seconds of run,
+/// attempt and last start, for each rank `ice_worker_step`, `ice_worker_lag_steps`, `ice_worker_at_step_seconds`
+/// (see `ice_worker_info`) and `ice_worker_resident_bytes`, and torch's counters (`ice_run_total`,
+/// `ice_run_success_with_retry` and so on) of the runs of this process that have ended. Later versions may add some.
+///
+/// GET of any other path answers whether the agent is well: 200 and a line of JSON with `last_progress` (seconds
+/// since 1970), `seconds_since`, `state` (torch's WorkerState) and `agent_restarts`; 503 and the same when the
+/// agent's loop has not turned for `seconds` although it was asked to. Workers do not count: a group that hangs has
+/// a healthy agent.
 ///
 /// `port` is 0 (a free one, which the log has at ICE_LOG_INFO) to 65535; -1 is the default: the port that
 /// TORCHELASTIC_HEALTH_CHECK_PORT names in the host's environment when the run starts, none without it.
-/// `seconds` is more than 0, to 1e9, or 0 for the default of 60, torch's. A port that is in use, or a variable
-/// that is no port, is a warning in the log, and the run goes on. It is answered by a thread of its own, 32
-/// clients at a time, each for two seconds: none of them can hold the agent up.
+/// `seconds` is more than 0, to 1e9, or 0 for the default of 60, torch's. Only processes of this machine reach it
+/// unless `ice_spec_set_health_address()` says otherwise. A port that is in use, or a variable that is no port, is
+/// a warning in the log, and the run goes on. It is answered by a thread of its own, 32 clients at a time, each for
+/// some seconds: none of them can hold the agent up.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_health_check(spec: *mut ice_spec, port: i64, seconds: f64) -> ice_status {
     edit(spec, |spec| {
@@ -1225,4 +1232,35 @@ pub extern "C" fn ice_spec_set_health_check(spec: *mut ice_spec, port: i64, seco
         spec.health_timeout = if timeout.is_zero() { spec::HEALTH_TIMEOUT } else { timeout };
         Ok(())
     })
+}
+
+/// The address that the health port is at, of IPv4 or IPv6: `0.0.0.0` or `::` for all of this machine, as a probe or
+/// a Prometheus elsewhere needs it. There is no password: whoever can connect is answered. Default `127.0.0.1`.
+/// What is no address is ICE_ERROR_CONFIG; one that is not this machine's is a warning in the log of the run.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_health_address(spec: *mut ice_spec, address: *const c_char) -> ice_status {
+    edit(spec, |spec| {
+        let address = utf8(address, "address")?;
+        let want = "must be an IP address, like 127.0.0.1, 0.0.0.0 or ::";
+        spec.health_address = address.parse().map_err(|_| Error::config("health_address", address, want))?;
+        Ok(())
+    })
+}
+
+/// The path of a unix socket that answers as the port of `ice_spec_set_health_check()` does, with or without that:
+/// who may connect is a matter of the umask and of the directory. "" is none, the default. A relative path is meant
+/// from the host's directory when the run starts. The file is made then, in place of a socket that nobody listens
+/// at, and removed at the end; what cannot be made is a warning in the log. A path has 107 bytes at most.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_health_socket(spec: *mut ice_spec, path: *const c_char) -> ice_status {
+    edit(spec, |spec| {
+        spec.health_socket = optional_path("health_socket", path)?;
+        Ok(())
+    })
+}
+
+/// A path, or none for an empty one.
+fn optional_path(field: &'static str, path: *const c_char) -> Result<Option<PathBuf>, Error> {
+    let path = text(path, "path")?;
+    if path.is_empty() { Ok(None) } else { spec::path(field, path).map(Some) }
 }

@@ -1,12 +1,57 @@
 //! What happens in a run, for machines: one line of JSON each, in torch's form, so that what reads the
 //! events of a torchrun agent reads these.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 
 use super::{Cause, End, RunReport, WorkerReport};
 use crate::ranks::Rank;
 use crate::spec::Spec;
 use crate::sys::process::since_1970;
+
+/// Torch's counters of runs. The first counts all.
+pub const COUNTERS: [&str; 5] = [
+    "run_total",
+    "run_success_with_retry",
+    "run_success_without_retry",
+    "run_failed_with_retry",
+    "run_failed_without_retry",
+];
+
+/// What a run adds to each of them: 1 to the first, and to one of the others.
+pub fn counters(end: End, restarts: u32) -> [u64; COUNTERS.len()] {
+    let run = (end == End::Succeeded, restarts > 0);
+    let [a, b, c, d] =
+        [(true, true), (true, false), (false, true), (false, false)].map(|kind| u64::from(kind == run));
+    [1, a, b, c, d]
+}
+
+/// What the agent does with the whole group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Until all workers run.
+    Start,
+    /// From the first signal until all are gone.
+    Stop,
+    /// From the begin of the start until all are gone.
+    Attempt,
+}
+
+impl Stage {
+    fn name(self) -> &'static str {
+        match self {
+            Stage::Start => "START",
+            Stage::Stop => "STOP",
+            Stage::Attempt => "ATTEMPT",
+        }
+    }
+}
+
+/// With three digits after the point: the start of a group is a matter of few.
+fn milliseconds(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1e3
+}
 
 /// What all events of a run have in common.
 pub struct Origin {
@@ -60,18 +105,14 @@ impl Origin {
     /// The end of the run, with torch's counters: exactly one of the four is 1.
     pub fn agent_ended(&self, report: &RunReport, duration_ms: u64) -> String {
         let succeeded = report.end == End::Succeeded;
-        let again = report.restarts > 0;
-        let counter = |success: bool, retry: bool| u8::from((success, retry) == (succeeded, again));
         let mut fields = json!({
             "agent_restarts": report.restarts,
             "duration_ms": duration_ms,
-            "run_total": 1,
-            "run_success_with_retry": counter(true, true),
-            "run_success_without_retry": counter(true, false),
-            "run_failed_with_retry": counter(false, true),
-            "run_failed_without_retry": counter(false, false),
             "flakiness": report.flakiness,
         });
+        for (name, value) in COUNTERS.iter().zip(counters(report.end, report.restarts)) {
+            fields[name] = value.into();
+        }
         if !succeeded {
             fields["error"] = report.message.to_string_lossy().into();
             fields["end"] = report.end.name().into();
@@ -82,14 +123,42 @@ impl Origin {
         self.line("AGENT", if succeeded { "SUCCEEDED" } else { "FAILED" }, fields)
     }
 
+    /// Something that the agent did with the whole group is done.
+    pub fn stage(&self, stage: Stage, attempt: u32, took: Duration) -> String {
+        let fields = json!({ "agent_restarts": attempt, "duration_ms": milliseconds(took) });
+        self.named("AGENT", "stage", stage.name(), fields)
+    }
+
+    /// A rendezvous is over, with the place that this agent has among so many, or with what went wrong.
+    #[cfg_attr(not(test), expect(dead_code, reason = "agents of several hosts are to come"))]
+    pub fn rendezvous(&self, round: u64, took: Duration, joined: Result<(usize, usize), &str>) -> String {
+        let mut fields = json!({ "round": round, "duration_ms": milliseconds(took) });
+        let state = match joined {
+            Ok((group_rank, group_world_size)) => {
+                fields["group_rank"] = group_rank.into();
+                fields["group_world_size"] = group_world_size.into();
+                "SUCCEEDED"
+            }
+            Err(error) => {
+                fields["error"] = error.into();
+                "FAILED"
+            }
+        };
+        self.line("RENDEZVOUS", state, fields)
+    }
+
     fn line(&self, source: &str, state: &str, fields: Value) -> String {
+        self.named(source, "status", state, fields)
+    }
+
+    fn named(&self, source: &str, kind: &str, state: &str, fields: Value) -> String {
         let mut metadata = self.common.clone();
         metadata.insert("state".into(), state.into());
         if let Value::Object(fields) = fields {
             metadata.extend(fields);
         }
         let event = json!({
-            "name": format!("torchelastic.{}.status.{state}", source.to_lowercase()),
+            "name": format!("torchelastic.{}.{kind}.{state}", source.to_lowercase()),
             "source": source,
             "timestamp": since_1970().as_millis() as u64,
             "metadata": metadata,
@@ -185,5 +254,30 @@ mod tests {
         );
         assert_eq!(event["metadata"]["run_id"], "job\n");
         assert!(event["timestamp"].as_u64().unwrap() > 1_700_000_000_000);
+    }
+
+    #[test]
+    fn obs_05_stages_and_rendezvous_have_durations() {
+        let origin = Origin::new(&Spec::default(), b"job", b"node");
+        let parse = |line: String| serde_json::from_str::<Value>(&line).unwrap();
+        let event = parse(origin.stage(Stage::Stop, 2, Duration::from_micros(1_234_567)));
+        assert_eq!(
+            (&event["name"], &event["source"]),
+            (&"torchelastic.agent.stage.STOP".into(), &"AGENT".into())
+        );
+        assert_eq!(
+            (&event["metadata"]["duration_ms"], &event["metadata"]["agent_restarts"]),
+            (&1234.567.into(), &2.into())
+        );
+        let event = parse(origin.rendezvous(3, Duration::from_secs(1), Ok((1, 4))));
+        assert_eq!(event["name"], "torchelastic.rendezvous.status.SUCCEEDED");
+        let metadata = &event["metadata"];
+        assert_eq!((&metadata["round"], &metadata["duration_ms"]), (&3.into(), &1000.0.into()));
+        assert_eq!((&metadata["group_rank"], &metadata["group_world_size"]), (&1.into(), &4.into()));
+        let event = parse(origin.rendezvous(0, Duration::ZERO, Err("nobody came")));
+        assert_eq!(
+            (&event["metadata"]["state"], &event["metadata"]["error"]),
+            (&"FAILED".into(), &"nobody came".into())
+        );
     }
 }

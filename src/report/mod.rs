@@ -2,6 +2,7 @@
 
 pub mod error_file;
 pub mod event;
+pub mod metrics;
 pub mod oom;
 pub mod summary;
 
@@ -40,6 +41,15 @@ pub enum GroupState {
 }
 
 impl GroupState {
+    pub const ALL: [GroupState; 6] = [
+        GroupState::Unknown,
+        GroupState::Init,
+        GroupState::Healthy,
+        GroupState::Stopped,
+        GroupState::Succeeded,
+        GroupState::Failed,
+    ];
+
     /// As torch's WorkerState has it.
     pub fn name(self) -> &'static str {
         match self {
@@ -281,6 +291,7 @@ pub struct Snapshot {
     pub state: GroupState,
     pub attempt: u32,
     pub workers: Vec<SnapshotWorker>,
+    pub times: metrics::Times,
 }
 
 #[derive(Clone, Copy)]

@@ -6,6 +6,7 @@ pub mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -187,6 +188,8 @@ pub struct Spec {
     pub shutdown_timeout: Option<Duration>,
     pub probe_timeout: Duration,
     pub health_port: Option<u16>,
+    pub health_address: IpAddr,
+    pub health_socket: Option<PathBuf>,
     pub health_timeout: Duration,
     pub stop_signals: StopSignals,
     pub handled_signals: Vec<i32>,
@@ -272,6 +275,8 @@ impl Default for Spec {
             shutdown_timeout: None,
             probe_timeout: probe::DEFAULT_LIMIT,
             health_port: None,
+            health_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            health_socket: None,
             health_timeout: HEALTH_TIMEOUT,
             stop_signals: StopSignals { pre_stop: None, stop: libc::SIGTERM },
             handled_signals: Vec::new(),

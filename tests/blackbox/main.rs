@@ -30,6 +30,7 @@ mod numa;
 mod obs;
 mod reap;
 mod rst;
+mod section;
 mod server;
 mod sig;
 mod sp;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         abi::tests(),
         cli::tests(),
         control::tests(),
+        section::tests(),
         ask::tests(),
         dev::tests(),
         store::tests(),

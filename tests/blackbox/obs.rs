@@ -15,6 +15,7 @@ pub fn tests() -> Vec<Trial> {
         obs_01_counters_and_flakiness_of_a_run,
         obs_05_states_of_workers_and_agent,
         obs_05_by_every_kind_of_worker,
+        obs_05_stages_have_durations,
         obs_06_events_are_lines_of_json,
         obs_08_exactly_one_end_whatever_happens,
         obs_09_an_event_file_that_takes_nothing,
@@ -31,9 +32,15 @@ fn parse(lines: &[String]) -> Vec<Value> {
         .collect()
 }
 
-/// The events of a host whose spec has an event file of this name.
+/// The events of a host whose spec has an event file of this name, but for those of stages.
 fn events(t: &Case, name: &str) -> Vec<Value> {
-    parse(&t.lines(name))
+    let mut events = parse(&t.lines(name));
+    events.retain(|event| !is_stage(event));
+    events
+}
+
+fn is_stage(event: &Value) -> bool {
+    event["name"].as_str().unwrap().contains(".stage.")
 }
 
 /// `SOURCE STATE RANK ATTEMPT` of each.
@@ -48,7 +55,7 @@ fn told(events: &[Value]) -> Vec<String> {
             metadata["agent_restarts"]
         )
     };
-    events.iter().map(tell).collect()
+    events.iter().filter(|event| !is_stage(event)).map(tell).collect()
 }
 
 fn obs_01_counters_and_flakiness_of_a_run() {
@@ -138,6 +145,29 @@ fn obs_05_by_every_kind_of_worker() {
         assert_eq!(said.iter().filter(|line| line.starts_with("AGENT")).count(), 1, "{said:?}");
         assert_eq!(said.len(), 7);
     }
+}
+
+fn obs_05_stages_have_durations() {
+    let t = Case::new();
+    let host = t.host().set("event_file", t.path("events")).set("local_world_size", 2).set("max_restarts", 1);
+    let up = t.path("up.%a");
+    let verbs = ["exit_on", "TERM", "5", "0.2", "append", &up, "x", "await_lines", &up, "2"];
+    let host =
+        host.probe(&[&verbs[..], &["attempt", "0", "rank", "1", "exit", "9", ";", "pause", ";"]].concat());
+    host.run().succeeded();
+    let mut stages = parse(&t.lines("events"));
+    stages.retain(is_stage);
+    let told = stages.iter().map(|event| {
+        let name = event["name"].as_str().unwrap().strip_prefix("torchelastic.agent.stage.").unwrap();
+        (name.to_string(), event["metadata"]["agent_restarts"].as_i64().unwrap())
+    });
+    let told: Vec<_> = told.collect();
+    let wanted = [("START", 0), ("STOP", 0), ("ATTEMPT", 0), ("START", 1), ("ATTEMPT", 1)];
+    assert_eq!(told, wanted.map(|(name, attempt)| (name.to_string(), attempt)));
+    let took: Vec<f64> =
+        stages.iter().map(|event| event["metadata"]["duration_ms"].as_f64().unwrap()).collect();
+    assert!(took[0] > 0.0 && took[1] >= 200.0 && took[2] > took[1], "{took:?}");
+    assert!(took[2] < 20_000.0, "{took:?}");
 }
 
 fn obs_06_events_are_lines_of_json() {
@@ -262,8 +292,8 @@ fn obs_10_the_callback_is_called_in_order() {
     run.succeeded();
     let called = t.lines("called");
     assert_eq!(called, t.lines("events"));
-    assert_eq!(called.len(), 17);
-    assert!(called[16].contains("torchelastic.agent.status.SUCCEEDED"));
+    let called = told(&parse(&called));
+    assert_eq!((called.len(), called[16].as_str()), (17, "AGENT SUCCEEDED null 1"));
 }
 
 fn obs_icerun_options() {

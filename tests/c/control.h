@@ -10,6 +10,9 @@
  *   slow SECONDS          takes so long to save, from now on
  *   step N | progress DONE TOTAL | heartbeat | heartbeats COUNT SECONDS
  *   expires SCOPE SECONDS | disarm SCOPE
+ *   section NAME          is in that section from now on, with "-" in none
+ *   sections NAME COUNT SECONDS   passes through it so many times, each of that length
+ *   restart               asks for a restart of the group
  *   control FILE          appends "HAS_CONTROL RANK LOCAL_RANK WORLD_SIZE" and the descriptors above 2 that are open
  *   scribble BYTE         fills the whole page with that byte, through descriptor 3
  *   close_fds             closes all descriptors above 2
@@ -90,6 +93,16 @@ static int control_verb(ice_worker *worker, char **argv, int argc, int *used) {
     status = ice_worker_expires(worker, a, atof(b));
   } else if (VERB("disarm", 1)) {
     status = ice_worker_release(worker, a);
+  } else if (VERB("section", 1)) {
+    status = ice_worker_section(worker, strcmp(a, "-") == 0 ? NULL : a);
+  } else if (VERB("sections", 3)) {
+    for (int i = 0; i < atoi(b) && status == ICE_OK; i++) {
+      status = ice_worker_section(worker, a);
+      sleep_seconds(atof(c));
+    }
+    if (status == ICE_OK) status = ice_worker_section(worker, NULL);
+  } else if (VERB("restart", 0)) {
+    status = ice_worker_request_restart(worker);
   } else if (VERB("control", 1)) {
     char line[128];
     int length = snprintf(line, sizeof line, "%d %d %d %d", ice_worker_has_control(worker), ice_worker_rank(worker),
