@@ -329,14 +329,29 @@ static void check_without_effect(const struct options *options) {
   choice(options, OPT_START_METHOD, methods, "must be spawn, fork or forkserver");
 }
 
-/* torchrun's word for where events go. */
+/* torchrun's word for where events go, or several: SOURCE=NAME,... */
 static void set_event_handler(const struct options *options, ice_spec *spec) {
-  static const char *const handlers[] = {"null", "console", NULL};
-  if (choice(options, OPT_EVENT_LOG_HANDLER, handlers, "must be null or console") == 1) {
-    if (option_filled(options, OPT_EVENT_FILE)) {
+  static const char want[] = "must be null or console, or a list like worker=null,agent=console";
+  for (const char *at = option_text(options, OPT_EVENT_LOG_HANDLER); *at; at += *at == ',') {
+    char item[64];
+    size_t length = strcspn(at, ",");
+    if (length >= sizeof item) bad_value(options, OPT_EVENT_LOG_HANDLER, want);
+    memcpy(item, at, length);
+    item[length] = 0;
+    at += length;
+    char *name = strchr(item, '=');
+    if (name) *name++ = 0;
+    const char *source = name ? item : NULL, *handler = name ? name : item;
+    int console = strcmp(handler, "console") == 0;
+    if (!console && strcmp(handler, "null") != 0) bad_value(options, OPT_EVENT_LOG_HANDLER, want);
+    if (!source && console && option_filled(options, OPT_EVENT_FILE)) {
       bad_value(options, OPT_EVENT_LOG_HANDLER, "events already go to the file of --event-file");
     }
-    accept(ice_spec_set_event_file(spec, "/dev/stderr"));
+    /* null is what is anyway where no source is named, and leaves it to --event-file. */
+    if (source || console) {
+      accept_value(options, OPT_EVENT_LOG_HANDLER,
+                   ice_spec_set_event_handler(spec, source, handler));
+    }
   }
 }
 

@@ -145,7 +145,8 @@ const struct option OPTIONS[OPTION_COUNT] = {
     .help = "A line of JSON is appended to it for each worker that starts or ends, and for the end of "
             "the run."},
   [OPT_EVENT_LOG_HANDLER] = {VALUE("event-log-handler", "NAME", "null"),
-    .help = "console: these lines go to stderr; null: they do not."},
+    .help = "console: these lines go to stderr; null: they do not. Or by their source: "
+            "worker=null,agent=console."},
   [OPT_HEALTH_PORT] = {VALUE("health-port", "PORT", NULL),
     .help = "GET answers there whether icerun is well, and /metrics for Prometheus; 0 for a free port. "
             "Without it TORCHELASTIC_HEALTH_CHECK_PORT, else none."},

@@ -1435,7 +1435,7 @@ ice_status ice_spec_set_log_level(struct ice_spec *spec, int32_t level);
  * JSON in the form that torch's agent gives its events:
  *
  * - `name`: `torchelastic.worker.status.STATE` or `torchelastic.agent.status.STATE`;
- * - `source`: `WORKER` or `AGENT`; `timestamp`: milliseconds since 1970;
+ * - `source`: `WORKER`, `AGENT` or `RENDEZVOUS`; `timestamp`: milliseconds since 1970;
  * - `metadata`: `state`, `run_id`, `role`, `hostname`, `agent_pid`, `rdzv_backend`, `agent_restarts` (which
  *   attempt), and of a worker `worker_id` (its PID), `global_rank`, `local_rank`, `role_rank`, `group_rank`,
  *   `world_size`, at its end `exit_code` (minus the signal if one killed it), `signal`, `duration_ms`, and
@@ -1463,11 +1463,23 @@ ice_status ice_spec_set_event_callback(struct ice_spec *spec,
 ice_status ice_spec_set_event_file(struct ice_spec *spec,
                                    const char *path);
 
+/* Where the events of one source go, `worker`, `agent` or `rendezvous` (`source` of the event in lower case), or
+ * with NULL those of all sources that have no handler of their own: to `null` for nowhere, to `console` for the
+ * second descriptor of `ice_spec_set_console()`, or to a file, by its path, as with `ice_spec_set_event_file()`,
+ * which is the same as NULL and that path. "" takes the handler back. A handler that is full, gone or slow harms
+ * nobody else; events of several sources for one place come there in their order. A callback
+ * (`ice_spec_set_event_callback()`) gets all of them, whatever is said here. Default: none (torchrun
+ * `--event-log-handler`). */
+ice_status ice_spec_set_event_handler(struct ice_spec *spec,
+                                      const char *source,
+                                      const char *handler);
+
 /* A TCP port of this machine, where HTTP clients are answered while a run goes on. GET of `/metrics` has what
- * Prometheus reads (text format 0.0.4): `ice_group_state`, `ice_restarts`, `ice_workers` by state, the seconds of run,
- * attempt and last start, for each rank `ice_worker_step`, `ice_worker_lag_steps`, `ice_worker_at_step_seconds`
- * (see `ice_worker_info`) and `ice_worker_resident_bytes`, and torch's counters (`ice_run_total`,
- * `ice_run_success_with_retry` and so on) of the runs of this process that have ended. Later versions may add some.
+ * Prometheus reads (text format 0.0.4): `libice_group_state`, `libice_restarts`, `libice_workers` by state, the
+ * seconds of run, attempt and last start; for each rank `libice_worker_step`, `libice_worker_lag_steps`,
+ * `libice_worker_at_step_seconds` (see `ice_worker_info`) and `libice_worker_resident_bytes`; and torch's counters
+ * (`libice_run_total`, `libice_run_success_with_retry` and so on) of the runs of this process that have ended. Later
+ * versions may add some.
  *
  * GET of any other path answers whether the agent is well: 200 and a line of JSON with `last_progress` (seconds
  * since 1970), `seconds_since`, `state` (torch's WorkerState) and `agent_restarts`; 503 and the same when the

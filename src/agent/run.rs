@@ -29,6 +29,7 @@ use crate::device::assign::Assignment;
 use crate::device::numa::Share;
 use crate::device::probe::{Probe, Request};
 use crate::error::{Error, c_string_lossy, panic_text};
+use crate::logs::events::Places;
 use crate::logs::follow::Stream;
 use crate::logs::output::Output;
 use crate::logs::run_dir::{RunDir, WorkerFiles, has_logs};
@@ -39,7 +40,7 @@ use crate::process::launch::{Birth, Launcher};
 use crate::process::watcher::{Table, Watcher};
 use crate::process::wire::Answer;
 use crate::ranks::{self, Rank};
-use crate::report::event::{Origin, Stage, flakiness};
+use crate::report::event::{self, Origin, Stage, flakiness};
 use crate::report::metrics::{self, Times};
 use crate::report::{Cause, End, GroupState, Outcome, RunReport, Snapshot, WorkerReport};
 use crate::report::{error_file, message_of, root_cause, summary};
@@ -49,7 +50,7 @@ use crate::spec::{Checked, Level, Spec, StartMethod};
 use crate::supervise::{Action, Event, NoRestart, Policy, Supervisor};
 use crate::sys::child::Child;
 use crate::sys::dispositions::Reset;
-use crate::sys::fd::{self, above_stdio};
+use crate::sys::fd::above_stdio;
 use crate::sys::library;
 use crate::sys::process::{Usage, milliseconds, monotonic};
 use crate::sys::signals::Inbox;
@@ -126,17 +127,6 @@ pub fn job(spec: &Spec, run_id: Vec<u8>, master_port: u16, attempt: u32, timer_f
     Job { run_id, hostname: hostname(), master_addr, master_port, attempt, timer_file }
 }
 
-/// Where events are appended to. A pipe must have a reader.
-fn open_events(spec: &Spec, working_dir: Option<&Path>) -> Result<Option<OwnedFd>, Error> {
-    let Some(path) = &spec.event_file else { return Ok(None) };
-    let path = working_dir.map_or(path.clone(), |directory| directory.join(path));
-    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let opened = fd::open(&path, flags, 0o666);
-    let failed =
-        |errno| Error::system(format!("cannot open the event file {}", path.display()), errno as i32);
-    opened.map(Some).map_err(failed)
-}
-
 /// Makes events, where somebody wants them.
 fn origin(spec: &Spec, output: &Output) -> Option<Origin> {
     output.wants_events().then(|| Origin::new(spec, &run_id(spec), &hostname()))
@@ -145,7 +135,7 @@ fn origin(spec: &Spec, output: &Output) -> Option<Origin> {
 /// The end of a run whose machinery failed, told as any other.
 fn broken_off(spec: &Spec, error: Error) -> RunReport {
     let report = without_attempt(spec, error);
-    let mut output = Output::new(spec, open_events(spec, None).ok().flatten());
+    let mut output = Output::new(spec, Places::open(spec, None).unwrap_or_default());
     if let Some(origin) = origin(spec, &output) {
         output.event(origin.agent_ended(&report, 0));
     }
@@ -247,7 +237,7 @@ impl<'a> Run<'a> {
             .add(inbox, EpollEvent::new(EpollFlags::EPOLLIN, INBOX))
             .map_err(failed("cannot watch requests"))?;
         let launcher = Launcher::new(spec, host.working_dir.clone())?;
-        let events = open_events(spec, host.working_dir.as_deref())?;
+        let events = Places::open(spec, host.working_dir.as_deref())?;
         let output = Output::new(spec, events);
         let (supervisor, actions) = Supervisor::new(Policy {
             max_restarts: spec.max_restarts,
@@ -336,9 +326,9 @@ impl<'a> Run<'a> {
     }
 
     /// An event, made only if somebody wants it.
-    pub(super) fn event(&self, make: impl FnOnce(&Origin) -> Option<String>) {
-        if let Some(line) = self.origin.as_ref().and_then(make) {
-            self.output.event(line);
+    pub(super) fn event(&self, make: impl FnOnce(&Origin) -> Option<event::Event>) {
+        if let Some(event) = self.origin.as_ref().and_then(make) {
+            self.output.event(event);
         }
     }
 

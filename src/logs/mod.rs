@@ -2,6 +2,7 @@
 //! thread that does all that may be slow.
 
 pub mod console;
+pub mod events;
 pub mod follow;
 pub mod lines;
 pub mod output;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Cause, End, RunReport, WorkerReport};
 use crate::ranks::Rank;
-use crate::spec::Spec;
+use crate::spec::{EventSource, Spec};
 use crate::sys::process::since_1970;
 
 /// Torch's counters of runs. The first counts all.
@@ -53,6 +53,12 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_micros() as f64 / 1e3
 }
 
+pub struct Event {
+    pub source: EventSource,
+    /// JSON, with a newline at its end.
+    pub line: String,
+}
+
 /// What all events of a run have in common.
 pub struct Origin {
     common: Map<String, Value>,
@@ -72,20 +78,20 @@ impl Origin {
         Origin { common }
     }
 
-    pub fn worker_started(&self, rank: &Rank, pid: i32, attempt: u32) -> String {
-        self.line("WORKER", "STARTED", worker(rank, pid, attempt))
+    pub fn worker_started(&self, rank: &Rank, pid: i32, attempt: u32) -> Event {
+        self.status(EventSource::Worker, "STARTED", worker(rank, pid, attempt))
     }
 
     /// A worker that was found to be stuck, with the signal that it is sent for it, 0 for none.
-    pub fn worker_stuck(&self, rank: &Rank, pid: i32, attempt: u32, why: &str, signal: i32) -> String {
+    pub fn worker_stuck(&self, rank: &Rank, pid: i32, attempt: u32, why: &str, signal: i32) -> Event {
         let mut fields = worker(rank, pid, attempt);
         fields["error"] = why.into();
         fields["signal"] = signal.into();
-        self.line("WORKER", "STUCK", fields)
+        self.status(EventSource::Worker, "STUCK", fields)
     }
 
     /// The final state of a worker that was started; none for others.
-    pub fn worker_ended(&self, report: &WorkerReport) -> Option<String> {
+    pub fn worker_ended(&self, report: &WorkerReport) -> Option<Event> {
         let state = match report.cause {
             Cause::Success => "SUCCEEDED",
             Cause::OwnFailure | Cause::TimedOut | Cause::Lost | Cause::Stuck => "FAILED",
@@ -99,11 +105,11 @@ impl Origin {
         if state == "FAILED" {
             fields["error"] = report.message.to_string_lossy().into();
         }
-        Some(self.line("WORKER", state, fields))
+        Some(self.status(EventSource::Worker, state, fields))
     }
 
     /// The end of the run, with torch's counters: exactly one of the four is 1.
-    pub fn agent_ended(&self, report: &RunReport, duration_ms: u64) -> String {
+    pub fn agent_ended(&self, report: &RunReport, duration_ms: u64) -> Event {
         let succeeded = report.end == End::Succeeded;
         let mut fields = json!({
             "agent_restarts": report.restarts,
@@ -120,18 +126,18 @@ impl Origin {
                 fields["root_cause"] = report.workers[root].rank.global.into();
             }
         }
-        self.line("AGENT", if succeeded { "SUCCEEDED" } else { "FAILED" }, fields)
+        self.status(EventSource::Agent, if succeeded { "SUCCEEDED" } else { "FAILED" }, fields)
     }
 
     /// Something that the agent did with the whole group is done.
-    pub fn stage(&self, stage: Stage, attempt: u32, took: Duration) -> String {
+    pub fn stage(&self, stage: Stage, attempt: u32, took: Duration) -> Event {
         let fields = json!({ "agent_restarts": attempt, "duration_ms": milliseconds(took) });
-        self.named("AGENT", "stage", stage.name(), fields)
+        self.event(EventSource::Agent, "stage", stage.name(), fields)
     }
 
     /// A rendezvous is over, with the place that this agent has among so many, or with what went wrong.
     #[cfg_attr(not(test), expect(dead_code, reason = "agents of several hosts are to come"))]
-    pub fn rendezvous(&self, round: u64, took: Duration, joined: Result<(usize, usize), &str>) -> String {
+    pub fn rendezvous(&self, round: u64, took: Duration, joined: Result<(usize, usize), &str>) -> Event {
         let mut fields = json!({ "round": round, "duration_ms": milliseconds(took) });
         let state = match joined {
             Ok((group_rank, group_world_size)) => {
@@ -144,26 +150,26 @@ impl Origin {
                 "FAILED"
             }
         };
-        self.line("RENDEZVOUS", state, fields)
+        self.status(EventSource::Rendezvous, state, fields)
     }
 
-    fn line(&self, source: &str, state: &str, fields: Value) -> String {
-        self.named(source, "status", state, fields)
+    fn status(&self, source: EventSource, state: &str, fields: Value) -> Event {
+        self.event(source, "status", state, fields)
     }
 
-    fn named(&self, source: &str, kind: &str, state: &str, fields: Value) -> String {
+    fn event(&self, source: EventSource, kind: &str, state: &str, fields: Value) -> Event {
         let mut metadata = self.common.clone();
         metadata.insert("state".into(), state.into());
         if let Value::Object(fields) = fields {
             metadata.extend(fields);
         }
         let event = json!({
-            "name": format!("torchelastic.{}.{kind}.{state}", source.to_lowercase()),
-            "source": source,
+            "name": format!("torchelastic.{}.{kind}.{state}", source.name()),
+            "source": source.name().to_uppercase(),
             "timestamp": since_1970().as_millis() as u64,
             "metadata": metadata,
         });
-        format!("{event}\n")
+        Event { source, line: format!("{event}\n") }
     }
 }
 
@@ -228,8 +234,8 @@ mod tests {
             (End::WorkerFailure, 0, "run_failed_without_retry"),
             (End::Interrupted, 1, "run_failed_with_retry"),
         ] {
-            let line = origin.agent_ended(&report(end, restarts), 5);
-            let event: Value = serde_json::from_str(&line).unwrap();
+            let ended = origin.agent_ended(&report(end, restarts), 5);
+            let event: Value = serde_json::from_str(&ended.line).unwrap();
             let metadata = event["metadata"].as_object().unwrap();
             let counters = metadata
                 .iter()
@@ -244,7 +250,8 @@ mod tests {
     #[test]
     fn obs_06_one_line_that_parses_back() {
         let spec = Spec { role: b"a \"role\"\n\xff".to_vec(), ..Spec::default() };
-        let line = Origin::new(&spec, b"job\n", b"node").worker_started(&crate::ranks::single(2)[1], 42, 3);
+        let line =
+            Origin::new(&spec, b"job\n", b"node").worker_started(&crate::ranks::single(2)[1], 42, 3).line;
         assert_eq!(line.matches('\n').count(), 1);
         let event: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(event["name"], "torchelastic.worker.status.STARTED");
@@ -259,7 +266,7 @@ mod tests {
     #[test]
     fn obs_05_stages_and_rendezvous_have_durations() {
         let origin = Origin::new(&Spec::default(), b"job", b"node");
-        let parse = |line: String| serde_json::from_str::<Value>(&line).unwrap();
+        let parse = |event: Event| serde_json::from_str::<Value>(&event.line).unwrap();
         let event = parse(origin.stage(Stage::Stop, 2, Duration::from_micros(1_234_567)));
         assert_eq!(
             (&event["name"], &event["source"]),

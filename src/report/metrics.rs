@@ -78,29 +78,29 @@ fn escaped(bytes: &[u8]) -> String {
 pub fn text(snapshot: &Snapshot, around: &Around, resident: impl Fn(i32) -> Option<u64>) -> String {
     let mut out = Text(String::new());
     let since = |begin: Option<Now>| begin.map(|begin| around.now.saturating_sub(begin).as_secs_f64());
-    out.metric("ice_run_info", "gauge", "The run whose agent this is.");
+    out.metric("libice_run_info", "gauge", "The run whose agent this is.");
     let (run_id, role) = (escaped(around.run_id), escaped(around.role));
-    out.value("ice_run_info", &format!("{{run_id=\"{run_id}\",role=\"{role}\"}}"), 1);
+    out.value("libice_run_info", &format!("{{run_id=\"{run_id}\",role=\"{role}\"}}"), 1);
     for (name, total) in COUNTERS.iter().zip(&ENDED) {
-        let name = format!("ice_{name}");
+        let name = format!("libice_{name}");
         out.metric(&name, "counter", "Runs of this process that have ended, as torch counts them.");
         out.value(&name, "", total.load(Ordering::Relaxed));
     }
-    out.metric("ice_group_state", "gauge", "1 for the state of the worker group.");
+    out.metric("libice_group_state", "gauge", "1 for the state of the worker group.");
     for state in GroupState::ALL {
         let label = format!("{{state=\"{}\"}}", state.name());
-        out.value("ice_group_state", &label, u8::from(state == snapshot.state));
+        out.value("libice_group_state", &label, u8::from(state == snapshot.state));
     }
-    out.metric("ice_restarts", "gauge", "Restarts of the group in this run.");
-    out.value("ice_restarts", "", snapshot.attempt);
-    out.gauge("ice_run_seconds", "How long the run has been going on.", since(snapshot.times.run));
-    out.gauge("ice_attempt_seconds", "How long the attempt has been.", since(snapshot.times.attempt));
+    out.metric("libice_restarts", "gauge", "Restarts of the group in this run.");
+    out.value("libice_restarts", "", snapshot.attempt);
+    out.gauge("libice_run_seconds", "How long the run has been going on.", since(snapshot.times.run));
+    out.gauge("libice_attempt_seconds", "How long the attempt has been.", since(snapshot.times.attempt));
     let start = snapshot.times.start.map(|start| start.as_secs_f64());
-    out.gauge("ice_start_seconds", "How long the last start of the group took.", start);
+    out.gauge("libice_start_seconds", "How long the last start of the group took.", start);
     let silent = around.silent.as_secs_f64();
-    out.gauge("ice_agent_silent_seconds", "How long ago the agent's loop last turned.", Some(silent));
+    out.gauge("libice_agent_silent_seconds", "How long ago the agent's loop last turned.", Some(silent));
     let workers = &snapshot.workers;
-    out.metric("ice_workers", "gauge", "Workers by what has become of them in this attempt.");
+    out.metric("libice_workers", "gauge", "Workers by what has become of them in this attempt.");
     type Is = fn(&Outcome) -> bool;
     let states: [(&str, Is); 4] = [
         ("waiting", |outcome| matches!(outcome, Outcome::NeverStarted)),
@@ -112,21 +112,21 @@ pub fn text(snapshot: &Snapshot, around: &Around, resident: impl Fn(i32) -> Opti
     ];
     for (state, is) in states {
         let count = workers.iter().filter(|worker| is(&worker.outcome)).count();
-        out.value("ice_workers", &format!("{{state=\"{state}\"}}"), count);
+        out.value("libice_workers", &format!("{{state=\"{state}\"}}"), count);
     }
     let ranks = || workers.iter().map(|worker| (worker.rank.global, worker));
     let step = ranks().map(|(rank, worker)| (rank, worker.said.step.map(|step| step as f64)));
-    out.by_rank("ice_worker_step", "The step that the rank is at.", step);
+    out.by_rank("libice_worker_step", "The step that the rank is at.", step);
     let lag = ranks().map(|(rank, worker)| (rank, worker.pace.lag.map(|lag| lag as f64)));
-    out.by_rank("ice_worker_lag_steps", "How many steps it is behind the furthest.", lag);
+    out.by_rank("libice_worker_lag_steps", "How many steps it is behind the furthest.", lag);
     let at_step = ranks().map(|(rank, worker)| (rank, worker.pace.at_step.map(|time| time.as_secs_f64())));
     let help = "How long it has been seen at that step, by whoever looked.";
-    out.by_rank("ice_worker_at_step_seconds", help, at_step);
+    out.by_rank("libice_worker_at_step_seconds", help, at_step);
     let memory = ranks().map(|(rank, worker)| {
         let runs = worker.outcome == Outcome::Running;
         (rank, if runs { resident(worker.pid).map(|bytes| bytes as f64) } else { None })
     });
-    out.by_rank("ice_worker_resident_bytes", "The resident memory of its process.", memory);
+    out.by_rank("libice_worker_resident_bytes", "The resident memory of its process.", memory);
     out.0
 }
 
@@ -170,22 +170,22 @@ mod tests {
         };
         let text = text(&snapshot, &around, |pid| (pid == 101).then_some(4096));
         for line in [
-            r#"ice_run_info{run_id="a \"job\"\n",role="\\r"} 1"#,
-            r#"ice_group_state{state="HEALTHY"} 1"#,
-            r#"ice_group_state{state="STOPPED"} 0"#,
-            "ice_restarts 2",
-            "ice_run_seconds 7",
-            "ice_attempt_seconds 2",
-            r#"ice_workers{state="running"} 2"#,
-            r#"ice_workers{state="failed"} 1"#,
-            r#"ice_worker_step{rank="1"} 4"#,
-            r#"ice_worker_lag_steps{rank="1"} 5"#,
-            r#"ice_worker_at_step_seconds{rank="0"} 1.5"#,
-            r#"ice_worker_resident_bytes{rank="1"} 4096"#,
+            r#"libice_run_info{run_id="a \"job\"\n",role="\\r"} 1"#,
+            r#"libice_group_state{state="HEALTHY"} 1"#,
+            r#"libice_group_state{state="STOPPED"} 0"#,
+            "libice_restarts 2",
+            "libice_run_seconds 7",
+            "libice_attempt_seconds 2",
+            r#"libice_workers{state="running"} 2"#,
+            r#"libice_workers{state="failed"} 1"#,
+            r#"libice_worker_step{rank="1"} 4"#,
+            r#"libice_worker_lag_steps{rank="1"} 5"#,
+            r#"libice_worker_at_step_seconds{rank="0"} 1.5"#,
+            r#"libice_worker_resident_bytes{rank="1"} 4096"#,
         ] {
             assert!(text.lines().any(|one| one == line), "{line} is not in {text}");
         }
-        assert!(!text.contains("ice_start_seconds") && !text.contains(r#"step{rank="2"}"#), "{text}");
+        assert!(!text.contains("libice_start_seconds") && !text.contains(r#"step{rank="2"}"#), "{text}");
         // Each metric has one head, and each line belongs to the head before it.
         let mut metric = "";
         for line in text.lines() {

@@ -119,6 +119,51 @@ pub struct EventCallback {
     pub user_data: HostPointer,
 }
 
+/// Whom an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EventSource {
+    Worker,
+    Agent,
+    Rendezvous,
+}
+
+impl EventSource {
+    pub const ALL: [EventSource; 3] = [EventSource::Worker, EventSource::Agent, EventSource::Rendezvous];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            EventSource::Worker => "worker",
+            EventSource::Agent => "agent",
+            EventSource::Rendezvous => "rendezvous",
+        }
+    }
+
+    pub fn parse(text: &str) -> Result<EventSource, Error> {
+        let found = EventSource::ALL.into_iter().find(|source| source.name() == text);
+        found.ok_or_else(|| {
+            Error::config("event_handler", text, "the source must be worker, agent or rendezvous")
+        })
+    }
+}
+
+/// Where events go.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EventHandler {
+    Null,
+    Console,
+    File(PathBuf),
+}
+
+impl EventHandler {
+    pub fn parse(bytes: &[u8]) -> Result<EventHandler, Error> {
+        match bytes {
+            b"null" => Ok(EventHandler::Null),
+            b"console" => Ok(EventHandler::Console),
+            file => Ok(EventHandler::File(path("event_handler", file)?)),
+        }
+    }
+}
+
 /// A function of the host that takes output of workers in place of the console.
 #[derive(Clone, Copy)]
 pub struct OutputCallback {
@@ -231,7 +276,8 @@ pub struct Spec {
     pub console: (i32, i32),
     pub output_callback: Option<OutputCallback>,
     pub event_callback: Option<EventCallback>,
-    pub event_file: Option<PathBuf>,
+    /// By source; that of none is for all that have none of their own.
+    pub event_handlers: BTreeMap<Option<EventSource>, EventHandler>,
     pub log_callback: Option<LogCallback>,
     pub log_level: Level,
 
@@ -309,7 +355,7 @@ impl Default for Spec {
             console: (1, 2),
             output_callback: None,
             event_callback: None,
-            event_file: None,
+            event_handlers: BTreeMap::new(),
             log_callback: None,
             log_level: Level::Debug,
             refused: None,
@@ -507,6 +553,11 @@ impl Spec {
     /// How its workers start; none where they are programs.
     pub fn method(&self) -> Option<StartMethod> {
         self.program.is_none().then(|| self.start_method())
+    }
+
+    /// Where events of a source go; none where nobody said so.
+    pub fn event_handler(&self, source: EventSource) -> Option<&EventHandler> {
+        self.event_handlers.get(&Some(source)).or_else(|| self.event_handlers.get(&None))
     }
 
     /// Whether the agent and the workers share a page.

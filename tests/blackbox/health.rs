@@ -207,26 +207,26 @@ fn obs_metrics_of_a_run() {
     std::thread::sleep(Duration::from_millis(50));
     let last = metrics(&t);
     for (name, value) in [
-        ("ice_run_info{run_id=\"job \\\"7\\\"\",role=\"default\"}", 1.0),
-        ("ice_group_state{state=\"HEALTHY\"}", 1.0),
-        ("ice_group_state{state=\"INIT\"}", 0.0),
-        ("ice_restarts", 1.0),
-        ("ice_run_total", 0.0),
-        ("ice_workers{state=\"running\"}", 3.0),
-        ("ice_workers{state=\"failed\"}", 0.0),
-        ("ice_worker_step{rank=\"0\"}", 40.0),
-        ("ice_worker_step{rank=\"2\"}", 37.0),
-        ("ice_worker_lag_steps{rank=\"0\"}", 0.0),
-        ("ice_worker_lag_steps{rank=\"2\"}", 3.0),
+        ("libice_run_info{run_id=\"job \\\"7\\\"\",role=\"default\"}", 1.0),
+        ("libice_group_state{state=\"HEALTHY\"}", 1.0),
+        ("libice_group_state{state=\"INIT\"}", 0.0),
+        ("libice_restarts", 1.0),
+        ("libice_run_total", 0.0),
+        ("libice_workers{state=\"running\"}", 3.0),
+        ("libice_workers{state=\"failed\"}", 0.0),
+        ("libice_worker_step{rank=\"0\"}", 40.0),
+        ("libice_worker_step{rank=\"2\"}", 37.0),
+        ("libice_worker_lag_steps{rank=\"0\"}", 0.0),
+        ("libice_worker_lag_steps{rank=\"2\"}", 3.0),
     ] {
         assert_eq!(metric(&last, name), value, "{name}");
     }
-    assert!(!last.contains("ice_worker_step{rank=\"1\"}"), "it says no steps: {last}");
-    let at_step = "ice_worker_at_step_seconds{rank=\"0\"}";
+    assert!(!last.contains("libice_worker_step{rank=\"1\"}"), "it says no steps: {last}");
+    let at_step = "libice_worker_at_step_seconds{rank=\"0\"}";
     assert!(metric(&last, at_step) - metric(&first, at_step) >= 0.05, "{first} {last}");
-    assert!(metric(&last, "ice_worker_resident_bytes{rank=\"1\"}") > 4096.0);
-    let seconds =
-        ["ice_run_seconds", "ice_attempt_seconds", "ice_start_seconds"].map(|name| metric(&last, name));
+    assert!(metric(&last, "libice_worker_resident_bytes{rank=\"1\"}") > 4096.0);
+    let seconds = ["libice_run_seconds", "libice_attempt_seconds", "libice_start_seconds"]
+        .map(|name| metric(&last, name));
     assert!(seconds[0] >= seconds[1] && seconds[1] >= 0.05 && seconds[2] > 0.0, "{seconds:?}");
     t.write("go", b"", 0o644);
     running.finish().succeeded();
@@ -241,7 +241,7 @@ fn obs_metrics_of_many_ranks_and_a_slow_client() {
     let mut slow = UnixStream::connect(t.path("socket")).unwrap();
     slow.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
     let text = metrics(&t);
-    assert_eq!(text.lines().filter(|line| line.starts_with("ice_worker_step{")).count(), 48);
+    assert_eq!(text.lines().filter(|line| line.starts_with("libice_worker_step{")).count(), 48);
     t.write("go", b"", 0o644);
     running.finish().succeeded();
     drop(slow);
@@ -257,7 +257,7 @@ fn obs_metrics_count_the_runs_of_a_process() {
     t.wait_file("up");
     let text = metrics(&t);
     for (name, value) in [("total", 1.0), ("failed_without_retry", 1.0), ("success_without_retry", 0.0)] {
-        assert_eq!(metric(&text, &format!("ice_run_{name}")), value, "{name}");
+        assert_eq!(metric(&text, &format!("libice_run_{name}")), value, "{name}");
     }
     t.write("go", b"", 0o644);
     running.finish().clean();
@@ -272,7 +272,7 @@ fn time_16_a_socket_at_a_path() {
     let (head, body) = ask(UnixStream::connect(t.path("socket")).unwrap(), "/");
     assert!(head.starts_with("HTTP/1.1 200 OK") && body.contains("\"HEALTHY\""), "{head} {body}");
     let (head, body) = ask(UnixStream::connect(t.path("socket")).unwrap(), "/metrics?name=x");
-    assert!(head.starts_with("HTTP/1.1 200 OK") && body.contains("ice_restarts 0"), "{head} {body}");
+    assert!(head.starts_with("HTTP/1.1 200 OK") && body.contains("libice_restarts 0"), "{head} {body}");
     t.write("go", b"", 0o644);
     running.finish().succeeded();
 }
@@ -327,7 +327,7 @@ fn time_16_icerun_options() {
     let started = tool(&t, &[&options[..], &["--log-level", "info"]].concat());
     let started = started.probe(&["touch", &t.path("up"), "await", &t.path("go")]).spawn();
     t.wait_file("up");
-    assert!(metrics(&t).contains("ice_restarts 0"));
+    assert!(metrics(&t).contains("libice_restarts 0"));
     t.write("go", b"", 0o644);
     let ended = started.finish();
     assert!(ended.err().contains("the health port is "), "{}", ended.err());

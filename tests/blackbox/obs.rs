@@ -13,6 +13,8 @@ use crate::tool::*;
 pub fn tests() -> Vec<Trial> {
     tests![
         obs_01_counters_and_flakiness_of_a_run,
+        obs_04_handlers_by_source,
+        obs_04_a_handler_that_fails_harms_no_other,
         obs_05_states_of_workers_and_agent,
         obs_05_by_every_kind_of_worker,
         obs_05_stages_have_durations,
@@ -84,6 +86,52 @@ fn obs_01_counters_and_flakiness_of_a_run() {
             assert_eq!(metadata[name], i32::from(name == counter), "{name} {failing} {most}");
         }
     }
+}
+
+fn obs_04_handlers_by_source() {
+    let sources = |lines: &[String]| -> Vec<String> {
+        parse(lines).iter().map(|event| event["source"].as_str().unwrap().to_string()).collect()
+    };
+    let t = Case::new();
+    let host = t.host().set("event_file", t.path("all")).set("event_callback", t.path("called"));
+    let host = host.set("event_handler", format!("worker:{}", t.path("workers")));
+    host.probe(&["exit", "0"]).run().succeeded();
+    assert_eq!(sources(&t.lines("workers")), ["WORKER", "WORKER"]);
+    assert_eq!(sources(&t.lines("all")), ["AGENT"; 3]);
+    assert_eq!(t.lines("called").len(), 5, "the callback gets all");
+    // By name; and one place for two sources.
+    let t = Case::new();
+    let host = t.host().set("event_handler", ":console").set("event_handler", "agent:null");
+    let run = host.probe(&["exit", "0"]).run();
+    run.succeeded();
+    let lines: Vec<String> = run.err().lines().map(str::to_string).collect();
+    assert_eq!(sources(&lines), ["WORKER", "WORKER"]);
+    let t = Case::new();
+    let (one, other) = (format!("worker:{}", t.path("f")), format!("agent:{}", t.path("f")));
+    let host = t.host().set("event_handler", one).set("event_handler", other);
+    host.probe(&["exit", "0"]).run().succeeded();
+    assert_eq!(
+        told(&parse(&t.lines("f"))),
+        ["WORKER STARTED 0 0", "WORKER SUCCEEDED 0 0", "AGENT SUCCEEDED null 0"]
+    );
+    let t = Case::new();
+    let host = t.host().set("event_handler", "worker:console").set("event_handler", "worker:");
+    assert_eq!(host.probe(&["exit", "0"]).run().err(), "", "taken back");
+    t.host()
+        .set("event_handler", "nobody:null")
+        .probe(&[])
+        .step("new")
+        .run()
+        .refused(&["nobody", "worker, agent"]);
+}
+
+fn obs_04_a_handler_that_fails_harms_no_other() {
+    let t = Case::new();
+    let host = t.host().set("event_file", t.path("all")).set("event_handler", "worker:/dev/full");
+    let host = host.set("log_callback", t.path("log")).set("local_world_size", 4);
+    host.probe(&["exit", "0"]).run().succeeded();
+    assert_eq!(told(&events(&t, "all")), ["AGENT SUCCEEDED null 0"]);
+    assert_eq!(t.lines("log").iter().filter(|line| line.contains("event file takes no more")).count(), 1);
 }
 
 fn obs_05_states_of_workers_and_agent() {
@@ -308,6 +356,10 @@ fn obs_icerun_options() {
     assert_eq!(told(&parse(&lines)).len(), 3);
     let ended = tool(&t, &["--event-log-handler", "null"]).probe(&["exit", "0"]).run();
     assert_eq!(ended.exited(0).err(), "");
+    let ended = tool(&t, &["--event-log-handler", "agent=console,worker=null"]).probe(&["exit", "0"]).run();
+    let lines: Vec<String> = ended.exited(0).err().lines().map(str::to_string).collect();
+    assert_eq!(told(&parse(&lines)), ["AGENT SUCCEEDED null 0"]);
+    tool(&t, &["--event-log-handler", "host=console"]).probe(&[]).run().refused(&["host", "worker, agent"]);
     tool(&t, &["--event-log-handler", "kafka"]).probe(&[]).run().refused(&["kafka", "null or console"]);
     let both = ["--event-log-handler", "console", "--event-file", "f"];
     tool(&t, &both).probe(&[]).run().refused(&["console", "--event-file"]);

@@ -121,6 +121,7 @@ static void null_spec(void) {
   ARGUMENT(ice_spec_set_probe_timeout(NULL, 1));
   ARGUMENT(ice_spec_set_cpu_binding(NULL, 0));
   ARGUMENT(ice_spec_set_health_check(NULL, 0, 0));
+  ARGUMENT(ice_spec_set_event_handler(NULL, "worker", "null"));
   ARGUMENT(ice_spec_set_health_address(NULL, "::1"));
   ARGUMENT(ice_spec_set_health_socket(NULL, "a"));
   ARGUMENT(ice_spec_set_event_file(NULL, "f"));
@@ -171,6 +172,8 @@ static void null_texts(ice_spec *spec) {
   ARGUMENT(ice_spec_set_devices(spec, NULL));
   ARGUMENT(ice_spec_set_event_file(spec, NULL));
   CHECK(ice_spec_set_event_file(spec, "") == ICE_OK);
+  ARGUMENT(ice_spec_set_event_handler(spec, "worker", NULL));
+  CHECK(ice_spec_set_event_handler(spec, NULL, "") == ICE_OK);
   ARGUMENT(ice_spec_set_health_address(spec, NULL));
   ARGUMENT(ice_spec_set_health_socket(spec, NULL));
   CHECK(ice_spec_set_health_socket(spec, "") == ICE_OK);

@@ -536,6 +536,9 @@ static int set_field(const char *key, char *value, ice_status *status) {
   } else if (strcmp(key, "output_callback") == 0) {
     snprintf(OUTPUT_FILE, sizeof OUTPUT_FILE, "%s", value);
     *status = ice_spec_set_output_callback(SPEC, on_output, OUTPUT_SECONDS > 0 ? &OUTPUT_SECONDS : NULL);
+  } else if (strcmp(key, "event_handler") == 0) { /* SOURCE:HANDLER */
+    char *handler = after_char(value, ':');
+    *status = ice_spec_set_event_handler(SPEC, *value ? value : NULL, handler);
   } else if (strcmp(key, "section_limit") == 0) { /* NAME:SECONDS */
     char *seconds = after_char(value, ':');
     *status = ice_spec_set_section_limit(SPEC, *value ? value : NULL, atof(seconds));
