@@ -273,6 +273,7 @@ static const struct {
   {OPT_MONITOR_INTERVAL, ice_spec_set_monitor_interval},
   {OPT_SHUTDOWN_TIMEOUT, ice_spec_set_shutdown_timeout},
   {OPT_UNINTERRUPTIBLE_TIMEOUT, ice_spec_set_uninterruptible_timeout},
+  {OPT_STRAGGLER_TIMEOUT, ice_spec_set_straggler_timeout},
   {OPT_STACK_TIMEOUT, ice_spec_set_stack_timeout},
   {OPT_HEARTBEAT_TIMEOUT, ice_spec_set_heartbeat_timeout},
   {OPT_CHECKPOINT_BEFORE_STOP, ice_spec_set_checkpoint_before_stop},

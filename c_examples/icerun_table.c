@@ -117,6 +117,9 @@ const struct option OPTIONS[OPTION_COUNT] = {
   [OPT_UNINTERRUPTIBLE_TIMEOUT] = {VALUE("uninterruptible-timeout", "SECONDS", NULL),
     .help = "A worker in uninterruptible sleep (state D) for longer ends the run, without a restart; 0 "
             "for no limit. Without it TORCHELASTIC_UNINTERRUPTIBLE_STATE_TIMEOUT, else none."},
+  [OPT_STRAGGLER_TIMEOUT] = {VALUE("straggler-timeout", "SECONDS", NULL),
+    .help = "Workers that still run so long after the first has ended with success have failed; 0 "
+            "for no limit."},
   [OPT_STACK_TIMEOUT] = {VALUE("stack-timeout", "SECONDS", NULL),
     .help = "How long it may take to find out where a stuck worker is before it is ended (5 if not "
             "given); 0 for not at all. It is in the report, and in stack.txt beside its logs."},

@@ -1236,10 +1236,17 @@ ice_status ice_spec_set_file_timers(struct ice_spec *spec,
 ice_status ice_spec_set_uninterruptible_timeout(struct ice_spec *spec,
                                                 double seconds);
 
+/* How many seconds workers may go on when the first of them has ended with success: 0 to 1e9; 0, the default, is
+ * as long as they like. Those that still run then have failed, as ICE_CAUSE_TIMED_OUT, and are ended by the signal
+ * of `ice_spec_set_timer_signal()`: peers of one that has left are often in a collective that nobody will end. */
+ice_status ice_spec_set_straggler_timeout(struct ice_spec *spec,
+                                          double seconds);
+
 /* How many seconds the agent may take to find out where a stuck worker is before it ends it: 0 to 1e9, default
  * 5; 0 means that it does not look. A worker is stuck when a timer of its own has expired
  * (`ice_worker_expires()`, `ice_spec_set_file_timers()`), when it has not been heard of
- * (`ice_spec_set_heartbeat_timeout()`), or when it has been in uninterruptible sleep for too long
+ * (`ice_spec_set_heartbeat_timeout()`), when it is too long in a section (`ice_spec_set_section_limit()`) or behind
+ * the others (`ice_spec_set_straggler_timeout()`), or when it has been in uninterruptible sleep for too long
  * (`ice_spec_set_uninterruptible_timeout()`). Where several are found stuck at the same time, none is ended before
  * all were looked at or their time is over. Meanwhile the agent goes on: the end of any worker and a stop
  * are seen as ever, and end the search.
@@ -1288,7 +1295,7 @@ ice_status ice_spec_set_heartbeat_timeout(struct ice_spec *spec,
                                           double seconds);
 
 /* The signal for a worker that has let a timer of `ice_worker_expires()`, its heartbeat or the limit of a section
- * expire: 1 to 64, default SIGKILL (9). Where several have expired, one signal is sent, for the earliest. A worker
+ * expire, or is a straggler (`ice_spec_set_straggler_timeout()`): 1 to 64, default SIGKILL (9). Where several have expired, one signal is sent, for the earliest. A worker
  * that lives on is killed after the shutdown time-out. 0: nobody is ended; the log (ICE_LOG_WARNING) and the
  * events (`STUCK`) tell of each that expires, once. Torch's file timers name a signal each themselves. */
 ice_status ice_spec_set_timer_signal(struct ice_spec *spec,

@@ -4,14 +4,13 @@
 use std::sync::Arc;
 
 use super::run::Run;
-use super::run::stuck::Sentence;
 use crate::control::Now;
 use crate::control::desk::{Ticket, Wish};
 use crate::control::listener::Listener;
 use crate::control::page::{Page, TIMERS_MOST};
 use crate::control::request::{Answer, Answers, Kind, Reason, Request, View, common_step};
 use crate::control::section::{Course, Lessons, SECTIONS_MOST};
-use crate::control::watch::{self, Beat, Expired, Stay, earlier};
+use crate::control::watch::{self, Beat, Stay, earlier};
 use crate::error::Error;
 use crate::spec::Level;
 use crate::supervise::Event;
@@ -42,7 +41,7 @@ struct Asked {
     before_stop: bool,
     /// Who waited for the answers has them.
     told: bool,
-    /// Nobody before this rank owes an answer: each is looked at once, not at every answer.
+    /// Nobody before this rank owes an answer.
     owes: usize,
 }
 
@@ -75,10 +74,12 @@ impl Conversation {
         deadline: Now,
         lives: impl Fn(usize) -> bool,
     ) -> Request {
-        self.page.announce(self.sequence);
-        let steps = (0..self.page.ranks()).filter(|&rank| lives(rank)).map(|rank| self.page.step(rank));
         let id = self.next_id;
         self.next_id += 1;
+        let living = || (0..self.page.ranks()).filter(|&rank| lives(rank));
+        self.page.expect_answers(id, living().count());
+        self.page.announce(self.sequence);
+        let steps = living().map(|rank| self.page.step(rank));
         let request = Request { id, kind, reason, at_step: common_step(steps), deadline };
         let paused_by = if kind == Kind::Pause { id } else { self.view.paused_by };
         self.say(View { request: Some(request), paused_by });
@@ -180,7 +181,8 @@ impl Run<'_> {
 
     /// A worker has ended: one who waits for its answer need not any more.
     pub(super) fn miss_answer(&mut self) {
-        if self.asked().is_some() {
+        if let (Some(asked), Some(conversation)) = (self.asked(), &self.conversation) {
+            conversation.page.expect_each_answer(asked.request.id);
             self.attend();
         }
     }
@@ -373,20 +375,9 @@ impl Run<'_> {
             }
         }
         for (rank, expired) in expired {
-            self.expire(rank, expired);
+            self.overdue(rank, expired.to_string());
         }
         next
-    }
-
-    /// A worker let something expire: it is ended, and has failed, unless that is only to be told.
-    fn expire(&mut self, index: usize, expired: Expired) {
-        let signal = self.spec.timer_signal;
-        let holder = self.attempt.as_ref().and_then(|attempt| attempt.holder(attempt.workers[index].pid));
-        match holder {
-            Some(_) if signal == 0 => self.tell_of_stuck(index, &format!("{expired}: only reported"), 0),
-            Some(holder) => self.condemn(index, expired.to_string(), Sentence::Signal { holder, signal }),
-            None => {}
-        }
     }
 }
 

@@ -892,6 +892,9 @@ impl<'a> Run<'a> {
             Outcome::Exited { code } => Event::Exited { success: cause == Cause::Success, code: Some(code) },
             _ => Event::Exited { success: false, code: None },
         });
+        if cause == Cause::Success {
+            self.expect_stragglers();
+        }
         if !likely_failed {
             self.log(Level::Debug, || format!("rank {} (PID {pid}) ended", rank.global));
         } else {

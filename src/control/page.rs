@@ -49,6 +49,12 @@ const NEXT_LOOK: usize = 33;
 const LOOK: usize = 34;
 /// One more than the last rank that asked for a restart of the group, 0 for none.
 const RESTART: usize = 35;
+/// The request that the agent waits for the answers of, and how many are still to come: it is called for the
+/// last. Set by the agent, counted down by workers.
+const OWED: usize = 36;
+const OWED_BITS: u32 = 16;
+/// Nobody counts: it is called for each.
+const EACH: u64 = (1 << OWED_BITS) - 1;
 const HEADER: usize = 64;
 
 /// Words of a rank.
@@ -268,12 +274,33 @@ impl Page {
         }
     }
 
+    /// The agent waits for so many answers; to be said before the request.
+    pub fn expect_answers(&self, id: u64, count: usize) {
+        self.long(OWED).store(id << OWED_BITS | (count as u64).min(EACH), Ordering::Release);
+    }
+
+    /// It is to be called for each of them from now on, as it cannot tell whether one that is gone was counted;
+    /// those that were given before are to be seen after this.
+    pub fn expect_each_answer(&self, id: u64) {
+        self.long(OWED).swap(id << OWED_BITS | EACH, Ordering::AcqRel);
+    }
+
+    /// And calls the agent if it waits for this one.
     pub fn answer(&self, rank: usize, answer: Answered) {
         let success = if answer.success { SUCCEEDED } else { FAILED };
         self.of(rank, ANSWER).store(success, Ordering::Relaxed);
         let step = answer.step.map_or(0, |step| step.wrapping_add(1));
         self.of(rank, ANSWER_STEP).store(step, Ordering::Relaxed);
         self.of(rank, ANSWERED).store(answer.id, Ordering::Release);
+        let count_down = |owed: u64| {
+            let left = owed & EACH;
+            (owed >> OWED_BITS == answer.id && left > 0 && left < EACH).then(|| owed - 1)
+        };
+        let owed = self.long(OWED).fetch_update(Ordering::AcqRel, Ordering::Acquire, count_down);
+        let last = answer.id << OWED_BITS | 1;
+        if owed.is_ok_and(|owed| owed == last) || owed == Err(answer.id << OWED_BITS | EACH) {
+            self.ring();
+        }
     }
 
     /// The last answer of a rank.
@@ -510,6 +537,25 @@ mod tests {
         }
         page.set_timer(0, TIMERS_MOST - 1, None);
         assert_eq!(page.timer(0, TIMERS_MOST - 1), None);
+    }
+
+    #[test]
+    fn time_the_agent_is_called_for_the_last_answer() {
+        let page = Page::new(4).unwrap();
+        let answer = |rank, id| {
+            page.answer(rank, Answered { id, success: true, step: None });
+            page.rung()
+        };
+        page.expect_answers(1, 3);
+        assert_eq!([0, 1, 2].map(|rank| answer(rank, 1)), [0, 0, 1]);
+        assert_eq!(answer(3, 1), 1, "one too many");
+        // A late one counts for nothing.
+        page.expect_answers(2, 2);
+        assert_eq!([answer(0, 1), answer(1, 2), answer(0, 2)], [1, 1, 2]);
+        page.expect_answers(3, 4);
+        assert_eq!(answer(0, 3), 2);
+        page.expect_each_answer(3);
+        assert_eq!([answer(1, 3), answer(2, 2), answer(3, 3)], [3, 3, 4]);
     }
 
     #[test]

@@ -105,7 +105,6 @@ impl Control {
         }
         let answer = Answered { id: request.id, success, step: line.page.step(line.rank) };
         line.page.answer(line.rank, answer);
-        line.page.ring();
         Ok(())
     }
 

@@ -245,6 +245,8 @@ pub struct Spec {
 
     pub file_timers: Option<bool>,
     pub uninterruptible_timeout: Option<Duration>,
+    /// How long workers may go on when one has ended well; zero: as long as they like.
+    pub straggler_timeout: Duration,
     /// How long the stack of a stuck worker may take.
     pub stack_timeout: Duration,
     /// A program, and its arguments, that looks at one.
@@ -331,6 +333,7 @@ impl Default for Spec {
             kill_group_on_success: true,
             file_timers: None,
             uninterruptible_timeout: None,
+            straggler_timeout: Duration::ZERO,
             stack_timeout: Duration::from_secs(5),
             stack_command: Vec::new(),
             control: false,

@@ -15,6 +15,7 @@ pub fn tests() -> Vec<Trial> {
         time_01_the_signal_of_own_timers,
         time_18_a_section_that_takes_too_long,
         time_18_what_sections_take_is_learnt,
+        time_stragglers_are_ended,
         rst_12_a_worker_asks_for_a_restart,
         rst_14_attempts_that_come_no_further,
         obs_lag_section_and_time_at_a_step,
@@ -29,6 +30,7 @@ pub fn tests() -> Vec<Trial> {
         time_18_values,
         time_18_sections_of_an_idle_agent,
         time_18_by_icerun,
+        time_stragglers_by_icerun,
         rst_12_asked_and_ended_well,
         rst_14_unknown_is_not_none,
         rst_14_by_icerun,
@@ -286,6 +288,36 @@ fn time_18_by_icerun() {
         let t = Case::new();
         tool(&t, &[option, value]).probe(&[]).run().refused(&[option, want]);
     }
+}
+
+/// One is done, others are not.
+fn time_stragglers_are_ended(kind: Kind) {
+    let t = Case::new();
+    let host = t.host().set("local_world_size", 3).set("straggler_timeout", 0.3);
+    let run = host.worker(kind, &["rank", "0", "pause", ";", "rank", "2", "sleep", "0.1", ";"]).run();
+    run.failed_as(END_WORKER_FAILURE);
+    let worker = run.worker(0);
+    assert_eq!((&worker["signal"], &worker["cause"]), (&libc::SIGKILL.into(), &CAUSE_TIMED_OUT.into()));
+    assert!(message(&run, 0).contains("still ran 0.300 s after another worker had ended well"), "{run}");
+    for rank in [1, 2] {
+        assert_eq!(run.worker(rank)["cause"], CAUSE_SUCCESS, "{run}");
+    }
+    // In time; and only told of.
+    let t = Case::new();
+    let verbs = ["rank", "0", "sleep", "0.4", ";"];
+    let host = || t.host().set("local_world_size", 2).set("log_callback", t.path("log"));
+    host().set("straggler_timeout", 60).worker(kind, &verbs).run().succeeded();
+    assert_eq!(warnings(&t, "still ran").len(), 0);
+    host().set("straggler_timeout", 0.05).set("timer_signal", 0).worker(kind, &verbs).run().succeeded();
+    assert_eq!(warnings(&t, "still ran").len(), 1);
+}
+
+fn time_stragglers_by_icerun() {
+    let t = Case::new();
+    let options = ["--nproc-per-node", "2", "--straggler-timeout", "0.2"];
+    let ended = tool(&t, &options).probe(&["rank", "0", "pause", ";"]).run();
+    assert_eq!(ended.status.code(), Some(128 + libc::SIGKILL), "{}", ended.err());
+    assert!(ended.err().contains("after another worker had ended well"), "{}", ended.err());
 }
 
 fn rst_12_a_worker_asks_for_a_restart(kind: Kind) {

@@ -84,6 +84,7 @@ static void null_spec(void) {
   ARGUMENT(ice_spec_set_file_timers(NULL, 1));
   ARGUMENT(ice_spec_set_uninterruptible_timeout(NULL, 1));
   ARGUMENT(ice_spec_set_stack_timeout(NULL, 1));
+  ARGUMENT(ice_spec_set_straggler_timeout(NULL, 1));
   ARGUMENT(ice_spec_set_stack_command(NULL, list, 1));
   ARGUMENT(ice_spec_set_control(NULL, 1));
   ARGUMENT(ice_spec_set_heartbeat_timeout(NULL, 1));

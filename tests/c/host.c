@@ -450,6 +450,7 @@ static int set_field(const char *key, char *value, ice_status *status) {
   REAL(probe_timeout)
   REAL(uninterruptible_timeout)
   REAL(stack_timeout)
+  REAL(straggler_timeout)
   REAL(heartbeat_timeout)
   REAL(checkpoint_before_stop)
 #undef TEXT

@@ -33,6 +33,8 @@ pub(super) struct Watch {
     stays: Stays,
     /// When the states of the workers are looked at next.
     next_look: Option<Now>,
+    /// Who still runs then is a straggler.
+    stragglers_at: Option<Now>,
     condemned: Vec<Condemned>,
 }
 
@@ -84,7 +86,7 @@ impl Watch {
             Stage::Sentenced => Some(Duration::ZERO),
             Stage::Signalled { until } => Some(*until),
         });
-        condemned.chain(timers).chain(self.next_look).min()
+        condemned.chain(timers).chain(self.next_look).chain(self.stragglers_at).min()
     }
 
     fn is_searching(&self) -> bool {
@@ -192,6 +194,7 @@ impl Run<'_> {
         }
         self.look_at_timers(now);
         self.look_at_states(now);
+        self.look_at_stragglers(now);
         self.look_at_searches(now);
         self.carry_out(now);
     }
@@ -240,10 +243,7 @@ impl Run<'_> {
             return;
         };
         self.watch.next_look = Some(now + self.spec.monitor_interval);
-        let Some(attempt) = &self.attempt else { return };
-        let alive = attempt.workers.iter().enumerate().filter(|(_, worker)| worker.is_alive());
-        let pids: Vec<(usize, i32)> = alive.map(|(index, worker)| (index, worker.pid)).collect();
-        for (worker, pid) in pids {
+        for (worker, pid) in self.living() {
             let stay = self.watch.stays.look(worker, process::uninterruptible(pid), now);
             if stay >= limit {
                 let verdict = format!(
@@ -253,6 +253,44 @@ impl Run<'_> {
                 );
                 self.condemn(worker, verdict, Sentence::NoRestart);
             }
+        }
+    }
+
+    /// A worker has ended well: the others are to follow.
+    pub(super) fn expect_stragglers(&mut self) {
+        let limit = self.spec.straggler_timeout;
+        if !limit.is_zero() {
+            self.watch.stragglers_at.get_or_insert_with(|| monotonic() + limit);
+        }
+    }
+
+    fn look_at_stragglers(&mut self, now: Now) {
+        if self.watch.stragglers_at.is_none_or(|at| at > now) {
+            return;
+        }
+        // Told once: whoever is let live is not looked at again.
+        self.watch.stragglers_at = Some(Now::MAX);
+        let seconds = self.spec.straggler_timeout.as_secs_f64();
+        for (worker, pid) in self.living() {
+            let verdict = format!("PID {pid} still ran {seconds:.3} s after another worker had ended well");
+            self.overdue(worker, verdict);
+        }
+    }
+
+    /// The workers that run, and their processes.
+    fn living(&self) -> Vec<(usize, i32)> {
+        let workers = self.attempt.iter().flat_map(|attempt| &attempt.workers).enumerate();
+        workers.filter(|(_, worker)| worker.is_alive()).map(|(index, worker)| (index, worker.pid)).collect()
+    }
+
+    /// A worker let its time pass: it is ended, and has failed, unless that is only to be told.
+    pub(in crate::agent) fn overdue(&mut self, worker: usize, verdict: String) {
+        let signal = self.spec.timer_signal;
+        let holder = self.attempt.as_ref().and_then(|attempt| attempt.holder(attempt.workers[worker].pid));
+        match holder {
+            Some(_) if signal == 0 => self.tell_of_stuck(worker, &format!("{verdict}: only reported"), 0),
+            Some(holder) => self.condemn(worker, verdict, Sentence::Signal { holder, signal }),
+            None => {}
         }
     }
 
