@@ -171,6 +171,51 @@ static void set_backoff(const struct options *options, ice_spec *spec) {
   accept_value(options, OPT_RESTART_BACKOFF, status);
 }
 
+static void set_section_limits(const struct options *options, ice_spec *spec) {
+  if (!option_filled(options, OPT_SECTION_LIMITS)) return;
+  static const char want[] = "must be NAME:SECONDS,... as step:120, without a NAME for no section";
+  const char *text = option_text(options, OPT_SECTION_LIMITS);
+  for (;;) {
+    size_t length = strcspn(text, ","), name = strcspn(text, ":");
+    char item[128];
+    double seconds;
+    if (name >= length || length >= sizeof item) bad_value(options, OPT_SECTION_LIMITS, want);
+    memcpy(item, text, length);
+    item[length] = item[name] = 0;
+    if (!read_number(item + name + 1, &seconds)) bad_value(options, OPT_SECTION_LIMITS, want);
+    accept_value(options, OPT_SECTION_LIMITS,
+                 ice_spec_set_section_limit(spec, name ? item : NULL, seconds));
+    if (!text[length]) return;
+    text += length + 1;
+  }
+}
+
+static void set_section_learning(const struct options *options, ice_spec *spec) {
+  if (!option_filled(options, OPT_SECTION_LEARNING)) return;
+  const char *text = option_text(options, OPT_SECTION_LEARNING);
+  char first[32];
+  size_t length = strcspn(text, ":");
+  double factor, least = 10;
+  snprintf(first, sizeof first, "%.*s", (int)length, text);
+  if (length >= sizeof first || !read_number(first, &factor) ||
+      (text[length] && !read_number(text + length + 1, &least))) {
+    bad_value(options, OPT_SECTION_LEARNING, "must be FACTOR or FACTOR:LEAST");
+  }
+  accept_value(options, OPT_SECTION_LEARNING, ice_spec_set_section_learning(spec, factor, least));
+}
+
+static void set_health_port(const struct options *options, ice_spec *spec) {
+  if (!option_filled(options, OPT_HEALTH_PORT)) return;
+  int64_t port = option_integer(options, OPT_HEALTH_PORT);
+  accept_value(options, OPT_HEALTH_PORT, ice_spec_set_health_check(spec, port, 0));
+}
+
+static void set_timer_signal(const struct options *options, ice_spec *spec) {
+  int64_t number = option_integer(options, OPT_TIMER_SIGNAL);
+  if (number < 0 || number > 64) bad_value(options, OPT_TIMER_SIGNAL, "must be 0 to 64");
+  accept_value(options, OPT_TIMER_SIGNAL, ice_spec_set_timer_signal(spec, (int32_t)number));
+}
+
 static void set_no_restart_codes(const struct options *options, ice_spec *spec) {
   if (!option_filled(options, OPT_NO_RESTART_CODES)) return;
   const char *text = option_text(options, OPT_NO_RESTART_CODES);
@@ -202,6 +247,8 @@ static const struct {
   {OPT_WORKING_DIR, ice_spec_set_working_dir},
   {OPT_LOG_DIR, ice_spec_set_log_dir},
   {OPT_EVENT_FILE, ice_spec_set_event_file},
+  {OPT_HEALTH_ADDRESS, ice_spec_set_health_address},
+  {OPT_HEALTH_SOCKET, ice_spec_set_health_socket},
   {OPT_REDIRECTS, ice_spec_set_redirects},
   {OPT_TEE, ice_spec_set_tee},
   {OPT_LOCAL_RANKS_FILTER, ice_spec_set_local_ranks_filter},
@@ -218,6 +265,7 @@ static const struct {
   {OPT_MONITOR_INTERVAL, ice_spec_set_monitor_interval},
   {OPT_SHUTDOWN_TIMEOUT, ice_spec_set_shutdown_timeout},
   {OPT_UNINTERRUPTIBLE_TIMEOUT, ice_spec_set_uninterruptible_timeout},
+  {OPT_STRAGGLER_TIMEOUT, ice_spec_set_straggler_timeout},
   {OPT_STACK_TIMEOUT, ice_spec_set_stack_timeout},
   {OPT_HEARTBEAT_TIMEOUT, ice_spec_set_heartbeat_timeout},
   {OPT_CHECKPOINT_BEFORE_STOP, ice_spec_set_checkpoint_before_stop},
@@ -228,6 +276,7 @@ static const struct {
   ice_status (*set)(ice_spec *spec, int64_t number);
 } NUMBERS[] = {
   {OPT_MAX_RESTARTS, ice_spec_set_max_restarts},
+  {OPT_MAX_ATTEMPTS_WITHOUT_PROGRESS, ice_spec_set_max_attempts_without_progress},
   {OPT_DEVICES_PER_RANK, ice_spec_set_devices_per_rank},
   {OPT_RANKS_PER_DEVICE, ice_spec_set_ranks_per_device},
 };
@@ -274,14 +323,29 @@ static void check_without_effect(const struct options *options) {
   choice(options, OPT_START_METHOD, methods, "must be spawn, fork or forkserver");
 }
 
-/* torchrun's word for where events go. */
+/* torchrun's word for where events go, or several: SOURCE=NAME,... */
 static void set_event_handler(const struct options *options, ice_spec *spec) {
-  static const char *const handlers[] = {"null", "console", NULL};
-  if (choice(options, OPT_EVENT_LOG_HANDLER, handlers, "must be null or console") == 1) {
-    if (option_filled(options, OPT_EVENT_FILE)) {
+  static const char want[] = "must be null or console, or a list like worker=null,agent=console";
+  for (const char *at = option_text(options, OPT_EVENT_LOG_HANDLER); *at; at += *at == ',') {
+    char item[64];
+    size_t length = strcspn(at, ",");
+    if (length >= sizeof item) bad_value(options, OPT_EVENT_LOG_HANDLER, want);
+    memcpy(item, at, length);
+    item[length] = 0;
+    at += length;
+    char *name = strchr(item, '=');
+    if (name) *name++ = 0;
+    const char *source = name ? item : NULL, *handler = name ? name : item;
+    int console = strcmp(handler, "console") == 0;
+    if (!console && strcmp(handler, "null") != 0) bad_value(options, OPT_EVENT_LOG_HANDLER, want);
+    if (!source && console && option_filled(options, OPT_EVENT_FILE)) {
       bad_value(options, OPT_EVENT_LOG_HANDLER, "events already go to the file of --event-file");
     }
-    accept(ice_spec_set_event_file(spec, "/dev/stderr"));
+    /* null is what is anyway where no source is named, and leaves it to --event-file. */
+    if (source || console) {
+      accept_value(options, OPT_EVENT_LOG_HANDLER,
+                   ice_spec_set_event_handler(spec, source, handler));
+    }
   }
 }
 
@@ -299,6 +363,10 @@ ice_spec *spec_from_options(const struct options *options) {
   accept(ice_spec_set_ask_on_interrupt(spec, 1));
   set_file_timers(options, spec);
   set_stack_command(options, spec);
+  set_section_limits(options, spec);
+  set_section_learning(options, spec);
+  set_timer_signal(options, spec);
+  set_health_port(options, spec);
   set_backoff(options, spec);
   set_no_restart_codes(options, spec);
   rendezvous_to_spec(options, spec);

@@ -90,7 +90,7 @@ const struct option OPTIONS[OPTION_COUNT] = {
   [OPT_CONTROL] = {FLAG("control"),
     .heading = "Workers that use libice",
     .help = "Workers get a descriptor, 3, through which they may say steps, heartbeats and timers "
-            "(ice_worker_open). Implied by the next three. At a terminal ^C then pauses them and asks "
+            "(ice_worker_open). Implied by those that follow. At a terminal ^C then pauses them and asks "
             "whether they should save a checkpoint; another ^C stops the run at once."},
   [OPT_HEARTBEAT_TIMEOUT] = {VALUE("heartbeat-timeout", "SECONDS", NULL),
     .help = "A worker that has said a step or a heartbeat, and then none for so long, has failed."},
@@ -105,6 +105,18 @@ const struct option OPTIONS[OPTION_COUNT] = {
     .help = "This local rank has the terminal, ^C too: breakpoint() in its script works. No timer of "
             "any worker runs while it lives."},
 
+  [OPT_SECTION_LIMITS] = {VALUE("section-limits", "LIST", NULL),
+    .help = "How many seconds workers may be in sections of their work that they name: "
+            "setup:900,step:120,:180, the last outside of all."},
+  [OPT_SECTION_LEARNING] = {VALUE("section-learning", "FACTOR[:LEAST]", NULL),
+    .help = "Sections without a limit may take so many times as long as the longest seen, and at "
+            "least LEAST seconds (10 if not given)."},
+  [OPT_TIMER_SIGNAL] = {VALUE("timer-signal", "NUMBER", "9"),
+    .help = "The signal for a worker whose timer, heartbeat or section is overdue; 0 only says so."},
+  [OPT_MAX_ATTEMPTS_WITHOUT_PROGRESS] = {VALUE("max-attempts-without-progress", "N", "0"),
+    .help = "Ends the run when so many attempts have come no further, in steps, than those before, "
+            "whatever restarts are left; 0 for any number."},
+
   [OPT_FILE_TIMERS] = {FLAG("file-timers"),
     .heading = "Stuck workers",
     .help = "Serves torch's file timers: a worker that does not release one in time has failed. Also "
@@ -112,6 +124,9 @@ const struct option OPTIONS[OPTION_COUNT] = {
   [OPT_UNINTERRUPTIBLE_TIMEOUT] = {VALUE("uninterruptible-timeout", "SECONDS", NULL),
     .help = "A worker in uninterruptible sleep (state D) for longer ends the run, without a restart; 0 "
             "for no limit. Without it TORCHELASTIC_UNINTERRUPTIBLE_STATE_TIMEOUT, else none."},
+  [OPT_STRAGGLER_TIMEOUT] = {VALUE("straggler-timeout", "SECONDS", NULL),
+    .help = "Workers that still run so long after the first has ended with success have failed; 0 "
+            "for no limit."},
   [OPT_STACK_TIMEOUT] = {VALUE("stack-timeout", "SECONDS", NULL),
     .help = "How long it may take to find out where a stuck worker is before it is ended (5 if not "
             "given); 0 for not at all. It is in the report, and in stack.txt beside its logs."},
@@ -140,7 +155,15 @@ const struct option OPTIONS[OPTION_COUNT] = {
     .help = "A line of JSON is appended to it for each worker that starts or ends, and for the end of "
             "the run."},
   [OPT_EVENT_LOG_HANDLER] = {VALUE("event-log-handler", "NAME", "null"),
-    .help = "console: these lines go to stderr; null: they do not."},
+    .help = "console: these lines go to stderr; null: they do not. Or by their source: "
+            "worker=null,agent=console."},
+  [OPT_HEALTH_PORT] = {VALUE("health-port", "PORT", NULL),
+    .help = "GET answers there whether icerun is well, and /metrics for Prometheus; 0 for a free port. "
+            "Without it TORCHELASTIC_HEALTH_CHECK_PORT, else none."},
+  [OPT_HEALTH_ADDRESS] = {VALUE("health-address", "ADDRESS", "127.0.0.1"),
+    .help = "The address of that port; 0.0.0.0 or :: for all, as a probe from elsewhere needs it."},
+  [OPT_HEALTH_SOCKET] = {VALUE("health-socket", "PATH", NULL),
+    .help = "The same at a unix socket, with or without a port."},
   [OPT_REDIRECTS] = {VALUE("redirects", "MAP", "0"), .letter = 'r',
     .help = "Streams that go to files: 0 none, 1 stdout, 2 stderr, 3 both; or by local rank: "
             "0:3,12:1."},

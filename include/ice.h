@@ -709,6 +709,17 @@ typedef struct ice_worker_info {
   uint64_t progress_total;
   /* Its last `ice_worker_heartbeat()`: CLOCK_MONOTONIC, in nanoseconds; 0 for none. */
   int64_t heartbeat_ns;
+  /* How many steps it is behind the rank that is furthest; -1 if it has said no step. */
+  int64_t lag;
+  /* How long it has been at its step, at least, in nanoseconds: since the first look that found it there, be
+   * it a snapshot or GET /metrics (`ice_spec_set_health_check()`); so 0 in a first snapshot. -1 if it has said
+   * no step. */
+  int64_t at_step_ns;
+  /* The section that it is in, see `ice_worker_section()`; empty if it is in none. Borrowed from the snapshot;
+   * never NULL. */
+  const char *section;
+  /* How long it has been in that, or in none, in nanoseconds; -1 if it has said nothing of sections. */
+  int64_t in_section_ns;
 } ice_worker_info;
 
 /* One worker of a plan, in its first attempt. Everything is borrowed from the plan; no pointer is NULL. */
@@ -921,8 +932,8 @@ void ice_worker_progress(struct ice_worker *worker,
 void ice_worker_heartbeat(struct ice_worker *worker);
 
 /* Arms the timer `scope` of this worker, in place of one of that name: unless it is released or armed anew
- * within `seconds`, the agent looks where the worker is (`ice_spec_set_stack_timeout()`) and kills it (SIGKILL),
- * whatever it hangs in. The worker has failed then, as ICE_CAUSE_TIMED_OUT, with all that follows; its message
+ * within `seconds`, the agent looks where the worker is (`ice_spec_set_stack_timeout()`) and kills it (SIGKILL, or
+ * what `ice_spec_set_timer_signal()` says), whatever it hangs in. The worker has failed then, as ICE_CAUSE_TIMED_OUT, with all that follows; its message
  * names the scope and the time. 0 to 1e9 seconds, on the monotonic clock; the agent looks within a few
  * milliseconds of the earliest time. Time stands still while the worker is paused, and the timers of a worker
  * end with its process.
@@ -956,6 +967,26 @@ ice_status ice_worker_debug_begin(struct ice_worker *worker);
  * heartbeats begin anew, and the other ranks go on. ICE_ERROR_STATE if nothing was begun; without an agent it
  * succeeds and does nothing. */
 ice_status ice_worker_debug_end(struct ice_worker *worker);
+
+/* Says that this worker is in the section `name` of its work from now on ("setup", "step", "checkpoint"), or with
+ * NULL in none; the section that it was in, the same too, has come to its end. So one call at the begin of each
+ * does, and one with NULL where the last ends. `ice_spec_set_section_limit()` and
+ * `ice_spec_set_section_learning()` say how long a section may last; without them nobody looks. The host finds
+ * it in `ice_worker_info`.
+ *
+ * It costs a look at the clock and a few plain stores, and a system call only if the agent has to look earlier
+ * than it meant to. Time stands still while the worker is paused. The first 40 bytes of the name count; 8 names
+ * at most in one worker, else ICE_ERROR_ARGUMENT, as for an empty name; what the worker was in then goes on. */
+ice_status ice_worker_section(struct ice_worker *worker,
+                              const char *name);
+
+/* Asks the agent to stop the group and to start it anew, as if this worker had failed: it uses one of the
+ * restarts, and where none is left the run ends as ICE_END_WORKER_FAILURE, with a message that says who asked.
+ * There is then no root cause, and every worker counts as stopped by the agent. Returns at once; the stop signal
+ * comes soon. A worker that exits after this call, with success too, has asked all the same. Before all workers
+ * run it waits until they do, and once the group is being stopped it changes nothing. A program without libice
+ * asks for a restart by any exit code that is not 0. */
+ice_status ice_worker_request_restart(struct ice_worker *worker);
 
 /* Makes a spec with all fields at their defaults and writes it to `*out`. The caller owns it and
  * frees it with `ice_spec_free()`. */
@@ -1167,6 +1198,15 @@ ice_status ice_spec_set_min_uptime(struct ice_spec *spec,
  * again for further codes. */
 ice_status ice_spec_add_no_restart_exit_code(struct ice_spec *spec, int32_t code);
 
+/* How many attempts may fail without having come further than those before: the run ends with the last of
+ * them, whatever restarts are left. 0 to 2147483647; 0, the default, is any number. How far an attempt came is the
+ * greatest step that a rank has said (`ice_worker_step()`), or where none says steps the most that a rank has
+ * done (`ice_worker_progress()`). An attempt in which nobody has said anything is unknown: it is not counted,
+ * and does not end the count; for those that fail at once there is `ice_spec_set_min_uptime()`. Any number but
+ * 0 implies `ice_spec_set_control()`. */
+ice_status ice_spec_set_max_attempts_without_progress(struct ice_spec *spec,
+                                                      int64_t count);
+
 /* The longest time, in seconds, between two looks at what the kernel announces by no event: whether
  * descendants of a stopped worker are gone, and with `ice_spec_set_uninterruptible_timeout()` whether a worker
  * is asleep in the kernel. Exits of workers, stops and output are events and never wait for it, and without
@@ -1259,10 +1299,17 @@ ice_status ice_spec_set_file_timers(struct ice_spec *spec,
 ice_status ice_spec_set_uninterruptible_timeout(struct ice_spec *spec,
                                                 double seconds);
 
+/* How many seconds workers may go on when the first of them has ended with success: 0 to 1e9; 0, the default, is
+ * as long as they like. Those that still run then have failed, as ICE_CAUSE_TIMED_OUT, and are ended by the signal
+ * of `ice_spec_set_timer_signal()`: peers of one that has left are often in a collective that nobody will end. */
+ice_status ice_spec_set_straggler_timeout(struct ice_spec *spec,
+                                          double seconds);
+
 /* How many seconds the agent may take to find out where a stuck worker is before it ends it: 0 to 1e9, default
  * 5; 0 means that it does not look. A worker is stuck when a timer of its own has expired
  * (`ice_worker_expires()`, `ice_spec_set_file_timers()`), when it has not been heard of
- * (`ice_spec_set_heartbeat_timeout()`), or when it has been in uninterruptible sleep for too long
+ * (`ice_spec_set_heartbeat_timeout()`), when it is too long in a section (`ice_spec_set_section_limit()`) or behind
+ * the others (`ice_spec_set_straggler_timeout()`), or when it has been in uninterruptible sleep for too long
  * (`ice_spec_set_uninterruptible_timeout()`). Where several are found stuck at the same time, none is ended before
  * all were looked at or their time is over. Meanwhile the agent goes on: the end of any worker and a stop
  * are seen as ever, and end the search.
@@ -1353,14 +1400,40 @@ ice_status ice_spec_set_progress_bar(struct ice_spec *spec,
                                      int32_t on);
 
 /* A worker that has said a step or a heartbeat (`ice_worker_step()`, `ice_worker_heartbeat()`) and then neither
- * for `seconds` is looked at (`ice_spec_set_stack_timeout()`) and killed (SIGKILL). It has failed then, as
- * ICE_CAUSE_TIMED_OUT, with all that follows; its message says why. One that never
+ * for `seconds` is looked at (`ice_spec_set_stack_timeout()`) and killed (SIGKILL, or what
+ * `ice_spec_set_timer_signal()` says). It has failed then, as ICE_CAUSE_TIMED_OUT, with all that follows; its message says why. One that never
  * said anything is left alone. Heartbeats are seen to the millisecond; a step is taken to be as young as it can
  * be since the agent looked last, once in `seconds`, so that a worker which says steps alone is killed
  * `seconds` to twice `seconds` after its last. 0 to 1e9; 0, the default, is off. Any other implies
  * `ice_spec_set_control()`. */
 ice_status ice_spec_set_heartbeat_timeout(struct ice_spec *spec,
                                           double seconds);
+
+/* The signal for a worker that has let a timer of `ice_worker_expires()`, its heartbeat or the limit of a section
+ * expire, or is a straggler (`ice_spec_set_straggler_timeout()`): 1 to 64, default SIGKILL (9). Where several have expired, one signal is sent, for the earliest. A worker
+ * that lives on is killed after the shutdown time-out. 0: nobody is ended; the log (ICE_LOG_WARNING) and the
+ * events (`STUCK`) tell of each that expires, once. Torch's file timers name a signal each themselves. */
+ice_status ice_spec_set_timer_signal(struct ice_spec *spec,
+                                     int32_t signal);
+
+/* How long a worker may be in the section `name` (`ice_worker_section()`), or with NULL in none, once it has said
+ * a word of sections: more than `seconds`, and it is looked at and ended, as one whose timer has expired; its
+ * message names the section, how long it was there, and the limit. 0 to 1e9; 0: no limit, whatever is learnt
+ * (`ice_spec_set_section_learning()`). The first 40 bytes of the name count; not empty. To be called for each
+ * section; a later call replaces the limit. Default: none. Implies `ice_spec_set_control()`. */
+ice_status ice_spec_set_section_limit(struct ice_spec *spec,
+                                      const char *name,
+                                      double seconds);
+
+/* Learns how long a section may last that has no limit of `ice_spec_set_section_limit()`: `factor` times as long
+ * as the longest that came to its end, and at least `least` seconds, once five have. All ranks and all attempts of
+ * the run are taken together. The first time that a process is in a section is apart from all others, learnt
+ * from the firsts of other ranks and attempts: the first step compiles what the others run, and set-up comes
+ * only once. The time outside of sections is not learnt. `factor` is 1 to 1000 (5 is a good start), or 0, the
+ * default: nothing is learnt; `least` 0 to 1e9. Any other implies `ice_spec_set_control()`. */
+ice_status ice_spec_set_section_learning(struct ice_spec *spec,
+                                         double factor,
+                                         double least);
 
 /* Before a run is stopped, by `ice_agent_stop()`, `ice_agent_free()` or a signal of `ice_spec_set_signals()`,
  * its workers are asked to save a checkpoint at the same step (ICE_REQUEST_SAVE, ICE_REASON_PREEMPTION). The
@@ -1488,14 +1561,18 @@ ice_status ice_spec_set_log_level(struct ice_spec *spec, int32_t level);
  * JSON in the form that torch's agent gives its events:
  *
  * - `name`: `torchelastic.worker.status.STATE` or `torchelastic.agent.status.STATE`;
- * - `source`: `WORKER` or `AGENT`; `timestamp`: milliseconds since 1970;
+ * - `source`: `WORKER`, `AGENT` or `RENDEZVOUS`; `timestamp`: milliseconds since 1970;
  * - `metadata`: `state`, `run_id`, `role`, `hostname`, `agent_pid`, `rdzv_backend`, `agent_restarts` (which
  *   attempt), and of a worker `worker_id` (its PID), `global_rank`, `local_rank`, `role_rank`, `group_rank`,
  *   `world_size`, at its end `exit_code` (minus the signal if one killed it), `signal`, `duration_ms`, and
- *   `error`, the message of a failure.
+ *   `error`, the message of a failure;
+ * - and for what took time, `torchelastic.agent.stage.STAGE` with `duration_ms` (and its fraction) and
+ *   `agent_restarts`, where STAGE is START (of a group whose workers all run), STOP (from the first signal until all
+ *   are gone) or ATTEMPT (from the begin of its start until all are gone), of source `AGENT`.
  *
  * In each attempt there is one STARTED for each worker that was started, and one final SUCCEEDED, FAILED or
- * TERMINATED (by the agent). The last event of every run, whatever happens to it, is one SUCCEEDED or
+ * TERMINATED (by the agent). Before that there is a STUCK for each timer, heartbeat or limit that it let expire,
+ * and for uninterruptible sleep, with `error` and the `signal` that follows, 0 for none. The last event of every run, whatever happens to it, is one SUCCEEDED or
  * FAILED of the agent, with `duration_ms`, `error`, `end` (in the words of `ice_result_summary()`),
  * `root_cause` (a global rank), and torch's metrics: `run_total` is 1, one of `run_success_with_retry`,
  * `run_success_without_retry`, `run_failed_with_retry` and `run_failed_without_retry` is 1, and `flakiness` is
@@ -1512,19 +1589,51 @@ ice_status ice_spec_set_event_callback(struct ice_spec *spec,
 ice_status ice_spec_set_event_file(struct ice_spec *spec,
                                    const char *path);
 
-/* A TCP port, on all addresses of this machine, where GET of any path answers whether the agent is well, while
- * a run goes on: 200 and a line of JSON with `last_progress` (seconds since 1970), `seconds_since`, `state`
- * (torch's WorkerState) and `agent_restarts`; 503 and the same when the agent's loop has not turned for
- * `seconds` although it was asked to. Workers do not count: a group that hangs has a healthy agent.
+/* Where the events of one source go, `worker`, `agent` or `rendezvous` (`source` of the event in lower case), or
+ * with NULL those of all sources that have no handler of their own: to `null` for nowhere, to `console` for the
+ * second descriptor of `ice_spec_set_console()`, or to a file, by its path, as with `ice_spec_set_event_file()`,
+ * which is the same as NULL and that path. "" takes the handler back. A handler that is full, gone or slow harms
+ * nobody else; events of several sources for one place come there in their order. A callback
+ * (`ice_spec_set_event_callback()`) gets all of them, whatever is said here. Default: none (torchrun
+ * `--event-log-handler`). */
+ice_status ice_spec_set_event_handler(struct ice_spec *spec,
+                                      const char *source,
+                                      const char *handler);
+
+/* A TCP port of this machine, where HTTP clients are answered while a run goes on. GET of `/metrics` has what
+ * Prometheus reads (text format 0.0.4): `libice_group_state`, `libice_restarts`, `libice_workers` by state, the
+ * seconds of run, attempt and last start; for each rank `libice_worker_step`, `libice_worker_lag_steps`,
+ * `libice_worker_at_step_seconds` (see `ice_worker_info`) and `libice_worker_resident_bytes`; and torch's counters
+ * (`libice_run_total`, `libice_run_success_with_retry` and so on) of the runs of this process that have ended. Later
+ * versions may add some.
+ *
+ * GET of any other path answers whether the agent is well: 200 and a line of JSON with `last_progress` (seconds
+ * since 1970), `seconds_since`, `state` (torch's WorkerState) and `agent_restarts`; 503 and the same when the
+ * agent's loop has not turned for `seconds` although it was asked to. Workers do not count: a group that hangs has
+ * a healthy agent.
  *
  * `port` is 0 (a free one, which the log has at ICE_LOG_INFO) to 65535; -1 is the default: the port that
  * TORCHELASTIC_HEALTH_CHECK_PORT names in the host's environment when the run starts, none without it.
- * `seconds` is more than 0, to 1e9, or 0 for the default of 60, torch's. A port that is in use, or a variable
- * that is no port, is a warning in the log, and the run goes on. It is answered by a thread of its own, 32
- * clients at a time, each for two seconds: none of them can hold the agent up. */
+ * `seconds` is more than 0, to 1e9, or 0 for the default of 60, torch's. Only processes of this machine reach it
+ * unless `ice_spec_set_health_address()` says otherwise. A port that is in use, or a variable that is no port, is
+ * a warning in the log, and the run goes on. It is answered by a thread of its own, 32 clients at a time, each for
+ * some seconds: none of them can hold the agent up. */
 ice_status ice_spec_set_health_check(struct ice_spec *spec,
                                      int64_t port,
                                      double seconds);
+
+/* The address that the health port is at, of IPv4 or IPv6: `0.0.0.0` or `::` for all of this machine, as a probe or
+ * a Prometheus elsewhere needs it. There is no password: whoever can connect is answered. Default `127.0.0.1`.
+ * What is no address is ICE_ERROR_CONFIG; one that is not this machine's is a warning in the log of the run. */
+ice_status ice_spec_set_health_address(struct ice_spec *spec,
+                                       const char *address);
+
+/* The path of a unix socket that answers as the port of `ice_spec_set_health_check()` does, with or without that:
+ * who may connect is a matter of the umask and of the directory. "" is none, the default. A relative path is meant
+ * from the host's directory when the run starts. The file is made then, in place of a socket that nobody listens
+ * at, and removed at the end; what cannot be made is a warning in the log. A path has 107 bytes at most. */
+ice_status ice_spec_set_health_socket(struct ice_spec *spec,
+                                      const char *path);
 
 /* How many workers, in torchrun's words (`--nproc-per-node`): a number as for
  * `ice_spec_set_local_world_size()`, or
@@ -1851,6 +1960,10 @@ size_t ice_snapshot_worker_count(const struct ice_snapshot *snapshot);
  * of range. */
 const struct ice_worker_info *ice_snapshot_worker(const struct ice_snapshot *snapshot,
                                                   size_t local_rank);
+
+/* The local rank that is furthest behind in its steps, the first of several; -1 while all that say steps are at
+ * the same one, and for NULL. A moment's difference is none to worry about: look at its `lag` and `at_step_ns`. */
+int32_t ice_snapshot_slowest(const struct ice_snapshot *snapshot);
 
 /* Frees a snapshot. NULL is fine. */
 void ice_snapshot_free(struct ice_snapshot *snapshot);

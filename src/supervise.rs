@@ -37,6 +37,8 @@ pub struct Policy {
     pub restart_backoff: Option<(Duration, Duration)>,
     pub min_uptime: Duration,
     pub no_restart_exit_codes: BTreeSet<i32>,
+    /// How many attempts may end without having come further than those before; 0 for any number.
+    pub attempts_without_progress: u32,
     pub stop: StopSignals,
     pub shutdown_timeout: Duration,
     /// How long workers have to save before a stop that was asked for; none if they are not asked to.
@@ -64,6 +66,8 @@ pub enum Event {
     /// A worker was found to be stuck, and is ended or beyond help. `restart`: a new one in its place may do
     /// better.
     Stuck { restart: bool },
+    /// A worker asked for a restart of the group.
+    RestartWanted,
     /// The agent cannot go on.
     AgentFailed,
     /// A stop was asked for, with a signal of its own or 0.
@@ -145,6 +149,8 @@ enum State {
 pub enum NoRestart {
     CrashLoop,
     ExitCode(i32),
+    /// So many attempts came no further than those before.
+    NoProgress(u32),
     /// One that SIGKILL did not end.
     Stuck,
     /// One that the kernel does not let go of, with what it has.
@@ -165,6 +171,29 @@ pub struct Supervisor {
     job_restarts: u32,
     alive: usize,
     no_restart: Option<NoRestart>,
+    progress: Progress,
+}
+
+/// How far attempts came, as far as that is known.
+#[derive(Debug, Default)]
+struct Progress {
+    /// In this attempt.
+    reached: Option<u64>,
+    furthest: Option<u64>,
+    /// How many attempts have come no further since.
+    in_vain: u32,
+}
+
+impl Progress {
+    /// An attempt is over. One of which nothing is known changes nothing.
+    fn end_attempt(&mut self) {
+        let Some(reached) = self.reached.take() else { return };
+        if self.furthest.is_none_or(|furthest| reached > furthest) {
+            (self.furthest, self.in_vain) = (Some(reached), 0);
+        } else {
+            self.in_vain += 1;
+        }
+    }
 }
 
 impl Supervisor {
@@ -178,6 +207,7 @@ impl Supervisor {
             job_restarts: 0,
             alive: 0,
             no_restart: None,
+            progress: Progress::default(),
         };
         let actions = supervisor.join_or_start(0);
         (supervisor, actions)
@@ -185,6 +215,11 @@ impl Supervisor {
 
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// The number that the round after the last one is known to have at least.
+    pub fn next_round(&self) -> u64 {
+        u64::from(self.attempt) + u64::from(self.starts > 0)
     }
 
     /// How often workers were started again because one of them failed.
@@ -219,6 +254,16 @@ impl Supervisor {
         self.state == State::Over
     }
 
+    /// Whether it matters how far an attempt came, if it fails now.
+    pub fn wants_progress(&self) -> bool {
+        self.policy.attempts_without_progress > 0 && (self.is_starting() || self.is_running())
+    }
+
+    /// How far this attempt has come, none if nobody knows: to be said before what may be its failure.
+    pub fn note_progress(&mut self, reached: Option<u64>) {
+        self.progress.reached = reached;
+    }
+
     /// When the next `Deadline` is due; none while all is well.
     pub fn deadline(&self) -> Option<Now> {
         match self.state {
@@ -251,7 +296,10 @@ impl Supervisor {
                 let then = self.after_failure(code, now);
                 self.fail(then, now)
             }
-            (State::Starting | State::Running { .. }, Event::ServerGone | Event::Stuck { restart: true }) => {
+            (
+                State::Starting | State::Running { .. },
+                Event::ServerGone | Event::RestartWanted | Event::Stuck { restart: true },
+            ) => {
                 let then = self.after_failure(None, now);
                 self.fail(then, now)
             }
@@ -367,6 +415,7 @@ impl Supervisor {
                 Event::Started
                 | Event::Hurry
                 | Event::ServerGone
+                | Event::RestartWanted
                 | Event::Stuck { .. }
                 | Event::Answered
                 | Event::StopGently { .. }
@@ -385,11 +434,14 @@ impl Supervisor {
             State::Running { since } => now.saturating_sub(since),
             _ => Duration::ZERO,
         };
+        self.progress.end_attempt();
+        let (in_vain, most) = (self.progress.in_vain, self.policy.attempts_without_progress);
         self.no_restart = match code {
             Some(code) if self.policy.no_restart_exit_codes.contains(&code) => {
                 Some(NoRestart::ExitCode(code))
             }
             _ if uptime < self.policy.min_uptime => Some(NoRestart::CrashLoop),
+            _ if most > 0 && in_vain >= most => Some(NoRestart::NoProgress(in_vain)),
             _ => None,
         };
         let restarts = if self.policy.rendezvous.is_some() { self.job_restarts } else { self.restarts };
@@ -543,6 +595,7 @@ mod tests {
             restart_backoff: None,
             min_uptime: Duration::ZERO,
             no_restart_exit_codes: BTreeSet::new(),
+            attempts_without_progress: 0,
             stop: StopSignals { pre_stop: None, stop: libc::SIGTERM },
             shutdown_timeout: 5 * SECOND,
             save_before_stop: None,
@@ -563,6 +616,52 @@ mod tests {
             assert_eq!(group.step(Event::Born, SECOND), []);
         }
         assert_eq!(group.step(Event::Started, SECOND), []);
+    }
+
+    /// Fails with the group at this place; what follows.
+    fn fail_at(group: &mut Supervisor, event: Event, reached: Option<u64>) -> Vec<Action> {
+        assert!(group.wants_progress() || group.policy.attempts_without_progress == 0);
+        group.note_progress(reached);
+        assert_eq!(group.step(event, 9 * SECOND), [Signal(libc::SIGTERM)]);
+        let ends = if event == FAILED { 1 } else { 2 };
+        let mut actions = vec![];
+        (0..ends).for_each(|_| actions = group.step(FAILED, 9 * SECOND));
+        actions
+    }
+
+    #[test]
+    fn rst_14_attempts_without_progress_end_the_run() {
+        let policy = Policy { max_restarts: 99, attempts_without_progress: 2, ..policy() };
+        let mut group = started(policy);
+        for (reached, goes_on) in [
+            (None, true),
+            (Some(10), true), // further than nothing
+            (Some(10), true), // 1
+            (None, true),     // unknown is not none
+            (Some(11), true), // further: the count begins anew
+            (Some(3), true),  // 1
+            (Some(11), false),
+        ] {
+            let actions = fail_at(&mut group, FAILED, reached);
+            if goes_on {
+                let attempt = group.attempt();
+                assert_eq!(actions, [EndAttempt { succeeded: false }, Start { attempt }], "{reached:?}");
+                start(&mut group);
+            } else {
+                assert_eq!(actions, [EndAttempt { succeeded: false }, Finish(End::WorkerFailure)]);
+            }
+        }
+        assert_eq!(group.no_restart(), Some(NoRestart::NoProgress(2)));
+    }
+
+    #[test]
+    fn rst_12_a_restart_that_is_asked_for_counts() {
+        let mut group = started(Policy { max_restarts: 1, ..policy() });
+        let actions = fail_at(&mut group, Event::RestartWanted, None);
+        assert_eq!(actions, [EndAttempt { succeeded: false }, Start { attempt: 1 }]);
+        start(&mut group);
+        let actions = fail_at(&mut group, Event::RestartWanted, None);
+        assert_eq!(actions, [EndAttempt { succeeded: false }, Finish(End::WorkerFailure)]);
     }
 
     #[test]

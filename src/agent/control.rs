@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use super::run::Run;
-use super::run::stuck::Sentence;
 use crate::control::Now;
 use crate::control::desk::{Ticket, Wish};
 use crate::control::listener::Listener;
 use crate::control::page::{Page, TIMERS_MOST};
 use crate::control::request::{Answer, Answers, Debugged, Kind, Reason, Request, View, common_step};
-use crate::control::watch::{self, Beat, Expired, earlier};
+use crate::control::section::{Course, Lessons, SECTIONS_MOST};
+use crate::control::watch::{self, Beat, Stay, earlier};
 use crate::error::Error;
 use crate::logs::bar::Group;
 use crate::spec::Level;
@@ -27,7 +27,7 @@ pub struct Conversation {
     view: View,
     asked: Option<Asked>,
     beats: Vec<Beat>,
-    /// When something expires, if nothing else happens.
+    /// When something expires, if nothing else happens. At once, to begin with.
     next_look: Option<Now>,
     /// The pause of the others while a rank is at its debugger, 0 for none.
     debug_pause: u64,
@@ -46,6 +46,8 @@ struct Asked {
     before_stop: bool,
     /// Who waited for the answers has them.
     told: bool,
+    /// Nobody before this rank owes an answer.
+    owes: usize,
 }
 
 impl Conversation {
@@ -60,9 +62,9 @@ impl Conversation {
             view: View { request: None, paused_by: 0, debugged: None },
             asked: None,
             beats: vec![Beat::default(); ranks],
-            next_look: None,
             debug_pause: 0,
             anew: Now::ZERO,
+            next_look: Some(Now::ZERO),
         })
     }
 
@@ -79,10 +81,12 @@ impl Conversation {
         deadline: Now,
         lives: impl Fn(usize) -> bool,
     ) -> Request {
-        self.page.announce(self.sequence);
-        let steps = (0..self.page.ranks()).filter(|&rank| lives(rank)).map(|rank| self.page.step(rank));
         let id = self.next_id;
         self.next_id += 1;
+        let living = || (0..self.page.ranks()).filter(|&rank| lives(rank));
+        self.page.expect_answers(id, living().count());
+        self.page.announce(self.sequence);
+        let steps = living().map(|rank| self.page.step(rank));
         let request = Request { id, kind, reason, at_step: common_step(steps), deadline };
         let paused_by = if kind == Kind::Pause { id } else { self.view.paused_by };
         self.say(View { request: Some(request), paused_by, ..self.view });
@@ -122,6 +126,7 @@ impl Conversation {
     pub(super) fn begin_anew(&mut self, now: Now) {
         self.anew = now;
         self.beats.iter_mut().for_each(|beat| beat.excuse(now));
+        self.next_look = Some(now);
     }
 }
 
@@ -130,11 +135,14 @@ impl Run<'_> {
     pub(super) fn open_page(&mut self) -> Result<(), Error> {
         if self.spec.has_control() {
             let conversation = Conversation::new(self.ranks.len())?;
+            if self.spec.sections.are_wanted() {
+                conversation.page.watch_sections(self.spec.sections.shortest(&self.lessons));
+            }
             *self.shared.page.lock() = Some(conversation.page.clone());
             let page = conversation.page.clone();
             self.conversation = Some(conversation);
             let ranks = || self.ranks.iter().map(|rank| rank.global).collect();
-            let restarts = self.supervisor.attempt();
+            let restarts = self.supervisor.job_restarts();
             self.output.begin_bar(|| Group { page, ranks: ranks(), restarts });
         }
         Ok(())
@@ -155,6 +163,9 @@ impl Run<'_> {
     /// The attempt is over: who waits for answers gets those that came.
     pub(super) fn close_page(&mut self) {
         self.settle(true);
+        if let (Some(conversation), Some(_)) = (&self.conversation, self.spec.sections.learning) {
+            learn(&mut self.lessons, &conversation.page);
+        }
         self.conversation = None;
         self.forget_debuggers();
     }
@@ -182,13 +193,41 @@ impl Run<'_> {
         self.attend();
         if self.supervisor.is_running() {
             self.attend_debuggers();
+        }
+        self.hear_restart();
+        let due = self.conversation.as_ref().is_some_and(|conversation| {
+            let is_time = conversation.next_look.is_some_and(|look| look <= monotonic());
+            conversation.page.take_look() || is_time
+        });
+        if due && self.supervisor.is_running() {
             self.look_for_expired();
         }
     }
 
+    /// Whether a worker asks for a restart of the group, by now.
+    pub(super) fn hear_restart(&mut self) {
+        let wanted = self.conversation.as_ref().and_then(|conversation| conversation.page.restart_wanted());
+        if let (Some(rank), true) = (wanted, self.supervisor.is_running()) {
+            let text = format!("rank {} asked for a restart of the group", self.ranks[rank].global);
+            self.log(Level::Warning, || text.clone());
+            self.restart_wish = Some(text);
+            self.tell(Event::RestartWanted);
+        }
+    }
+
+    /// How far the job has come in this attempt: the greatest step of all ranks, else what the furthest has
+    /// done. None if nobody says.
+    pub(super) fn reached(&self) -> Option<u64> {
+        let page = &self.conversation.as_ref()?.page;
+        let said = || (0..page.ranks()).map(|rank| page.said(rank));
+        let done = || said().filter(|said| said.progress.1 > 0).map(|said| said.progress.0).max();
+        said().filter_map(|said| said.step).max().or_else(done)
+    }
+
     /// A worker has ended: one who waits for its answer need not any more.
     pub(super) fn miss_answer(&mut self) {
-        if self.asked().is_some() {
+        if let (Some(asked), Some(conversation)) = (self.asked(), &self.conversation) {
+            conversation.page.expect_each_answer(asked.request.id);
             self.attend();
         }
     }
@@ -215,14 +254,18 @@ impl Run<'_> {
     /// until it is given up.
     fn settle(&mut self, give_up: bool) -> bool {
         let Some(conversation) = &self.conversation else { return true };
-        let Some(asked) = conversation.asked else { return true };
-        let page = conversation.page.clone();
-        let answered = (0..page.ranks()).map(|rank| (page.answered(rank), self.lives(rank)));
-        let (mut answers, open) = Answers::so_far(asked.request.id, answered);
+        let Some(mut asked) = conversation.asked else { return true };
+        let (page, id) = (conversation.page.clone(), asked.request.id);
+        let owes = |&rank: &usize| page.answered(rank).id != id && self.lives(rank);
+        let owing = (asked.owes..page.ranks()).find(owes);
         let waits = !give_up && asked.request.deadline > monotonic();
-        if open && waits {
+        if let (Some(rank), true, Some(conversation)) = (owing, waits, &mut self.conversation) {
+            asked.owes = rank;
+            conversation.asked = Some(asked);
             return false;
         }
+        let answered = (0..page.ranks()).map(|rank| (page.answered(rank), self.lives(rank)));
+        let (mut answers, open) = Answers::so_far(id, answered);
         let leaving = asked.before_stop
             && asked.request.kind == Kind::Stop
             && (0..page.ranks()).any(|rank| answers.ranks[rank].0 == Answer::Succeeded && self.lives(rank));
@@ -305,14 +348,14 @@ impl Run<'_> {
         let (Some(conversation), Some(attempt)) = (conversation, attempt) else { return };
         let lives = |rank: usize| attempt.workers[rank].is_alive();
         let request = conversation.request(kind, reason, deadline, lives);
-        conversation.asked = Some(Asked { request, begin, ticket, before_stop, told: false });
+        conversation.asked = Some(Asked { request, begin, ticket, before_stop, told: false, owes: 0 });
         self.log(Level::Info, || {
             let seconds = deadline.saturating_sub(monotonic()).as_secs_f64();
             format!("asked the workers to {} at step {}, within {seconds:.3} s", verb(kind), request.at_step)
         });
     }
 
-    // ---- timers
+    // ---- what expires
 
     fn look_for_expired(&mut self) {
         if let (true, Some(conversation)) = (self.is_debugging(), &mut self.conversation) {
@@ -321,54 +364,80 @@ impl Run<'_> {
             return conversation.page.set_next_look(Some(Now::ZERO));
         }
         let now = monotonic();
+        let mut next = self.look_at_ranks(now);
         loop {
-            let (next, expired) = self.look_at_ranks(now);
-            for (rank, expired) in expired {
-                self.expire(rank, expired);
-            }
             let Some(conversation) = &mut self.conversation else { return };
             conversation.next_look = next;
             conversation.page.set_next_look(next);
             // A timer that was armed meanwhile called nobody.
-            let (again, _) = self.look_at_ranks(now);
+            let again = self.look_at_ranks(now);
             if earlier(next, again) == next {
                 return;
             }
+            next = again;
         }
     }
 
-    /// When something expires next, and what has.
-    fn look_at_ranks(&mut self, now: Now) -> (Option<Now>, Vec<(usize, Expired)>) {
+    /// Ends the workers for which something has expired; when something expires next.
+    fn look_at_ranks(&mut self, now: Now) -> Option<Now> {
         let (mut next, mut expired) = (None, Vec::new());
         let condemned: Vec<usize> = self.condemned().collect();
         let (Some(conversation), Some(attempt)) = (&mut self.conversation, &self.attempt) else {
-            return (next, expired);
+            return None;
         };
         let limit = self.spec.heartbeat_timeout;
         let heartbeat = (!limit.is_zero()).then_some(limit);
-        let page = &conversation.page;
+        let (page, sections) = (&conversation.page, &self.spec.sections);
+        let mut learnt = None;
+        let lessons = match sections.learning {
+            None => &self.lessons,
+            Some(_) => {
+                let learnt = learnt.insert(self.lessons.clone());
+                learn(learnt, page);
+                page.watch_sections(sections.shortest(learnt));
+                learnt
+            }
+        };
         for (rank, beat) in conversation.beats.iter_mut().enumerate() {
             let worker = &attempt.workers[rank];
             if !worker.is_alive() || condemned.contains(&rank) {
                 continue;
             }
-            let timers = (0..TIMERS_MOST).filter_map(|index| page.timer(rank, index));
-            let timers = timers.map(|timer| timer.anew(conversation.anew));
-            match watch::look(&page.said(rank), timers, beat, heartbeat, now) {
-                Ok(look) => next = earlier(next, look),
-                Err(what) => expired.push((rank, what)),
+            loop {
+                let said = page.said(rank);
+                let timers = (0..TIMERS_MOST).filter_map(|index| page.timer(rank, index));
+                let timers = timers.map(|timer| timer.anew(conversation.anew));
+                let stay = said.place.filter(|_| sections.are_wanted()).and_then(|place| {
+                    let course = place.section.map(|section| page.course(rank, section));
+                    let course = course.unwrap_or_else(|| Some(Course::default()))?;
+                    let limit = sections.of(course.name, course.first.count == 0, lessons)?;
+                    Some(Stay { name: course.name, since: place.since.max(conversation.anew), limit })
+                });
+                match watch::look(&said, timers, stay, beat, heartbeat, now) {
+                    Ok(look) => next = earlier(next, look),
+                    Err(what) => {
+                        expired.push((rank, what));
+                        // One that is only told of is looked at for the next.
+                        if self.spec.timer_signal == 0 {
+                            continue;
+                        }
+                    }
+                }
+                break;
             }
         }
-        (next, expired)
-    }
-
-    /// A worker let something expire: it is killed, and has failed.
-    fn expire(&mut self, index: usize, expired: Expired) {
-        let holder = self.attempt.as_ref().and_then(|attempt| attempt.holder(attempt.workers[index].pid));
-        if let Some(holder) = holder {
-            self.condemn(index, expired.to_string(), Sentence::Signal { holder, signal: libc::SIGKILL });
+        for (rank, expired) in expired {
+            self.overdue(rank, expired.to_string());
         }
+        next
     }
+}
+
+/// What the ranks have seen of their sections in this attempt.
+fn learn(lessons: &mut Lessons, page: &Page) {
+    let ranks = 0..page.ranks();
+    let courses = ranks.flat_map(|rank| (0..SECTIONS_MOST).filter_map(move |index| page.course(rank, index)));
+    courses.for_each(|course| lessons.add(&course));
 }
 
 fn verb(kind: Kind) -> &'static str {

@@ -1,10 +1,11 @@
-//! The health port: a small HTTP server that says whether the agent's loop still turns. In a thread of its
-//! own, with few connections and short patience: clients that are slow, many or talk nonsense concern nobody
-//! else.
+//! The health port: a small HTTP server that says whether the agent's loop still turns, and for /metrics how
+//! the run goes. In a thread of its own, with few connections and short patience: clients that are slow, many or
+//! talk nonsense concern nobody else.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::fmt::Display;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -12,14 +13,16 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{Shutdown, shutdown};
 use serde_json::json;
 
 use super::Shared;
 use crate::error::Error;
+use crate::report::metrics::{self, Around};
 use crate::sys::dispositions;
 use crate::sys::fd::{self, Bell};
-use crate::sys::listener::listen_everywhere;
-use crate::sys::process::{monotonic, poll_timeout, since_1970};
+use crate::sys::listener::{listen_at, listen_at_path};
+use crate::sys::process::{self, monotonic, poll_timeout, since_1970};
 use crate::sys::signals::Inbox;
 
 /// How many clients are heard at once; others wait in the kernel's queue.
@@ -51,26 +54,63 @@ impl Pulse {
     }
 }
 
+/// Where clients come; a socket's file goes with it.
+pub struct Place {
+    listener: OwnedFd,
+    file: Option<PathBuf>,
+}
+
+impl Place {
+    /// And the port that it is.
+    pub fn port(at: SocketAddr) -> Result<(Place, u16), Error> {
+        let failed = |errno: Errno| cannot_listen(at, errno);
+        listen_at(at).map(|(listener, port)| (Place { listener, file: None }, port)).map_err(failed)
+    }
+
+    pub fn socket(path: PathBuf) -> Result<Place, Error> {
+        match listen_at_path(&path) {
+            Ok(listener) => Ok(Place { listener, file: Some(path) }),
+            Err(errno) => Err(cannot_listen(path.display(), errno)),
+        }
+    }
+}
+
+fn cannot_listen(at: impl Display, errno: Errno) -> Error {
+    Error::system(format!("cannot listen at {at}"), errno as i32)
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(file) = &self.file {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
+/// What the server knows of the run beside its state.
+pub struct About {
+    /// A loop that has not turned for so long is not well.
+    pub limit: Duration,
+    pub run_id: Vec<u8>,
+    pub role: Vec<u8>,
+}
+
 /// The server; it stops when this is dropped.
 pub struct Health {
     stop: Arc<Bell>,
     thread: Option<JoinHandle<()>>,
-    pub port: u16,
 }
 
 impl Health {
-    /// On all addresses of this machine: whoever checks is seldom on it. A loop that has not turned for
-    /// `limit` is not well.
     pub fn start(
-        port: u16,
-        limit: Duration,
+        places: Vec<Place>,
+        about: About,
         inbox: Arc<Inbox>,
         shared: Arc<Shared>,
     ) -> Result<Health, Error> {
-        let failed = |errno: Errno| Error::system(format!("cannot listen on port {port}"), errno as i32);
-        let (listener, port) = listen_everywhere(port).map_err(failed)?;
+        let failed = |errno: Errno| Error::system("cannot make an eventfd", errno as i32);
         let stop = Arc::new(Bell::new().map_err(failed)?);
-        let mut server = Server { stop: stop.clone(), listener, limit, inbox, shared, clients: Vec::new() };
+        let mut server = Server { stop: stop.clone(), places, about, inbox, shared, clients: Vec::new() };
         let thread = std::thread::Builder::new()
             .name("ice-health".into())
             .spawn(move || {
@@ -78,7 +118,7 @@ impl Health {
                 server.serve();
             })
             .map_err(|error| Error::no_thread(&error))?;
-        Ok(Health { stop, thread: Some(thread), port })
+        Ok(Health { stop, thread: Some(thread) })
     }
 }
 
@@ -92,17 +132,70 @@ impl Drop for Health {
 }
 
 struct Client {
-    stream: TcpStream,
-    request: Vec<u8>,
-    /// Until when it is heard, or, once it has asked, waits for the loop.
+    stream: OwnedFd,
+    /// Until when this stage may last.
     deadline: Duration,
-    asked: Option<Duration>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// What was read of its request.
+    Reads(Vec<u8>),
+    /// It has asked, at that time, and waits for the loop to turn.
+    Waits { since: Duration, metrics: bool },
+    /// What is left of its answer.
+    Takes(Vec<u8>),
+}
+
+impl Client {
+    fn answer(&mut self, status: &str, kind: &str, body: &str) {
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
+        self.deadline = monotonic() + CLIENT_TIME;
+        self.stage = Stage::Takes((head + body).into());
+    }
+
+    /// Reads what is there; whether the head of the request is. None if the client is gone.
+    fn read(&mut self) -> Option<bool> {
+        let Stage::Reads(request) = &mut self.stage else { return Some(true) };
+        let mut buffer = [0; REQUEST];
+        loop {
+            match nix::unistd::read(&self.stream, &mut buffer) {
+                Ok(0) => return None,
+                Ok(count) => request.extend_from_slice(&buffer[..count]),
+                Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) => return Some(false),
+                Err(_) => return None,
+            }
+            let ends = |end: &[u8]| memchr::memmem::find(request, end).is_some();
+            if ends(b"\r\n\r\n") || ends(b"\n\n") || request.len() >= REQUEST {
+                return Some(true);
+            }
+        }
+    }
+
+    /// Writes what it takes; whether there is more. None if that is all, or the client is gone.
+    fn write(&mut self) -> Option<()> {
+        let Stage::Takes(left) = &mut self.stage else { return Some(()) };
+        while !left.is_empty() {
+            match fd::send_now(self.stream.as_raw_fd(), left) {
+                Ok(count) => drop(left.drain(..count)),
+                Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) => return Some(()),
+                Err(_) => return None,
+            }
+        }
+        let _ = shutdown(self.stream.as_raw_fd(), Shutdown::Write);
+        None
+    }
 }
 
 struct Server {
     stop: Arc<Bell>,
-    listener: OwnedFd,
-    limit: Duration,
+    places: Vec<Place>,
+    about: About,
     inbox: Arc<Inbox>,
     shared: Arc<Shared>,
     clients: Vec<Client>,
@@ -113,10 +206,17 @@ impl Server {
         loop {
             let mut items = vec![PollFd::new(self.stop.as_fd(), PollFlags::POLLIN)];
             if self.clients.len() < CLIENTS {
-                items.push(PollFd::new(self.listener.as_fd(), PollFlags::POLLIN));
+                let places = self.places.iter();
+                items.extend(places.map(|place| PollFd::new(place.listener.as_fd(), PollFlags::POLLIN)));
             }
-            let reading = self.clients.iter().filter(|client| client.asked.is_none());
-            items.extend(reading.map(|client| PollFd::new(client.stream.as_fd(), PollFlags::POLLIN)));
+            items.extend(self.clients.iter().filter_map(|client| {
+                let flags = match client.stage {
+                    Stage::Reads(_) => PollFlags::POLLIN,
+                    Stage::Waits { .. } => return None,
+                    Stage::Takes(_) => PollFlags::POLLOUT,
+                };
+                Some(PollFd::new(client.stream.as_fd(), flags))
+            }));
             let timeout = self.next_deadline().map_or(PollTimeout::NONE, poll_timeout);
             let _ = poll(&mut items, timeout);
             if items[0].any().unwrap_or(false) {
@@ -130,83 +230,101 @@ impl Server {
     }
 
     fn next_deadline(&self) -> Option<Duration> {
-        let left = |client: &Client| match client.asked {
-            Some(_) => LOOK_FOR_ANSWER,
-            None => client.deadline.saturating_sub(monotonic()),
+        let left = |client: &Client| match client.stage {
+            Stage::Waits { .. } => LOOK_FOR_ANSWER,
+            _ => client.deadline.saturating_sub(monotonic()),
         };
         self.clients.iter().map(left).min()
     }
 
     fn accept(&mut self) {
-        while self.clients.len() < CLIENTS {
-            let Ok(stream) = fd::accept(self.listener.as_raw_fd()) else { return };
-            let deadline = monotonic() + CLIENT_TIME;
-            self.clients.push(Client { stream: stream.into(), request: Vec::new(), deadline, asked: None });
+        for place in &self.places {
+            while self.clients.len() < CLIENTS {
+                let Ok(stream) = fd::accept(place.listener.as_raw_fd()) else { break };
+                let (deadline, stage) = (monotonic() + CLIENT_TIME, Stage::Reads(Vec::new()));
+                self.clients.push(Client { stream, deadline, stage });
+            }
         }
     }
 
     /// Reads, or answers; none once it is done with.
     fn attend(&self, mut client: Client) -> Option<Client> {
-        if client.asked.is_none() {
-            match read(&mut client) {
-                Some(true) => {}
-                Some(false) if monotonic() < client.deadline => return Some(client),
-                _ => return None,
-            }
-            if !(client.request.starts_with(b"GET ") || client.request.starts_with(b"HEAD ")) {
-                answer(&mut client.stream, "400 Bad Request", "only GET is understood here\n");
-                return None;
-            }
-            // An idle loop sleeps until somebody wants something of it.
-            client.asked = Some(monotonic());
-            client.deadline = monotonic() + ANSWER_TIME;
-            self.inbox.knock();
+        let is_late = |client: &Client| monotonic() >= client.deadline;
+        if !client.read()? {
+            return (!is_late(&client)).then_some(client);
         }
-        let (last, now) = (self.shared.pulse.last(), monotonic());
-        if client.asked.is_some_and(|asked| last < asked) && now < client.deadline {
-            return Some(client);
+        if let Stage::Reads(request) = &client.stage {
+            match path(request) {
+                None => client.answer("400 Bad Request", "text/plain", "only GET is understood here\n"),
+                Some(path) => {
+                    // An idle loop sleeps until somebody wants something of it.
+                    let metrics = path == b"/metrics";
+                    client.stage = Stage::Waits { since: monotonic(), metrics };
+                    client.deadline = monotonic() + ANSWER_TIME;
+                    self.inbox.knock();
+                }
+            }
         }
-        let age = now.saturating_sub(last);
+        if let Stage::Waits { since, metrics } = client.stage {
+            let last = self.shared.pulse.last();
+            if last < since && !is_late(&client) {
+                return Some(client);
+            }
+            let silent = monotonic().saturating_sub(last);
+            match metrics {
+                true => client.answer("200 OK", metrics::CONTENT_TYPE, &self.metrics(silent)),
+                false => self.answer_health(&mut client, silent),
+            }
+        }
+        client.write()?;
+        (!is_late(&client)).then_some(client)
+    }
+
+    fn answer_health(&self, client: &mut Client, silent: Duration) {
         let (state, attempt) = {
             let snapshot = self.shared.snapshot.lock();
             (snapshot.state, snapshot.attempt)
         };
         let body = json!({
-            "last_progress": since_1970().saturating_sub(age).as_secs(),
-            "seconds_since": age.as_secs_f64(),
+            "last_progress": since_1970().saturating_sub(silent).as_secs(),
+            "seconds_since": silent.as_secs_f64(),
             "state": state.name(),
             "agent_restarts": attempt,
         });
-        let status = if age > self.limit { "503 Service Unavailable" } else { "200 OK" };
-        answer(&mut client.stream, status, &format!("{body}\n"));
-        None
+        let status = if silent > self.about.limit { "503 Service Unavailable" } else { "200 OK" };
+        client.answer(status, "application/json", &format!("{body}\n"));
+    }
+
+    fn metrics(&self, silent: Duration) -> String {
+        let (run_id, role) = (&self.about.run_id, &self.about.role);
+        let around = Around { run_id, role, now: monotonic(), silent };
+        let has_proc = process::proc_is_ours();
+        let resident = |pid| if has_proc { process::resident(pid) } else { None };
+        metrics::text(&self.shared.look(), &around, resident)
     }
 }
 
-/// Whether the head of the request is there; none if the client is gone.
-fn read(client: &mut Client) -> Option<bool> {
-    let mut buffer = [0; REQUEST];
-    loop {
-        match client.stream.read(&mut buffer) {
-            Ok(0) => return None,
-            Ok(count) => client.request.extend_from_slice(&buffer[..count]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Some(false),
-            Err(_) => return None,
-        }
-        let ends = |end: &[u8]| memchr::memmem::find(&client.request, end).is_some();
-        if ends(b"\r\n\r\n") || ends(b"\n\n") || client.request.len() >= REQUEST {
-            return Some(true);
-        }
-    }
+/// What a request is for, without a query; none if it is no request that is understood.
+fn path(request: &[u8]) -> Option<&[u8]> {
+    let rest = request.strip_prefix(b"GET ").or_else(|| request.strip_prefix(b"HEAD "))?;
+    rest.split(|byte| b" ?\r\n".contains(byte)).next()
 }
 
-/// It fits into the socket's buffer; a client that takes none of it gets none.
-fn answer(stream: &mut TcpStream, status: &str, body: &str) {
-    let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
-    let _ = stream.write_all((head + body).as_bytes());
-    let _ = stream.shutdown(std::net::Shutdown::Write);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_17_what_is_asked_for() {
+        for (request, wanted) in [
+            (&b"GET / HTTP/1.0\n\n"[..], Some(&b"/"[..])),
+            (b"GET /metrics?name=a HTTP/1.1\r\n\r\n", Some(b"/metrics")),
+            (b"HEAD /health\n\n", Some(b"/health")),
+            (b"GET \n\n", Some(b"")),
+            (b"POST /metrics HTTP/1.1\r\n\r\n", None),
+            (b"", None),
+        ] {
+            assert_eq!(path(request), wanted);
+        }
+    }
 }

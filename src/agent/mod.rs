@@ -23,6 +23,7 @@ use once_cell::sync::OnceCell;
 use parking_lot::{Condvar, Mutex};
 
 use crate::control::desk::{Desk, Wish};
+use crate::control::pace::{Pace, Paces};
 use crate::control::page::Page;
 use crate::control::request::{Answers, Kind};
 use crate::control::watch::Said;
@@ -35,6 +36,7 @@ use crate::plan::{self, HostEnv};
 use crate::process::image::Image;
 use crate::process::{entry, registry};
 use crate::ranks;
+use crate::report::metrics::Times;
 use crate::report::oom::OomKills;
 use crate::report::{GroupState, Outcome, RunReport, Snapshot, SnapshotWorker};
 use crate::spec::{Checked, Spec, StartMethod};
@@ -68,6 +70,8 @@ struct Shared {
     snapshot: Mutex<Snapshot>,
     /// The page of the last attempt, for snapshots.
     page: Mutex<Option<Arc<Page>>>,
+    /// What the last of them saw of the steps.
+    paces: Mutex<Paces>,
     /// Where the host asks for something.
     desk: Desk,
     /// Counted from the start on, by the thread that starts the run: it has nothing else to do.
@@ -125,12 +129,19 @@ impl Agent {
         Image::of(&spec, None)?;
         let failed = |errno: nix::errno::Errno| Error::system("cannot make an eventfd", errno as i32);
         let workers = ranks::single(spec.local_world_size);
-        let worker =
-            |rank| SnapshotWorker { rank, pid: 0, outcome: Outcome::NeverStarted, said: Said::default() };
+        let worker = |rank| SnapshotWorker {
+            rank,
+            pid: 0,
+            outcome: Outcome::NeverStarted,
+            said: Said::default(),
+            pace: Pace::default(),
+            section: None,
+        };
         let snapshot = Snapshot {
             state: GroupState::Init,
             attempt: 0,
             workers: workers.into_iter().map(worker).collect(),
+            times: Times::default(),
         };
         Ok(Agent {
             spec: Arc::new(spec),
@@ -143,6 +154,7 @@ impl Agent {
                 finished: Bell::new().map_err(failed)?,
                 snapshot: Mutex::new(snapshot),
                 page: Mutex::new(None),
+                paces: Mutex::default(),
                 desk: Desk::default(),
                 oom_kills: OnceCell::new(),
                 pulse: Pulse::new(),
@@ -331,12 +343,7 @@ impl Agent {
     }
 
     pub fn snapshot(&self) -> Snapshot {
-        let mut snapshot = self.shared.snapshot.lock().clone();
-        if let Some(page) = &*self.shared.page.lock() {
-            let workers = snapshot.workers.iter_mut().enumerate();
-            workers.for_each(|(rank, worker)| worker.said = page.said(rank));
-        }
-        snapshot
+        self.shared.look()
     }
 
     /// Asks all workers for something at one step, and waits for their answers.
@@ -390,6 +397,21 @@ fn share_out(spec: &Spec) -> Result<Assignment, Error> {
 }
 
 impl Shared {
+    /// The group as it is now, with what the workers say.
+    fn look(&self) -> Snapshot {
+        let mut snapshot = self.snapshot.lock().clone();
+        let Some(page) = self.page.lock().clone() else { return snapshot };
+        for (rank, worker) in snapshot.workers.iter_mut().enumerate() {
+            worker.said = page.said(rank);
+            let section = worker.said.place.and_then(|place| place.section);
+            worker.section = section.and_then(|section| page.course(rank, section)).map(|course| course.name);
+        }
+        let steps: Vec<_> = snapshot.workers.iter().map(|worker| worker.said.step).collect();
+        let paces = self.paces.lock().look(snapshot.attempt, &steps, process::monotonic());
+        snapshot.workers.iter_mut().zip(paces).for_each(|(worker, pace)| worker.pace = pace);
+        snapshot
+    }
+
     /// In the agent's thread, once it is prepared or could not be: waits until the run begins; none if it
     /// never will.
     fn begin(&self, prepared: Result<(), Error>) -> Option<Host> {

@@ -23,6 +23,7 @@ use crate::spec::nodes::{Place, Rendezvous};
 use crate::store::secret::Secret;
 use crate::store::server::{Config, Server};
 use crate::supervise::Event;
+use crate::sys::process::monotonic;
 use crate::sys::random;
 
 /// How long an agent that serves the rendezvous and did not succeed waits for the others to have heard why.
@@ -44,6 +45,8 @@ pub struct Others {
     was_us: bool,
     /// Nobody hears what this host says.
     is_lost: bool,
+    /// Since when it is in no round, and waits for the next.
+    joining: Option<Duration>,
 }
 
 impl Run<'_> {
@@ -71,13 +74,16 @@ impl Run<'_> {
                 ending: None,
                 was_us: false,
                 is_lost: false,
+                joining: None,
             });
         }
-        let Some(others) = &self.others else { return Ok(()) };
         self.port = None;
         let port = self.port.insert(reserve_port(0)?).1;
+        if let Some(others) = &mut self.others {
+            others.joining = Some(monotonic());
+            others.member.wish(Wish::Join { port });
+        }
         self.log(Level::Info, || "joining the rendezvous".into());
-        others.member.wish(Wish::Join { port });
         Ok(())
     }
 
@@ -196,6 +202,7 @@ impl Run<'_> {
                     if let Some(others) = &mut self.others {
                         others.is_lost = true;
                     }
+                    self.rendezvous_ended(self.supervisor.next_round(), Err(&error.to_string()));
                     self.agent_failed(error);
                 }
             }
@@ -221,6 +228,14 @@ impl Run<'_> {
                 self.log(Level::Info, || format!("the job is over: {reason}"));
                 self.tell(Event::JobFailed);
             }
+        }
+    }
+
+    /// An event: this host is in a round, or never will be.
+    fn rendezvous_ended(&mut self, round: u64, joined: Result<(usize, usize), &str>) {
+        let since = self.others.as_mut().and_then(|others| others.joining.take());
+        if let Some(since) = since {
+            self.event(|origin| Some(origin.rendezvous(round, monotonic() - since, joined)));
         }
     }
 
@@ -259,6 +274,7 @@ impl Run<'_> {
                 names(&round),
             )
         });
+        self.rendezvous_ended(round.number, Ok((round.group_rank, round.nodes.len())));
         let joined = Event::Joined {
             round: u32::try_from(round.number).unwrap_or(u32::MAX),
             restarts: round.restarts,

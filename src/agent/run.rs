@@ -6,6 +6,7 @@
 pub(super) mod stuck;
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -20,16 +21,18 @@ use self::stuck::Watch;
 use super::ask::Asking;
 use super::control::Conversation;
 use super::debug::Debuggers;
-use super::health::Health;
+use super::health::{About, Health, Place};
 use super::port::reserve_port;
 use super::rendezvous::Others;
 use super::reporter::{Reporter, path_bytes};
 use super::{Host, Shared, binding};
 use crate::control::desk::Ticket;
+use crate::control::section::Lessons;
 use crate::device::assign::Assignment;
 use crate::device::numa::Share;
 use crate::device::probe::{Probe, Request};
 use crate::error::{Error, c_string_lossy, panic_text};
+use crate::logs::events::Places;
 use crate::logs::follow::Stream;
 use crate::logs::output::Output;
 use crate::logs::run_dir::{RunDir, WorkerFiles, has_logs};
@@ -40,7 +43,8 @@ use crate::process::launch::{Birth, Launcher};
 use crate::process::watcher::{Table, Watcher};
 use crate::process::wire::Answer;
 use crate::ranks::{self, Rank};
-use crate::report::event::{Origin, flakiness};
+use crate::report::event::{self, Origin, Stage, flakiness};
+use crate::report::metrics::{self, Times};
 use crate::report::{Cause, End, GroupState, Outcome, RunReport, Snapshot, WorkerReport};
 use crate::report::{error_file, message_of, root_cause, summary};
 use crate::spec::names::{Signal, hostname};
@@ -49,7 +53,7 @@ use crate::spec::{Checked, Level, Spec, StartMethod};
 use crate::supervise::{Action, Event, NoRestart, Policy, Supervisor};
 use crate::sys::child::Child;
 use crate::sys::dispositions::Reset;
-use crate::sys::fd::{self, above_stdio};
+use crate::sys::fd::above_stdio;
 use crate::sys::library;
 use crate::sys::process::{Usage, milliseconds, monotonic};
 use crate::sys::signals::Inbox;
@@ -107,11 +111,12 @@ pub fn to_its_end(
         }
         run.run().map(Some)
     };
-    match catch_unwind(AssertUnwindSafe(run)) {
+    let report = match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(report)) => report,
         Ok(Err(error)) => Some(broken_off(spec, error)),
         Err(panic) => Some(broken_off(spec, Error::Internal { what: panic_text(&*panic) })),
-    }
+    };
+    report.inspect(|report| metrics::count(report.end, report.restarts))
 }
 
 /// TORCHELASTIC_RUN_ID.
@@ -135,17 +140,6 @@ pub fn job(
     Job { run_id, hostname: hostname(), master_addr, master_port, restarts, meeting, timer_file }
 }
 
-/// Where events are appended to. A pipe must have a reader.
-fn open_events(spec: &Spec, working_dir: Option<&Path>) -> Result<Option<OwnedFd>, Error> {
-    let Some(path) = &spec.event_file else { return Ok(None) };
-    let path = working_dir.map_or(path.clone(), |directory| directory.join(path));
-    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let opened = fd::open(&path, flags, 0o666);
-    let failed =
-        |errno| Error::system(format!("cannot open the event file {}", path.display()), errno as i32);
-    opened.map(Some).map_err(failed)
-}
-
 /// Makes events, where somebody wants them.
 fn origin(spec: &Spec, output: &Output) -> Option<Origin> {
     output.wants_events().then(|| Origin::new(spec, &run_id(spec), &hostname()))
@@ -154,7 +148,7 @@ fn origin(spec: &Spec, output: &Output) -> Option<Origin> {
 /// The end of a run whose machinery failed, told as any other.
 fn broken_off(spec: &Spec, error: Error) -> RunReport {
     let report = without_attempt(spec, error);
-    let mut output = Output::new(spec, open_events(spec, None).ok().flatten());
+    let mut output = Output::new(spec, Places::open(spec, None).unwrap_or_default());
     if let Some(origin) = origin(spec, &output) {
         output.event(origin.agent_ended(&report, 0));
     }
@@ -213,6 +207,10 @@ pub(super) struct Run<'a> {
     pub(super) attempt: Option<Attempt>,
     /// What agent and workers say to each other, where the spec wants them to.
     pub(super) conversation: Option<Conversation>,
+    /// What the sections of attempts before this one tell of the next ones.
+    pub(super) lessons: Lessons,
+    /// That a worker asked for a restart, in words.
+    pub(super) restart_wish: Option<String>,
     /// Who asked for the stop at which workers end by themselves.
     pub(super) gentle_stop: Option<Ticket>,
     launcher: Launcher,
@@ -228,7 +226,9 @@ pub(super) struct Run<'a> {
     pub(super) asking: Option<Asking>,
     pub(super) debuggers: Debuggers,
     origin: Option<Origin>,
-    started: Duration,
+    times: Times,
+    /// Since when the group is being stopped.
+    stopping: Option<Duration>,
     health: Option<Health>,
     /// The other hosts of the job, once they are met.
     pub(super) others: Option<Others>,
@@ -261,13 +261,14 @@ impl<'a> Run<'a> {
             .add(inbox, EpollEvent::new(EpollFlags::EPOLLIN, INBOX))
             .map_err(failed("cannot watch requests"))?;
         let launcher = Launcher::new(spec, host.working_dir.clone())?;
-        let events = open_events(spec, host.working_dir.as_deref())?;
+        let events = Places::open(spec, host.working_dir.as_deref())?;
         let output = Output::new(spec, events);
         let (supervisor, actions) = Supervisor::new(Policy {
             max_restarts: spec.max_restarts,
             restart_backoff: spec.restart_backoff,
             min_uptime: spec.min_uptime,
             no_restart_exit_codes: spec.no_restart_exit_codes.clone(),
+            attempts_without_progress: spec.attempts_without_progress,
             stop: spec.stop_signals,
             shutdown_timeout: checked.shutdown_timeout,
             save_before_stop: Some(spec.checkpoint_before_stop).filter(|time| !time.is_zero()),
@@ -288,6 +289,8 @@ impl<'a> Run<'a> {
             actions: actions.into(),
             attempt: None,
             conversation: None,
+            lessons: Lessons::default(),
+            restart_wish: None,
             gentle_stop: None,
             launcher,
             server: None,
@@ -299,7 +302,8 @@ impl<'a> Run<'a> {
             output,
             asking: None,
             debuggers: Debuggers::default(),
-            started: monotonic(),
+            times: Times::default(),
+            stopping: None,
             health: None,
             others: None,
             port: None,
@@ -336,7 +340,7 @@ impl<'a> Run<'a> {
         if self.groups.is_none() {
             self.start_watcher();
         }
-        self.started = monotonic();
+        self.times.run = Some(monotonic());
         self.start_health();
         loop {
             self.act();
@@ -352,14 +356,18 @@ impl<'a> Run<'a> {
     }
 
     /// An event, made only if somebody wants it.
-    fn event(&self, make: impl FnOnce(&Origin) -> Option<String>) {
-        if let Some(line) = self.origin.as_ref().and_then(make) {
-            self.output.event(line);
+    pub(super) fn event(&self, make: impl FnOnce(&Origin) -> Option<event::Event>) {
+        if let Some(event) = self.origin.as_ref().and_then(make) {
+            self.output.event(event);
         }
     }
 
     /// Tells the supervisor, and queues what it says.
     pub(super) fn tell(&mut self, event: Event) {
+        if event != Event::Born && self.supervisor.wants_progress() {
+            let reached = self.reached();
+            self.supervisor.note_progress(reached);
+        }
         let actions = self.supervisor.step(event, monotonic());
         self.actions.extend(actions);
     }
@@ -390,26 +398,45 @@ impl<'a> Run<'a> {
     /// Nobody's run fails for want of a health check.
     fn start_health(&mut self) {
         let text = self.host.health_port.as_ref().map(|text| String::from_utf8_lossy(text).into_owned());
-        let port = match (self.spec.health_port, text) {
-            (Some(port), _) => port,
-            (None, None) => return,
-            (None, Some(text)) => {
-                match text.trim().parse() {
-                    Ok(port) => port,
-                    Err(_) => {
-                        return self.log(Level::Warning, || {
-                        format!("no health port: TORCHELASTIC_HEALTH_CHECK_PORT is {text:?}, must be 0 to 65535")
-                    });
-                    }
-                }
+        let named = || {
+            let text = text?;
+            let port = text.trim().parse().ok();
+            if port.is_none() {
+                self.log(Level::Warning, || {
+                    format!("no health port: TORCHELASTIC_HEALTH_CHECK_PORT is {text:?}, must be 0 to 65535")
+                });
             }
+            port
         };
-        match Health::start(port, self.spec.health_timeout, self.inbox.clone(), self.shared.clone()) {
-            Ok(health) => {
-                self.log(Level::Info, || format!("the health port is {}", health.port));
-                self.health = Some(health);
+        let mut places = Vec::new();
+        if let Some(port) = self.spec.health_port.or_else(named) {
+            let at = SocketAddr::new(self.spec.health_address, port);
+            match Place::port(at) {
+                Ok((place, port)) => {
+                    self.log(Level::Info, || format!("the health port is {port}"));
+                    places.push(place);
+                }
+                Err(error) => self.log(Level::Warning, || format!("no health port: {error}")),
             }
-            Err(error) => self.log(Level::Warning, || format!("no health port: {error}")),
+        }
+        if let Some(path) = &self.spec.health_socket {
+            let path = self.host.working_dir.as_ref().map_or(path.clone(), |directory| directory.join(path));
+            match Place::socket(path) {
+                Ok(place) => places.push(place),
+                Err(error) => self.log(Level::Warning, || format!("no health socket: {error}")),
+            }
+        }
+        if places.is_empty() {
+            return;
+        }
+        let about = About {
+            limit: self.spec.health_timeout,
+            run_id: self.run_id.clone(),
+            role: self.spec.role.clone(),
+        };
+        match Health::start(places, about, self.inbox.clone(), self.shared.clone()) {
+            Ok(health) => self.health = Some(health),
+            Err(error) => self.log(Level::Warning, || format!("no health check: {error}")),
         }
     }
 
@@ -490,10 +517,15 @@ impl<'a> Run<'a> {
             format!("attempt {number}: starting {} workers", self.spec.local_world_size)
         });
         self.attempt = Some(Attempt::new(number, &self.ranks));
+        self.restart_wish = None;
+        (self.times.attempt, self.times.start, self.stopping) = (Some(monotonic()), None, None);
         self.publish(GroupState::Init);
         match self.start_workers(number) {
             Ok(()) if self.is_starting(number) => {
                 self.tell(Event::Started);
+                let took = since(self.times.attempt);
+                self.times.start = Some(took);
+                self.event(|origin| Some(origin.stage(Stage::Start, number, took)));
                 if self.supervisor.is_running() {
                     self.publish(GroupState::Healthy);
                     self.listen();
@@ -886,6 +918,8 @@ impl<'a> Run<'a> {
     }
 
     fn ended(&mut self, index: usize) {
+        // It may have asked and then ended.
+        self.hear_restart();
         let Some(attempt) = &mut self.attempt else { return };
         let worker = &mut attempt.workers[index];
         if let Some(groups) = &self.groups {
@@ -910,6 +944,9 @@ impl<'a> Run<'a> {
             Outcome::Exited { code } => Event::Exited { success: cause == Cause::Success, code: Some(code) },
             _ => Event::Exited { success: false, code: None },
         });
+        if cause == Cause::Success {
+            self.expect_stragglers();
+        }
         if !likely_failed {
             self.log(Level::Debug, || format!("rank {} (PID {pid}) ended", rank.global));
         } else {
@@ -942,6 +979,7 @@ impl<'a> Run<'a> {
 
     fn stop_workers(&mut self, signal: i32) {
         let Some(attempt) = &mut self.attempt else { return };
+        self.stopping.get_or_insert_with(monotonic);
         let refused = attempt.stop(signal);
         self.publish(GroupState::Stopped);
         self.log(Level::Info, || format!("sent {} to the workers", Signal(signal)));
@@ -975,6 +1013,10 @@ impl<'a> Run<'a> {
         for report in &reports {
             self.event(|origin| origin.worker_ended(report));
         }
+        if self.stopping.is_some() {
+            self.event(|origin| Some(origin.stage(Stage::Stop, attempt.number, since(self.stopping))));
+        }
+        self.event(|origin| Some(origin.stage(Stage::Attempt, attempt.number, since(self.times.attempt))));
         if let (true, Some(oom)) = (reports.iter().any(|report| report.likely_oom), reporter.oom) {
             oom.look();
         }
@@ -1038,7 +1080,7 @@ impl<'a> Run<'a> {
             root_cause,
             failures: std::mem::take(&mut self.failures),
         });
-        let duration = monotonic().saturating_sub(self.started);
+        let duration = since(self.times.run);
         self.event(|origin| Some(origin.agent_ended(&report, duration.as_millis() as u64)));
         self.output.finish(self.checked.shutdown_timeout);
         self.host.handlers = None;
@@ -1055,7 +1097,8 @@ impl<'a> Run<'a> {
                 self.failed_elsewhere().map(|(reason, _)| reason).unwrap_or_default()
             }
             End::WorkerFailure => {
-                let failed = || self.server_end.clone().unwrap_or_else(|| "a worker failed".into());
+                let other = || self.server_end.clone().or_else(|| self.restart_wish.clone());
+                let failed = || other().unwrap_or_else(|| "a worker failed".into());
                 let mut text = root.unwrap_or_else(failed);
                 match self.supervisor.no_restart() {
                     Some(NoRestart::CrashLoop) => {
@@ -1066,6 +1109,9 @@ impl<'a> Run<'a> {
                     }
                     Some(NoRestart::ExitCode(code)) => {
                         text += &format!("; exit code {code} is not restarted")
+                    }
+                    Some(NoRestart::NoProgress(attempts)) => {
+                        text += &format!("; {attempts} attempts came no further, no further restart")
                     }
                     Some(NoRestart::Uninterruptible) => {
                         text += "; no restart beside a worker that the kernel does not let go of"
@@ -1112,14 +1158,19 @@ impl<'a> Run<'a> {
             };
             snapshot.workers.iter_mut().for_each(never);
         }
-        let Snapshot { state: now, attempt, .. } = &mut *snapshot;
-        (*now, *attempt) = (state, self.supervisor.attempt());
+        let Snapshot { state: now, attempt, times, .. } = &mut *snapshot;
+        (*now, *attempt, *times) = (state, self.supervisor.attempt(), self.times);
     }
 
     fn update_snapshot(&self, index: usize, pid: i32, outcome: Outcome) {
         let worker = &mut self.shared.snapshot.lock().workers[index];
         (worker.pid, worker.outcome) = (pid, outcome);
     }
+}
+
+/// How long ago that was.
+fn since(begin: Option<Duration>) -> Duration {
+    begin.map_or(Duration::ZERO, |begin| monotonic().saturating_sub(begin))
 }
 
 fn stop_text(signal: i32) -> String {

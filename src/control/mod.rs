@@ -8,8 +8,10 @@ pub mod d_state;
 pub mod desk;
 pub mod file_timer;
 pub mod listener;
+pub mod pace;
 pub mod page;
 pub mod request;
+pub mod section;
 pub mod watch;
 pub mod worker;
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! header   magic and number of ranks | the request, written by the agent | the bell, rung by workers
-//! rank 0   step, progress, heartbeat | answers, written by the worker alone | its timers
+//! rank 0   step, progress, heartbeat, place | answers, written by the worker alone | its timers | its sections
 //! rank 1   ...
 //! ```
 //!
@@ -18,6 +18,7 @@ use nix::errno::Errno;
 
 use super::Now;
 use super::request::{Answered, Debugged, Kind, Reason, Request, View};
+use super::section::{Course, NAME_WORDS, Name, Place, SECTIONS_MOST, Seen};
 use super::watch::{Said, Timer};
 use crate::sys::memory::{self, Mapping};
 use crate::sys::{barrier, fd, futex};
@@ -30,6 +31,8 @@ const MAGIC_AT: usize = 0;
 const RANKS: usize = 1;
 /// Not 0: workers have to make barriers of their own.
 const FENCED: usize = 2;
+/// 0: nobody watches sections. Else no limit of one is shorter.
+const SHORTEST: usize = 3;
 /// Odd while the agent changes what follows, and while it chooses the step.
 const SEQUENCE: usize = 16;
 const ID: usize = 17;
@@ -45,6 +48,16 @@ const SESSION: usize = 24;
 const BELL: usize = 32;
 /// When the agent looks at the timers next.
 const NEXT_LOOK: usize = 33;
+/// Not 0: a worker wants it to look at once.
+const LOOK: usize = 34;
+/// One more than the last rank that asked for a restart of the group, 0 for none.
+const RESTART: usize = 35;
+/// The request that the agent waits for the answers of, and how many are still to come: it is called for the
+/// last. Set by the agent, counted down by workers.
+const OWED: usize = 36;
+const OWED_BITS: u32 = 16;
+/// Nobody counts: it is called for each.
+const EACH: u64 = (1 << OWED_BITS) - 1;
 const HEADER: usize = 64;
 
 /// Words of a rank.
@@ -52,6 +65,7 @@ const STEP: usize = 0; // one more than the step, 0 for none
 const DONE: usize = 1;
 const TOTAL: usize = 2;
 const HEARTBEAT: usize = 3;
+const PLACE: usize = 4;
 const ANSWERED: usize = 16;
 const ANSWER: usize = 17;
 const ANSWER_STEP: usize = 18;
@@ -60,7 +74,8 @@ const OPENED: usize = 20;
 /// The call for a debugger that has not ended, 0 for none.
 const DEBUG: usize = 21;
 const TIMERS: usize = 32;
-const SLOT: usize = 128;
+const SECTIONS: usize = 128;
+const SLOT: usize = 192;
 
 /// How many timers a rank may have at once, and how long the name of each may be, in bytes.
 pub const TIMERS_MOST: usize = 12;
@@ -70,6 +85,13 @@ const TIMER: usize = 8;
 const EXPIRES: usize = 0;
 const LASTS: usize = 1;
 const SCOPE: usize = 2;
+/// Words of a section: how long the first lasted (0 for none), the longest of the others and how many there
+/// were, its name.
+const SECTION: usize = 8;
+const FIRST: usize = 0;
+const LONGEST: usize = 1;
+const COUNT: usize = 2;
+const NAME: usize = 3;
 
 const SUCCEEDED: u64 = 1;
 const FAILED: u64 = 2;
@@ -236,7 +258,8 @@ impl Page {
     /// one answered is not.
     pub fn begin(&self, rank: usize) {
         (0..TIMERS_MOST).for_each(|index| self.set_timer(rank, index, None));
-        for word in [STEP, DONE, TOTAL, HEARTBEAT, PAUSED, DEBUG] {
+        let sections = SECTIONS..SECTIONS + SECTIONS_MOST * SECTION;
+        for word in [STEP, DONE, TOTAL, HEARTBEAT, PLACE, PAUSED, DEBUG].into_iter().chain(sections) {
             self.of(rank, word).store(0, Ordering::Relaxed);
         }
         self.of(rank, OPENED).store(1, Ordering::Release);
@@ -266,15 +289,37 @@ impl Page {
             progress: (word(DONE), word(TOTAL)),
             heartbeat: (heartbeat != 0).then(|| Duration::from_nanos(heartbeat)),
             paused: word(PAUSED) != 0,
+            place: self.place(rank),
         }
     }
 
+    /// The agent waits for so many answers; to be said before the request.
+    pub fn expect_answers(&self, id: u64, count: usize) {
+        self.long(OWED).store(id << OWED_BITS | (count as u64).min(EACH), Ordering::Release);
+    }
+
+    /// It is to be called for each of them from now on, as it cannot tell whether one that is gone was counted;
+    /// those that were given before are to be seen after this.
+    pub fn expect_each_answer(&self, id: u64) {
+        self.long(OWED).swap(id << OWED_BITS | EACH, Ordering::AcqRel);
+    }
+
+    /// And calls the agent if it waits for this one.
     pub fn answer(&self, rank: usize, answer: Answered) {
         let success = if answer.success { SUCCEEDED } else { FAILED };
         self.of(rank, ANSWER).store(success, Ordering::Relaxed);
         let step = answer.step.map_or(0, |step| step.wrapping_add(1));
         self.of(rank, ANSWER_STEP).store(step, Ordering::Relaxed);
         self.of(rank, ANSWERED).store(answer.id, Ordering::Release);
+        let count_down = |owed: u64| {
+            let left = owed & EACH;
+            (owed >> OWED_BITS == answer.id && left > 0 && left < EACH).then(|| owed - 1)
+        };
+        let owed = self.long(OWED).fetch_update(Ordering::AcqRel, Ordering::Acquire, count_down);
+        let last = answer.id << OWED_BITS | 1;
+        if owed.is_ok_and(|owed| owed == last) || owed == Err(answer.id << OWED_BITS | EACH) {
+            self.ring();
+        }
     }
 
     /// The last answer of a rank.
@@ -351,14 +396,114 @@ impl Page {
     pub fn expect_look(&self, by: Now) {
         fence(Ordering::SeqCst);
         if words_of(by) < self.long(NEXT_LOOK).load(Ordering::Relaxed) {
-            self.ring();
+            self.want_look();
         }
+    }
+
+    /// Has the agent look what has expired, and what there is to learn.
+    pub fn want_look(&self) {
+        self.long(LOOK).store(1, Ordering::Release);
+        self.ring();
+    }
+
+    /// Whether somebody wants it to look since it did so last.
+    pub fn take_look(&self) -> bool {
+        self.long(LOOK).swap(0, Ordering::AcqRel) != 0
     }
 
     /// The agent looks again then; timers that were armed before this are to be seen after it.
     pub fn set_next_look(&self, at: Option<Now>) {
         self.long(NEXT_LOOK).store(at.map_or(u64::MAX, words_of), Ordering::Relaxed);
         fence(Ordering::SeqCst);
+    }
+
+    // ---- sections
+
+    /// Sections are watched, and no limit of one is shorter; none if there is no limit so far.
+    pub fn watch_sections(&self, shortest: Option<Duration>) {
+        self.long(SHORTEST).store(shortest.map_or(u64::MAX, words_of).max(1), Ordering::Relaxed);
+    }
+
+    /// The same for a worker; none if nobody watches them.
+    pub fn shortest_section(&self) -> Option<Duration> {
+        let shortest = self.long(SHORTEST).load(Ordering::Relaxed);
+        (shortest != 0).then(|| Duration::from_nanos(shortest))
+    }
+
+    /// One plain store.
+    pub fn set_place(&self, rank: usize, place: Place) {
+        self.of(rank, PLACE).store(place.word(), Ordering::Release);
+    }
+
+    pub fn place(&self, rank: usize) -> Option<Place> {
+        Place::of_word(self.of(rank, PLACE).load(Ordering::Acquire))
+    }
+
+    fn section_word(&self, rank: usize, section: usize, word: usize) -> &AtomicU64 {
+        self.of(rank, SECTIONS + section * SECTION + word)
+    }
+
+    fn section_name(&self, rank: usize, section: usize) -> Name {
+        let word = |word| self.section_word(rank, section, NAME + word).load(Ordering::Acquire);
+        Name::of_words(std::array::from_fn::<_, NAME_WORDS, _>(word))
+    }
+
+    /// The section of this name, which has a place from now on; none if there is no room for it.
+    pub fn section(&self, rank: usize, name: Name) -> Option<usize> {
+        for section in 0..SECTIONS_MOST {
+            let known = self.section_name(rank, section);
+            if known == Name::default() {
+                let word = |word| self.section_word(rank, section, NAME + word);
+                (0..NAME_WORDS).for_each(|index| word(index).store(name.word(index), Ordering::Release));
+            }
+            if known == name || known == Name::default() {
+                return Some(section);
+            }
+        }
+        None
+    }
+
+    /// A section came to its end, by the worker that was in it; how many times it has by now.
+    pub fn end_section(&self, rank: usize, section: usize, lasted: Duration) -> u64 {
+        let word = |word| self.section_word(rank, section, word);
+        let lasted = words_of(lasted).max(1);
+        if word(FIRST).load(Ordering::Relaxed) == 0 {
+            word(FIRST).store(lasted, Ordering::Release);
+            return 1;
+        }
+        if lasted > word(LONGEST).load(Ordering::Relaxed) {
+            word(LONGEST).store(lasted, Ordering::Release);
+        }
+        let count = word(COUNT).load(Ordering::Relaxed).wrapping_add(1);
+        word(COUNT).store(count, Ordering::Release);
+        count.saturating_add(1)
+    }
+
+    /// What this rank's process has seen of one of its sections; none of what is no section.
+    pub fn course(&self, rank: usize, section: usize) -> Option<Course> {
+        let name = Some(section).filter(|&section| section < SECTIONS_MOST)?;
+        let name = Some(self.section_name(rank, name)).filter(|&name| name != Name::default())?;
+        let word = |word| self.section_word(rank, section, word).load(Ordering::Acquire);
+        let first = word(FIRST);
+        Some(Course {
+            name,
+            first: Seen { longest: Duration::from_nanos(first), count: u64::from(first != 0) },
+            further: Seen { longest: Duration::from_nanos(word(LONGEST)), count: word(COUNT) },
+        })
+    }
+
+    // ---- a restart
+
+    /// This rank asks for a restart of the group.
+    pub fn want_restart(&self, rank: usize) {
+        self.long(RESTART).store(rank as u64 + 1, Ordering::Release);
+        self.ring();
+    }
+
+    /// The rank that asked for one.
+    pub fn restart_wanted(&self) -> Option<usize> {
+        let rank = self.long(RESTART).load(Ordering::Acquire).checked_sub(1)? as usize;
+        (rank < self.ranks).then_some(rank)
     }
 }
 
@@ -415,6 +560,25 @@ mod tests {
     }
 
     #[test]
+    fn time_the_agent_is_called_for_the_last_answer() {
+        let page = Page::new(4).unwrap();
+        let answer = |rank, id| {
+            page.answer(rank, Answered { id, success: true, step: None });
+            page.rung()
+        };
+        page.expect_answers(1, 3);
+        assert_eq!([0, 1, 2].map(|rank| answer(rank, 1)), [0, 0, 1]);
+        assert_eq!(answer(3, 1), 1, "one too many");
+        // A late one counts for nothing.
+        page.expect_answers(2, 2);
+        assert_eq!([answer(0, 1), answer(1, 2), answer(0, 2)], [1, 1, 2]);
+        page.expect_answers(3, 4);
+        assert_eq!(answer(0, 3), 2);
+        page.expect_each_answer(3);
+        assert_eq!([answer(1, 3), answer(2, 2), answer(3, 3)], [3, 3, 4]);
+    }
+
+    #[test]
     fn time_the_agent_is_called_for_an_earlier_timer_only() {
         let page = Page::new(1).unwrap();
         page.expect_look(Duration::from_secs(5));
@@ -425,6 +589,37 @@ mod tests {
         assert_eq!(page.rung(), 1);
         page.expect_look(Duration::from_secs(4));
         assert_eq!(page.rung(), 2);
+    }
+
+    #[test]
+    fn time_18_sections_have_places_and_courses() {
+        let page = Page::new(2).unwrap();
+        assert_eq!((page.shortest_section(), page.place(1), page.course(1, 0)), (None, None, None));
+        page.watch_sections(None);
+        assert_eq!(page.shortest_section(), Some(Duration::from_nanos(u64::MAX)));
+        let name = |index: usize| Name::new(format!("section {index}").as_bytes());
+        for index in (0..SECTIONS_MOST).chain(0..SECTIONS_MOST) {
+            assert_eq!(page.section(1, name(index)), Some(index));
+        }
+        assert_eq!(page.section(1, name(SECTIONS_MOST)), None);
+        let lasted = [9, 2, 5, 3].map(Duration::from_secs);
+        assert_eq!(lasted.map(|lasted| page.end_section(1, 3, lasted)), [1, 2, 3, 4]);
+        let seen = |seconds, count| Seen { longest: Duration::from_secs(seconds), count };
+        let course = Course { name: name(3), first: seen(9, 1), further: seen(5, 3) };
+        assert_eq!(page.course(1, 3), Some(course));
+        assert_eq!((page.course(1, SECTIONS_MOST), page.course(0, 3)), (None, None));
+        page.begin(1);
+        assert_eq!(page.course(1, 3), None);
+    }
+
+    #[test]
+    fn rst_12_a_restart_is_asked_for_by_a_rank() {
+        let page = Page::new(2).unwrap();
+        assert_eq!(page.restart_wanted(), None);
+        page.want_restart(1);
+        assert_eq!((page.restart_wanted(), page.rung()), (Some(1), 1));
+        page.want_restart(7);
+        assert_eq!(page.restart_wanted(), None, "no rank of this page");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! When a rank has been silent for too long: its timers and its heartbeats.
+//! When a rank has been silent for too long: its timers, its heartbeats, and the section that it is in.
 //!
 //! The kernel tells nobody of a store. So the agent looks once at the earliest moment at which something could
 //! have expired, and finds then when it has to look next. A worker that arms a timer before that moment calls
@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::Now;
+use super::section::{Limit, Name, Place};
 
 /// What a worker says of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -17,6 +18,8 @@ pub struct Said {
     pub progress: (u64, u64),
     pub heartbeat: Option<Now>,
     pub paused: bool,
+    /// None if it says nothing of sections.
+    pub place: Option<Place>,
 }
 
 /// A timer that is armed.
@@ -37,6 +40,14 @@ impl Timer {
     }
 }
 
+/// A section that a worker is in, or the time outside of all, if there is a limit to that.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stay {
+    pub name: Name,
+    pub since: Now,
+    pub limit: Limit,
+}
+
 /// What ran out.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expired {
@@ -44,6 +55,8 @@ pub enum Expired {
     Timer { scope: String, lasts: Duration, after: Duration },
     /// No heartbeat and no step for so long.
     Heartbeat { limit: Duration, after: Duration },
+    /// It is still in the same section, or in none.
+    Section { name: Name, limit: Limit, after: Duration },
 }
 
 impl std::fmt::Display for Expired {
@@ -57,6 +70,14 @@ impl std::fmt::Display for Expired {
                 let (limit, after) = (limit.as_secs_f64(), after.as_secs_f64());
                 write!(out, "no heartbeat and no step for {after:.3} s, {limit:.3} s are allowed")
             }
+            Expired::Section { name, limit, after } => {
+                let (lasts, after) = (limit.lasts.as_secs_f64(), after.as_secs_f64());
+                write!(out, "it has been {name} for {after:.3} s, where {lasts:.3} s are the limit")?;
+                match limit.learnt_from {
+                    Some(count) => write!(out, ", learnt from {count}"),
+                    None => Ok(()),
+                }
+            }
         }
     }
 }
@@ -67,6 +88,11 @@ pub struct Beat {
     step: Option<u64>,
     /// When it was first seen to be at this step, or had an excuse.
     since: Now,
+    /// What expired and was told, which is told once: timers up to this time, the silence and the stay that
+    /// began then.
+    told_timer: Option<Now>,
+    told_silence: Option<Now>,
+    told_stay: Option<Now>,
 }
 
 impl Beat {
@@ -84,10 +110,12 @@ pub fn earlier(one: Option<Now>, other: Option<Now>) -> Option<Now> {
     }
 }
 
-/// What of this rank has expired, else when to look again. While it keeps a pause, time stands still for it.
+/// What of this rank has expired first, and was not told before; else when to look again. While it keeps a
+/// pause, time stands still for it.
 pub fn look(
     said: &Said,
     timers: impl Iterator<Item = Timer>,
+    stay: Option<Stay>,
     beat: &mut Beat,
     heartbeat: Option<Duration>,
     now: Now,
@@ -96,30 +124,44 @@ pub fn look(
         beat.since = now;
         return Ok(heartbeat.map(|limit| now + limit));
     }
-    let first = timers.min_by_key(|timer| timer.expires);
-    if let Some(Timer { scope, expires, lasts }) = &first
-        && *expires <= now
-    {
-        return Err(Expired::Timer {
-            scope: String::from_utf8_lossy(scope).into_owned(),
-            lasts: *lasts,
-            after: now.saturating_sub(expires.saturating_sub(*lasts)),
-        });
-    }
-    let next = first.map(|timer| timer.expires);
-    let Some(limit) = heartbeat else { return Ok(next) };
+    let timer = timers
+        .filter(|timer| beat.told_timer.is_none_or(|told| timer.expires > told))
+        .min_by_key(|timer| timer.expires);
+    let stay = stay.filter(|stay| beat.told_stay != Some(stay.since));
     if said.step != beat.step {
-        *beat = Beat { step: said.step, since: now };
-    }
-    // One that never said anything does not know how, or is still at its preparations.
-    if said.step.is_none() && said.heartbeat.is_none() {
-        return Ok(earlier(next, Some(now + limit)));
+        (beat.step, beat.since) = (said.step, now);
     }
     let last = said.heartbeat.unwrap_or_default().min(now).max(beat.since);
-    match now.saturating_sub(last) {
-        after if after >= limit => Err(Expired::Heartbeat { limit, after }),
-        _ => Ok(earlier(next, Some(last + limit))),
+    // One that never said anything does not know how, or is still at its preparations.
+    let has_spoken = said.step.is_some() || said.heartbeat.is_some();
+    let silence = heartbeat.filter(|_| has_spoken && beat.told_silence != Some(last));
+    let timer_ends = timer.as_ref().map(|timer| timer.expires);
+    let stay_ends = stay.map(|stay| stay.since.saturating_add(stay.limit.lasts));
+    let silence_ends = silence.map(|limit| last + limit);
+    let first = earlier(earlier(timer_ends, stay_ends), silence_ends);
+    if first.is_none_or(|first| first > now) {
+        let looks_for_words = heartbeat.filter(|_| silence.is_none());
+        return Ok(earlier(first, looks_for_words.map(|limit| now + limit)));
     }
+    Err(match (timer, stay, silence) {
+        (Some(Timer { scope, expires, lasts }), _, _) if first == Some(expires) => {
+            beat.told_timer = first;
+            Expired::Timer {
+                scope: String::from_utf8_lossy(&scope).into_owned(),
+                lasts,
+                after: now.saturating_sub(expires.saturating_sub(lasts)),
+            }
+        }
+        (_, Some(Stay { name, since, limit }), _) if first == stay_ends => {
+            beat.told_stay = Some(since);
+            Expired::Section { name, limit, after: now.saturating_sub(since) }
+        }
+        (_, _, limit) => {
+            beat.told_silence = Some(last);
+            let limit = limit.unwrap_or_default();
+            Expired::Heartbeat { limit, after: now.saturating_sub(last) }
+        }
+    })
 }
 
 #[cfg(test)]
@@ -133,7 +175,7 @@ mod tests {
     }
 
     fn timers(timers: &[Timer], now: u32) -> Result<Option<Now>, Expired> {
-        look(&Said::default(), timers.iter().cloned(), &mut Beat::default(), None, now * SECOND)
+        look(&Said::default(), timers.iter().cloned(), None, &mut Beat::default(), None, now * SECOND)
     }
 
     #[test]
@@ -150,7 +192,7 @@ mod tests {
         let mut beat = Beat::default();
         let mut at = |step, heartbeat: Option<u32>, now: u32| {
             let said = Said { step, heartbeat: heartbeat.map(|at| at * SECOND), ..Said::default() };
-            look(&said, std::iter::empty(), &mut beat, Some(3 * SECOND), now * SECOND)
+            look(&said, std::iter::empty(), None, &mut beat, Some(3 * SECOND), now * SECOND)
         };
         assert_eq!(at(None, None, 10), Ok(Some(13 * SECOND)), "it has not begun");
         assert_eq!(at(None, Some(12), 13), Ok(Some(15 * SECOND)));
@@ -170,7 +212,7 @@ mod tests {
         let said = Said { step: Some(1), ..Said::default() };
         let mut at = |now: u32, excuse: u32| {
             beat.excuse(excuse * SECOND);
-            look(&said, std::iter::empty(), &mut beat, Some(3 * SECOND), now * SECOND)
+            look(&said, std::iter::empty(), None, &mut beat, Some(3 * SECOND), now * SECOND)
         };
         assert_eq!(at(1, 0), Ok(Some(4 * SECOND)));
         assert_eq!(at(100, 100), Ok(Some(103 * SECOND)));
@@ -183,9 +225,37 @@ mod tests {
         let mut beat = Beat::default();
         let late = [timer("a", 1, 1)];
         let mut at = |said: &Said, timers: &[Timer], now: u32| {
-            look(said, timers.iter().cloned(), &mut beat, Some(3 * SECOND), now * SECOND)
+            look(said, timers.iter().cloned(), None, &mut beat, Some(3 * SECOND), now * SECOND)
         };
         assert_eq!(at(&said, &late, 100), Ok(Some(103 * SECOND)));
         assert_eq!(at(&Said { paused: false, ..said }, &[], 102), Ok(Some(105 * SECOND)));
+    }
+
+    #[test]
+    fn time_09_what_is_only_told_is_told_once_the_earliest_first() {
+        let mut beat = Beat::default();
+        let mut at = |timers: &[Timer], stay: Option<Stay>, step, now: u32| {
+            let said = Said { step, ..Said::default() };
+            look(&said, timers.iter().cloned(), stay, &mut beat, Some(9 * SECOND), now * SECOND)
+                .map(|next| next.map(|next| next.as_secs()))
+                .map_err(|expired| expired.to_string())
+        };
+        let armed = [timer("b", 5, 1), timer("a", 4, 1), timer("c", 30, 1)];
+        let limit = Limit { lasts: 4 * SECOND, learnt_from: Some(7) };
+        let stay = Stay { name: Name::new(b"step"), since: 2 * SECOND, limit };
+        let first = at(&armed, Some(stay), Some(1), 8).unwrap_err();
+        assert!(first.contains("\"a\""), "{first}");
+        assert!(at(&armed, Some(stay), Some(1), 8).unwrap_err().contains("\"b\""));
+        let third = at(&armed, Some(stay), Some(1), 8).unwrap_err();
+        assert_eq!(
+            third,
+            "it has been in section \"step\" for 6.000 s, where 4.000 s are the limit, learnt from 7"
+        );
+        assert_eq!(at(&armed, Some(stay), Some(1), 8), Ok(Some(17)));
+        assert!(at(&armed, Some(stay), Some(1), 17).unwrap_err().contains("no heartbeat"));
+        assert_eq!(at(&armed, Some(stay), Some(1), 20), Ok(Some(29)), "silent still, but that was told");
+        assert_eq!(at(&armed, Some(stay), Some(2), 21), Ok(Some(30)), "it speaks again");
+        let later = Stay { since: 20 * SECOND, ..stay };
+        assert!(at(&[], Some(later), Some(2), 25).unwrap_err().contains("5.000 s"), "another stay");
     }
 }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::Now;
 use super::page::{Page, SCOPE_MOST, TIMERS_MOST};
 use super::request::{Answered, Debugged, Kind, Mine, Request, Verdict, verdict};
+use super::section::{ENOUGH, Name, Place, SECTIONS_MOST};
 use super::watch::{Timer, earlier};
 use crate::error::Error;
 use crate::sys::process::monotonic;
@@ -111,7 +112,6 @@ impl Control {
         }
         let answer = Answered { id: request.id, success, step: line.page.step(line.rank) };
         line.page.answer(line.rank, answer);
-        line.page.ring();
         Ok(())
     }
 
@@ -180,6 +180,39 @@ impl Control {
             line.page.set_timer(line.rank, index, None);
         }
     }
+
+    /// Is in this section from now on, or with the empty name in none; the one before came to its end.
+    pub fn section(&self, name: Name) -> Result<(), Error> {
+        let Some(line) = &self.0 else { return Ok(()) };
+        let _alone = line.state.lock();
+        let (page, rank, now) = (&line.page, line.rank, monotonic());
+        let section = match name == Name::default() {
+            true => None,
+            false => Some(page.section(rank, name).ok_or_else(|| {
+                let what = format!("{SECTIONS_MOST} sections have a name, there is no room to be {name}");
+                Error::Argument { what }
+            })?),
+        };
+        let before = page.place(rank);
+        page.set_place(rank, Place { section, since: now });
+        let times = before
+            .and_then(|place| Some(page.end_section(rank, place.section?, now.saturating_sub(place.since))));
+        let Some(shortest) = page.shortest_section() else { return Ok(()) };
+        // What was learnt of the first, or of the others, may be enough by now.
+        if times.is_some_and(|times| times == 1 || times == ENOUGH + 1) {
+            page.want_look();
+        } else {
+            page.expect_look(now.saturating_add(shortest));
+        }
+        Ok(())
+    }
+
+    /// Asks for a restart of the group.
+    pub fn want_restart(&self) {
+        if let Some(line) = &self.0 {
+            line.page.want_restart(line.rank);
+        }
+    }
 }
 
 /// As much of a name as there is room for.
@@ -245,8 +278,13 @@ impl Line {
                 first = earlier(first, Some(expires));
             }
         }
-        if self.page.said(self.rank).heartbeat.is_some() {
+        let said = self.page.said(self.rank);
+        if said.heartbeat.is_some() {
             self.page.set_heartbeat(self.rank, now);
+        }
+        if let Some(place) = said.place {
+            self.page.set_place(self.rank, Place { since: place.since + paused, ..place });
+            first = earlier(first, self.page.shortest_section().map(|shortest| now.saturating_add(shortest)));
         }
         state.paused = 0;
         self.page.set_paused(self.rank, 0);
@@ -285,6 +323,8 @@ mod tests {
             assert!(control.poll().is_none() && !control.is_open());
             assert_eq!(control.expires(b"a", Duration::ZERO), Ok(()));
             control.release(b"a");
+            assert_eq!(control.section(Name::new(b"step")), Ok(()));
+            control.want_restart();
             assert!(control.acknowledge(true).is_err());
         }
         let page = Arc::new(Page::new(1).unwrap());
@@ -344,7 +384,9 @@ mod tests {
         let control = Control::new(page.clone(), 0);
         control.step(5);
         control.expires(b"step", Duration::from_secs(60)).unwrap();
+        control.section(Name::new(b"step")).unwrap();
         let before = page.timer(0, 0).unwrap().expires;
+        let entered = page.place(0).unwrap().since;
         let sequence = publish(&page, 0, 1, Kind::Pause, 1);
         assert!(control.poll().is_none(), "not at this step");
         control.step(6);
@@ -366,6 +408,36 @@ mod tests {
         });
         assert!(!page.said(0).paused);
         assert!(page.timer(0, 0).unwrap().expires >= before + Duration::from_millis(20), "time stood still");
+        assert!(page.place(0).unwrap().since >= entered + Duration::from_millis(20), "in its section too");
+    }
+
+    #[test]
+    fn time_18_the_agent_is_called_when_it_may_have_learnt_something() {
+        let page = Arc::new(Page::new(1).unwrap());
+        let control = Control::new(page.clone(), 0);
+        let pass = |name: &[u8]| control.section(Name::new(name)).unwrap();
+        pass(b"step");
+        pass(b"");
+        assert_eq!(page.rung(), 0, "nobody watches");
+        page.watch_sections(None);
+        page.begin(0);
+        // The first comes to its end with the second's begin; the fifth after it with the seventh's.
+        let rung = [(); 9].map(|()| {
+            pass(b"step");
+            page.rung()
+        });
+        assert_eq!(rung, [0, 1, 1, 1, 1, 1, 2, 2, 2]);
+        // One that has a limit, while the agent sleeps.
+        page.watch_sections(Some(Duration::from_secs(1)));
+        pass(b"step");
+        page.set_next_look(Some(monotonic()));
+        pass(b"step");
+        assert_eq!(page.rung(), 3);
+        for index in 1..SECTIONS_MOST {
+            pass(&[b'0' + index as u8]);
+        }
+        let error = control.section(Name::new(b"one more")).unwrap_err().to_string();
+        assert!(error.contains("one more"), "{error}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::worker::{ice_worker, side};
 use super::{output, text};
 use crate::control::VARIABLE;
 use crate::control::request::{Kind, Reason};
+use crate::control::section::Name;
 use crate::control::worker::Control;
 use crate::error::Error;
 use crate::process::function::WorkerSide;
@@ -201,8 +202,8 @@ pub extern "C" fn ice_worker_heartbeat(worker: *mut ice_worker) {
 }
 
 /// Arms the timer `scope` of this worker, in place of one of that name: unless it is released or armed anew
-/// within `seconds`, the agent looks where the worker is (`ice_spec_set_stack_timeout()`) and kills it (SIGKILL),
-/// whatever it hangs in. The worker has failed then, as ICE_CAUSE_TIMED_OUT, with all that follows; its message
+/// within `seconds`, the agent looks where the worker is (`ice_spec_set_stack_timeout()`) and kills it (SIGKILL, or
+/// what `ice_spec_set_timer_signal()` says), whatever it hangs in. The worker has failed then, as ICE_CAUSE_TIMED_OUT, with all that follows; its message
 /// names the scope and the time. 0 to 1e9 seconds, on the monotonic clock; the agent looks within a few
 /// milliseconds of the earliest time. Time stands still while the worker is paused, and the timers of a worker
 /// end with its process.
@@ -257,6 +258,43 @@ pub extern "C" fn ice_worker_debug_begin(worker: *mut ice_worker) -> ice_status 
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_worker_debug_end(worker: *mut ice_worker) -> ice_status {
     guard(|| side(worker)?.control.debug_end())
+}
+
+/// Says that this worker is in the section `name` of its work from now on ("setup", "step", "checkpoint"), or with
+/// NULL in none; the section that it was in, the same too, has come to its end. So one call at the begin of each
+/// does, and one with NULL where the last ends. `ice_spec_set_section_limit()` and
+/// `ice_spec_set_section_learning()` say how long a section may last; without them nobody looks. The host finds
+/// it in `ice_worker_info`.
+///
+/// It costs a look at the clock and a few plain stores, and a system call only if the agent has to look earlier
+/// than it meant to. Time stands still while the worker is paused. The first 40 bytes of the name count; 8 names
+/// at most in one worker, else ICE_ERROR_ARGUMENT, as for an empty name; what the worker was in then goes on.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_worker_section(worker: *mut ice_worker, name: *const c_char) -> ice_status {
+    guard(|| {
+        let control = &side(worker)?.control;
+        if name.is_null() {
+            return control.section(Name::default());
+        }
+        match text(name, "name")? {
+            b"" => Err(Error::Argument { what: "name is empty: NULL means no section".into() }),
+            name => control.section(Name::new(name)),
+        }
+    })
+}
+
+/// Asks the agent to stop the group and to start it anew, as if this worker had failed: it uses one of the
+/// restarts, and where none is left the run ends as ICE_END_WORKER_FAILURE, with a message that says who asked.
+/// There is then no root cause, and every worker counts as stopped by the agent. Returns at once; the stop signal
+/// comes soon. A worker that exits after this call, with success too, has asked all the same. Before all workers
+/// run it waits until they do, and once the group is being stopped it changes nothing. A program without libice
+/// asks for a restart by any exit code that is not 0.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_worker_request_restart(worker: *mut ice_worker) -> ice_status {
+    guard(|| {
+        side(worker)?.control.want_restart();
+        Ok(())
+    })
 }
 
 /// A program's handle has no value.

@@ -1,19 +1,21 @@
 //! `ice_spec`: what to run, written down by builder functions.
 
 use std::ffi::{c_char, c_void};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::log::{ice_event_fn, ice_log_fn};
 use super::status::{guard, ice_status};
 use super::worker::{callback, ice_worker_fn};
 use super::{bytes, output, text, utf8};
+use crate::control::section::Name;
 use crate::device::numa::Binding;
 use crate::device::strings::Nproc;
 use crate::error::Error;
 use crate::spec::streams::{LocalRanks, StreamMap};
 use crate::spec::{
-    self, EnvEdit, EventCallback, Function, HostPointer, Level, LogCallback, OutputCallback, Spec,
-    StartMethod, Stdin,
+    self, EnvEdit, EventCallback, EventHandler, EventSource, Function, HostPointer, Level, LogCallback,
+    OutputCallback, Spec, StartMethod, Stdin,
 };
 use crate::sys::memory::Blob;
 
@@ -584,6 +586,21 @@ pub extern "C" fn ice_spec_add_no_restart_exit_code(spec: *mut ice_spec, code: i
     })
 }
 
+/// How many attempts may fail without having come further than those before: the run ends with the last of
+/// them, whatever restarts are left. 0 to 2147483647; 0, the default, is any number. How far an attempt came is the
+/// greatest step that a rank has said (`ice_worker_step()`), or where none says steps the most that a rank has
+/// done (`ice_worker_progress()`). An attempt in which nobody has said anything is unknown: it is not counted,
+/// and does not end the count; for those that fail at once there is `ice_spec_set_min_uptime()`. Any number but
+/// 0 implies `ice_spec_set_control()`.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_max_attempts_without_progress(spec: *mut ice_spec, count: i64) -> ice_status {
+    edit(spec, |spec| {
+        let count = spec::number("max_attempts_without_progress", count, 0, spec::MAX_RESTARTS)?;
+        spec.attempts_without_progress = count as u32;
+        Ok(())
+    })
+}
+
 /// The longest time, in seconds, between two looks at what the kernel announces by no event: whether
 /// descendants of a stopped worker are gone, and with `ice_spec_set_uninterruptible_timeout()` whether a worker
 /// is asleep in the kernel. Exits of workers, stops and output are events and never wait for it, and without
@@ -729,10 +746,22 @@ pub extern "C" fn ice_spec_set_uninterruptible_timeout(spec: *mut ice_spec, seco
     })
 }
 
+/// How many seconds workers may go on when the first of them has ended with success: 0 to 1e9; 0, the default, is
+/// as long as they like. Those that still run then have failed, as ICE_CAUSE_TIMED_OUT, and are ended by the signal
+/// of `ice_spec_set_timer_signal()`: peers of one that has left are often in a collective that nobody will end.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_straggler_timeout(spec: *mut ice_spec, seconds: f64) -> ice_status {
+    edit(spec, |spec| {
+        spec.straggler_timeout = spec::seconds("straggler_timeout", seconds)?;
+        Ok(())
+    })
+}
+
 /// How many seconds the agent may take to find out where a stuck worker is before it ends it: 0 to 1e9, default
 /// 5; 0 means that it does not look. A worker is stuck when a timer of its own has expired
 /// (`ice_worker_expires()`, `ice_spec_set_file_timers()`), when it has not been heard of
-/// (`ice_spec_set_heartbeat_timeout()`), or when it has been in uninterruptible sleep for too long
+/// (`ice_spec_set_heartbeat_timeout()`), when it is too long in a section (`ice_spec_set_section_limit()`) or behind
+/// the others (`ice_spec_set_straggler_timeout()`), or when it has been in uninterruptible sleep for too long
 /// (`ice_spec_set_uninterruptible_timeout()`). Where several are found stuck at the same time, none is ended before
 /// all were looked at or their time is over. Meanwhile the agent goes on: the end of any worker and a stop
 /// are seen as ever, and end the search.
@@ -866,8 +895,8 @@ pub extern "C" fn ice_spec_set_progress_bar(spec: *mut ice_spec, on: i32) -> ice
 }
 
 /// A worker that has said a step or a heartbeat (`ice_worker_step()`, `ice_worker_heartbeat()`) and then neither
-/// for `seconds` is looked at (`ice_spec_set_stack_timeout()`) and killed (SIGKILL). It has failed then, as
-/// ICE_CAUSE_TIMED_OUT, with all that follows; its message says why. One that never
+/// for `seconds` is looked at (`ice_spec_set_stack_timeout()`) and killed (SIGKILL, or what
+/// `ice_spec_set_timer_signal()` says). It has failed then, as ICE_CAUSE_TIMED_OUT, with all that follows; its message says why. One that never
 /// said anything is left alone. Heartbeats are seen to the millisecond; a step is taken to be as young as it can
 /// be since the agent looked last, once in `seconds`, so that a worker which says steps alone is killed
 /// `seconds` to twice `seconds` after its last. 0 to 1e9; 0, the default, is off. Any other implies
@@ -876,6 +905,59 @@ pub extern "C" fn ice_spec_set_progress_bar(spec: *mut ice_spec, on: i32) -> ice
 pub extern "C" fn ice_spec_set_heartbeat_timeout(spec: *mut ice_spec, seconds: f64) -> ice_status {
     edit(spec, |spec| {
         spec.heartbeat_timeout = spec::seconds("heartbeat_timeout", seconds)?;
+        Ok(())
+    })
+}
+
+/// The signal for a worker that has let a timer of `ice_worker_expires()`, its heartbeat or the limit of a section
+/// expire, or is a straggler (`ice_spec_set_straggler_timeout()`): 1 to 64, default SIGKILL (9). Where several have expired, one signal is sent, for the earliest. A worker
+/// that lives on is killed after the shutdown time-out. 0: nobody is ended; the log (ICE_LOG_WARNING) and the
+/// events (`STUCK`) tell of each that expires, once. Torch's file timers name a signal each themselves.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_timer_signal(spec: *mut ice_spec, signal: i32) -> ice_status {
+    edit(spec, |spec| {
+        let most = i64::from(libc::SIGRTMAX());
+        spec.timer_signal = spec::number("timer_signal", i64::from(signal), 0, most)? as i32;
+        Ok(())
+    })
+}
+
+/// How long a worker may be in the section `name` (`ice_worker_section()`), or with NULL in none, once it has said
+/// a word of sections: more than `seconds`, and it is looked at and ended, as one whose timer has expired; its
+/// message names the section, how long it was there, and the limit. 0 to 1e9; 0: no limit, whatever is learnt
+/// (`ice_spec_set_section_learning()`). The first 40 bytes of the name count; not empty. To be called for each
+/// section; a later call replaces the limit. Default: none. Implies `ice_spec_set_control()`.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_section_limit(
+    spec: *mut ice_spec,
+    name: *const c_char,
+    seconds: f64,
+) -> ice_status {
+    edit(spec, |spec| {
+        let name = match name.is_null() {
+            true => Name::default(),
+            false => Name::new(spec::not_empty("section", text(name, "name")?)?),
+        };
+        let limit = spec::seconds("section_limit", seconds)?;
+        spec.sections.given.insert(name, limit);
+        Ok(())
+    })
+}
+
+/// Learns how long a section may last that has no limit of `ice_spec_set_section_limit()`: `factor` times as long
+/// as the longest that came to its end, and at least `least` seconds, once five have. All ranks and all attempts of
+/// the run are taken together. The first time that a process is in a section is apart from all others, learnt
+/// from the firsts of other ranks and attempts: the first step compiles what the others run, and set-up comes
+/// only once. The time outside of sections is not learnt. `factor` is 1 to 1000 (5 is a good start), or 0, the
+/// default: nothing is learnt; `least` 0 to 1e9. Any other implies `ice_spec_set_control()`.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_section_learning(spec: *mut ice_spec, factor: f64, least: f64) -> ice_status {
+    edit(spec, |spec| {
+        let least = spec::seconds("section_learning", least)?;
+        if factor != 0.0 && !(1.0..=1000.0).contains(&factor) {
+            return Err(Error::config("section_learning", factor, "must be a factor from 1 to 1000, or 0"));
+        }
+        spec.sections.learning = (factor != 0.0).then_some((factor, least));
         Ok(())
     })
 }
@@ -1164,14 +1246,18 @@ pub extern "C" fn ice_spec_set_log_level(spec: *mut ice_spec, level: i32) -> ice
 /// JSON in the form that torch's agent gives its events:
 ///
 /// - `name`: `torchelastic.worker.status.STATE` or `torchelastic.agent.status.STATE`;
-/// - `source`: `WORKER` or `AGENT`; `timestamp`: milliseconds since 1970;
+/// - `source`: `WORKER`, `AGENT` or `RENDEZVOUS`; `timestamp`: milliseconds since 1970;
 /// - `metadata`: `state`, `run_id`, `role`, `hostname`, `agent_pid`, `rdzv_backend`, `agent_restarts` (which
 ///   attempt), and of a worker `worker_id` (its PID), `global_rank`, `local_rank`, `role_rank`, `group_rank`,
 ///   `world_size`, at its end `exit_code` (minus the signal if one killed it), `signal`, `duration_ms`, and
-///   `error`, the message of a failure.
+///   `error`, the message of a failure;
+/// - and for what took time, `torchelastic.agent.stage.STAGE` with `duration_ms` (and its fraction) and
+///   `agent_restarts`, where STAGE is START (of a group whose workers all run), STOP (from the first signal until all
+///   are gone) or ATTEMPT (from the begin of its start until all are gone), of source `AGENT`.
 ///
 /// In each attempt there is one STARTED for each worker that was started, and one final SUCCEEDED, FAILED or
-/// TERMINATED (by the agent). The last event of every run, whatever happens to it, is one SUCCEEDED or
+/// TERMINATED (by the agent). Before that there is a STUCK for each timer, heartbeat or limit that it let expire,
+/// and for uninterruptible sleep, with `error` and the `signal` that follows, 0 for none. The last event of every run, whatever happens to it, is one SUCCEEDED or
 /// FAILED of the agent, with `duration_ms`, `error`, `end` (in the words of `ice_result_summary()`),
 /// `root_cause` (a global rank), and torch's metrics: `run_total` is 1, one of `run_success_with_retry`,
 /// `run_success_without_retry`, `run_failed_with_retry` and `run_failed_without_retry` is 1, and `flakiness` is
@@ -1197,25 +1283,58 @@ pub extern "C" fn ice_spec_set_event_callback(
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_event_file(spec: *mut ice_spec, path: *const c_char) -> ice_status {
     edit(spec, |spec| {
-        let path = text(path, "path")?;
-        spec.event_file = match path.is_empty() {
-            true => None,
-            false => Some(spec::path("event_file", path)?),
+        match optional_path("event_file", path)? {
+            Some(path) => spec.event_handlers.insert(None, EventHandler::File(path)),
+            None => spec.event_handlers.remove(&None),
         };
         Ok(())
     })
 }
 
-/// A TCP port, on all addresses of this machine, where GET of any path answers whether the agent is well, while
-/// a run goes on: 200 and a line of JSON with `last_progress` (seconds since 1970), `seconds_since`, `state`
-/// (torch's WorkerState) and `agent_restarts`; 503 and the same when the agent's loop has not turned for
-/// `seconds` although it was asked to. Workers do not count: a group that hangs has a healthy agent.
+/// Where the events of one source go, `worker`, `agent` or `rendezvous` (`source` of the event in lower case), or
+/// with NULL those of all sources that have no handler of their own: to `null` for nowhere, to `console` for the
+/// second descriptor of `ice_spec_set_console()`, or to a file, by its path, as with `ice_spec_set_event_file()`,
+/// which is the same as NULL and that path. "" takes the handler back. A handler that is full, gone or slow harms
+/// nobody else; events of several sources for one place come there in their order. A callback
+/// (`ice_spec_set_event_callback()`) gets all of them, whatever is said here. Default: none (torchrun
+/// `--event-log-handler`).
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_event_handler(
+    spec: *mut ice_spec,
+    source: *const c_char,
+    handler: *const c_char,
+) -> ice_status {
+    edit(spec, |spec| {
+        let source = match source.is_null() {
+            true => None,
+            false => Some(EventSource::parse(utf8(source, "source")?)?),
+        };
+        match text(handler, "handler")? {
+            b"" => spec.event_handlers.remove(&source),
+            handler => spec.event_handlers.insert(source, EventHandler::parse(handler)?),
+        };
+        Ok(())
+    })
+}
+
+/// A TCP port of this machine, where HTTP clients are answered while a run goes on. GET of `/metrics` has what
+/// Prometheus reads (text format 0.0.4): `libice_group_state`, `libice_restarts`, `libice_workers` by state, the
+/// seconds of run, attempt and last start; for each rank `libice_worker_step`, `libice_worker_lag_steps`,
+/// `libice_worker_at_step_seconds` (see `ice_worker_info`) and `libice_worker_resident_bytes`; and torch's counters
+/// (`libice_run_total`, `libice_run_success_with_retry` and so on) of the runs of this process that have ended. Later
+/// versions may add some.
+///
+/// GET of any other path answers whether the agent is well: 200 and a line of JSON with `last_progress` (seconds
+/// since 1970), `seconds_since`, `state` (torch's WorkerState) and `agent_restarts`; 503 and the same when the
+/// agent's loop has not turned for `seconds` although it was asked to. Workers do not count: a group that hangs has
+/// a healthy agent.
 ///
 /// `port` is 0 (a free one, which the log has at ICE_LOG_INFO) to 65535; -1 is the default: the port that
 /// TORCHELASTIC_HEALTH_CHECK_PORT names in the host's environment when the run starts, none without it.
-/// `seconds` is more than 0, to 1e9, or 0 for the default of 60, torch's. A port that is in use, or a variable
-/// that is no port, is a warning in the log, and the run goes on. It is answered by a thread of its own, 32
-/// clients at a time, each for two seconds: none of them can hold the agent up.
+/// `seconds` is more than 0, to 1e9, or 0 for the default of 60, torch's. Only processes of this machine reach it
+/// unless `ice_spec_set_health_address()` says otherwise. A port that is in use, or a variable that is no port, is
+/// a warning in the log, and the run goes on. It is answered by a thread of its own, 32 clients at a time, each for
+/// some seconds: none of them can hold the agent up.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_health_check(spec: *mut ice_spec, port: i64, seconds: f64) -> ice_status {
     edit(spec, |spec| {
@@ -1225,4 +1344,35 @@ pub extern "C" fn ice_spec_set_health_check(spec: *mut ice_spec, port: i64, seco
         spec.health_timeout = if timeout.is_zero() { spec::HEALTH_TIMEOUT } else { timeout };
         Ok(())
     })
+}
+
+/// The address that the health port is at, of IPv4 or IPv6: `0.0.0.0` or `::` for all of this machine, as a probe or
+/// a Prometheus elsewhere needs it. There is no password: whoever can connect is answered. Default `127.0.0.1`.
+/// What is no address is ICE_ERROR_CONFIG; one that is not this machine's is a warning in the log of the run.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_health_address(spec: *mut ice_spec, address: *const c_char) -> ice_status {
+    edit(spec, |spec| {
+        let address = utf8(address, "address")?;
+        let want = "must be an IP address, like 127.0.0.1, 0.0.0.0 or ::";
+        spec.health_address = address.parse().map_err(|_| Error::config("health_address", address, want))?;
+        Ok(())
+    })
+}
+
+/// The path of a unix socket that answers as the port of `ice_spec_set_health_check()` does, with or without that:
+/// who may connect is a matter of the umask and of the directory. "" is none, the default. A relative path is meant
+/// from the host's directory when the run starts. The file is made then, in place of a socket that nobody listens
+/// at, and removed at the end; what cannot be made is a warning in the log. A path has 107 bytes at most.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_health_socket(spec: *mut ice_spec, path: *const c_char) -> ice_status {
+    edit(spec, |spec| {
+        spec.health_socket = optional_path("health_socket", path)?;
+        Ok(())
+    })
+}
+
+/// A path, or none for an empty one.
+fn optional_path(field: &'static str, path: *const c_char) -> Result<Option<PathBuf>, Error> {
+    let path = text(path, "path")?;
+    if path.is_empty() { Ok(None) } else { spec::path(field, path).map(Some) }
 }

@@ -3,6 +3,7 @@
 
 pub mod bar;
 pub mod console;
+pub mod events;
 pub mod follow;
 pub mod lines;
 pub mod output;

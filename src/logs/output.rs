@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -24,11 +24,13 @@ use parking_lot::Mutex;
 
 use super::bar::{Bar, Group};
 use super::console::{Console, Flushed};
+use super::events::{Events, Places};
 use super::follow::{CHUNK, Follower, Next, Read, Stream};
 use super::lines::Piece;
 use super::run_dir::open_log;
+use crate::report::event::Event;
 use crate::spec::streams::Streams;
-use crate::spec::{EventCallback, Level, LogCallback, OutputCallback, Spec};
+use crate::spec::{Level, LogCallback, OutputCallback, Spec};
 use crate::sys::dispositions;
 use crate::sys::fd::{self, Bell};
 use crate::sys::process::milliseconds;
@@ -46,8 +48,7 @@ enum Command {
         attempt: u32,
     },
     Log(Level, String),
-    /// One line of JSON.
-    Event(String),
+    Event(Event),
     Bar(OfBar),
     Talk(Talk),
     /// Show what is left until this moment, then end.
@@ -96,8 +97,7 @@ impl Talker {
 /// The agent's end of the thread, which is started when the first thing is handed to it.
 pub struct Output<'a> {
     spec: &'a Spec,
-    /// The event file.
-    events: Option<OwnedFd>,
+    events: Places,
     started: OnceCell<Result<Started, Errno>>,
 }
 
@@ -119,12 +119,12 @@ impl Queue {
 }
 
 impl<'a> Output<'a> {
-    pub fn new(spec: &'a Spec, events: Option<OwnedFd>) -> Output<'a> {
+    pub fn new(spec: &'a Spec, events: Places) -> Output<'a> {
         Output { spec, events, started: OnceCell::new() }
     }
 
     fn started(&self) -> Result<&Started, Errno> {
-        let started = self.started.get_or_init(|| Started::start(self.spec, self.events.as_ref()));
+        let started = self.started.get_or_init(|| Started::start(self.spec, &self.events));
         started.as_ref().map_err(|errno| *errno)
     }
 
@@ -141,12 +141,12 @@ impl<'a> Output<'a> {
     }
 
     pub fn wants_events(&self) -> bool {
-        self.spec.event_callback.is_some() || self.events.is_some()
+        self.spec.event_callback.is_some() || !self.events.is_empty()
     }
 
-    /// A line of JSON for those who want events.
-    pub fn event(&self, line: String) {
-        let _ = self.push(Command::Event(line));
+    /// For those who want events.
+    pub fn event(&self, event: Event) {
+        let _ = self.push(Command::Event(event));
     }
 
     pub fn follow(&self, stream: Stream) -> Result<(), Errno> {
@@ -201,7 +201,7 @@ impl Drop for Output<'_> {
 }
 
 impl Started {
-    fn start(spec: &Spec, events: Option<&OwnedFd>) -> Result<Started, Errno> {
+    fn start(spec: &Spec, events: &Places) -> Result<Started, Errno> {
         let queue = Arc::new(Queue { commands: Mutex::new(VecDeque::new()), bell: Bell::new()? });
         let mut thread = Thread {
             queue: queue.clone(),
@@ -243,52 +243,6 @@ fn consoles((out, err): (RawFd, RawFd)) -> Result<Vec<Console>, Errno> {
         return Ok(vec![Console::new(err)?]);
     }
     Ok(vec![Console::new(out)?, Console::new(err)?])
-}
-
-/// Where events go.
-struct Events {
-    callback: Option<EventCallback>,
-    file: Option<Console>,
-    /// The file is the terminal of the console.
-    on_console: bool,
-    /// How often the file has not taken any.
-    lost: u64,
-}
-
-impl Events {
-    fn new(spec: &Spec, file: Option<&OwnedFd>) -> Result<Events, Errno> {
-        let on_console = file.is_some_and(|file| terminal::is_same(file.as_raw_fd(), spec.console.1));
-        let file = file.filter(|_| !on_console).map(|file| Console::new(file.as_raw_fd())).transpose()?;
-        Ok(Events { callback: spec.event_callback, file, on_console, lost: 0 })
-    }
-
-    fn take(&mut self, line: String, console: &mut Console) {
-        if self.on_console {
-            console.add_line(line.as_bytes());
-        }
-        if let Some(file) = &mut self.file {
-            if file.is_gone() || file.is_full() {
-                self.lost += 1;
-            } else {
-                file.add_line(line.as_bytes());
-            }
-        }
-        if let Some(callback) = self.callback {
-            let text: CString = crate::error::c_string_lossy(line.trim_end().as_bytes());
-            (callback.function)(callback.user_data.0 as *mut std::ffi::c_void, text.as_ptr());
-        }
-    }
-
-    /// What is wrong, once.
-    fn flush(&mut self) -> Option<String> {
-        match self.file.as_mut()?.flush() {
-            Flushed::All | Flushed::Stuck => None,
-            Flushed::Gone(errno) | Flushed::Failed(errno) => {
-                self.lost += 1;
-                (self.lost == 1).then(|| format!("the event file takes no more events: {}", errno.desc()))
-            }
-        }
-    }
 }
 
 struct Thread {
@@ -349,9 +303,9 @@ impl Thread {
                     self.with_bar(Bar::end);
                 }
                 Some(Command::Log(level, text)) => self.say(level, &text),
-                Some(Command::Event(line)) => {
+                Some(Command::Event(event)) => {
                     self.sinks.terminal().step_aside();
-                    self.events.take(line, self.sinks.terminal());
+                    self.events.take(event, self.sinks.terminal());
                 }
                 Some(Command::Bar(of_bar)) => self.tell_bar(of_bar),
                 Some(Command::Talk(talk)) => {
@@ -554,7 +508,7 @@ impl Thread {
     fn is_over(&self) -> bool {
         let Some(deadline) = self.finish else { return false };
         let all_shown = self.followers.iter().all(Option::is_none)
-            && self.sinks.consoles.iter().chain(&self.events.file).all(|console| console.waiting() == 0);
+            && self.sinks.consoles.iter().chain(self.events.places()).all(|console| console.waiting() == 0);
         all_shown || Instant::now() >= deadline
     }
 
@@ -566,7 +520,7 @@ impl Thread {
         if self.followers.iter().any(Option::is_some) || self.sinks.consoles.iter().any(|c| c.waiting() > 0) {
             self.say(Level::Warning, "the console takes no output: what it did not show is in the log files");
         }
-        if self.events.file.as_ref().is_some_and(|file| file.waiting() > 0) {
+        if self.events.places().any(|place| place.waiting() > 0) {
             self.say(Level::Warning, "the event file takes no more: the last events are not in it");
         }
     }
@@ -607,7 +561,7 @@ impl Thread {
         if let Some(inotify) = inotify {
             fds.push(PollFd::new(inotify.as_fd(), PollFlags::POLLIN));
         }
-        let consoles = self.sinks.consoles.iter().chain(&self.events.file);
+        let consoles = self.sinks.consoles.iter().chain(self.events.places());
         for console in consoles.filter(|console| console.waiting() > 0) {
             fds.push(PollFd::new(console.poll_fd(), PollFlags::POLLOUT));
         }

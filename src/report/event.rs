@@ -1,12 +1,63 @@
 //! What happens in a run, for machines: one line of JSON each, in torch's form, so that what reads the
 //! events of a torchrun agent reads these.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 
 use super::{Cause, End, RunReport, WorkerReport};
 use crate::ranks::Rank;
-use crate::spec::Spec;
+use crate::spec::{EventSource, Spec};
 use crate::sys::process::since_1970;
+
+/// Torch's counters of runs. The first counts all.
+pub const COUNTERS: [&str; 5] = [
+    "run_total",
+    "run_success_with_retry",
+    "run_success_without_retry",
+    "run_failed_with_retry",
+    "run_failed_without_retry",
+];
+
+/// What a run adds to each of them: 1 to the first, and to one of the others.
+pub fn counters(end: End, restarts: u32) -> [u64; COUNTERS.len()] {
+    let run = (end == End::Succeeded, restarts > 0);
+    let [a, b, c, d] =
+        [(true, true), (true, false), (false, true), (false, false)].map(|kind| u64::from(kind == run));
+    [1, a, b, c, d]
+}
+
+/// What the agent does with the whole group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Until all workers run.
+    Start,
+    /// From the first signal until all are gone.
+    Stop,
+    /// From the begin of the start until all are gone.
+    Attempt,
+}
+
+impl Stage {
+    fn name(self) -> &'static str {
+        match self {
+            Stage::Start => "START",
+            Stage::Stop => "STOP",
+            Stage::Attempt => "ATTEMPT",
+        }
+    }
+}
+
+/// With three digits after the point: the start of a group is a matter of few.
+fn milliseconds(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1e3
+}
+
+pub struct Event {
+    pub source: EventSource,
+    /// JSON, with a newline at its end.
+    pub line: String,
+}
 
 /// What all events of a run have in common.
 pub struct Origin {
@@ -27,12 +78,20 @@ impl Origin {
         Origin { common }
     }
 
-    pub fn worker_started(&self, rank: &Rank, pid: i32, attempt: u32) -> String {
-        self.line("WORKER", "STARTED", worker(rank, pid, attempt))
+    pub fn worker_started(&self, rank: &Rank, pid: i32, attempt: u32) -> Event {
+        self.status(EventSource::Worker, "STARTED", worker(rank, pid, attempt))
+    }
+
+    /// A worker that was found to be stuck, with the signal that it is sent for it, 0 for none.
+    pub fn worker_stuck(&self, rank: &Rank, pid: i32, attempt: u32, why: &str, signal: i32) -> Event {
+        let mut fields = worker(rank, pid, attempt);
+        fields["error"] = why.into();
+        fields["signal"] = signal.into();
+        self.status(EventSource::Worker, "STUCK", fields)
     }
 
     /// The final state of a worker that was started; none for others.
-    pub fn worker_ended(&self, report: &WorkerReport) -> Option<String> {
+    pub fn worker_ended(&self, report: &WorkerReport) -> Option<Event> {
         let state = match report.cause {
             Cause::Success => "SUCCEEDED",
             Cause::OwnFailure | Cause::TimedOut | Cause::Lost | Cause::Stuck => "FAILED",
@@ -46,24 +105,20 @@ impl Origin {
         if state == "FAILED" {
             fields["error"] = report.message.to_string_lossy().into();
         }
-        Some(self.line("WORKER", state, fields))
+        Some(self.status(EventSource::Worker, state, fields))
     }
 
     /// The end of the run, with torch's counters: exactly one of the four is 1.
-    pub fn agent_ended(&self, report: &RunReport, duration_ms: u64) -> String {
+    pub fn agent_ended(&self, report: &RunReport, duration_ms: u64) -> Event {
         let succeeded = report.end.is_good();
-        let again = report.restarts > 0;
-        let counter = |success: bool, retry: bool| u8::from((success, retry) == (succeeded, again));
         let mut fields = json!({
             "agent_restarts": report.restarts,
             "duration_ms": duration_ms,
-            "run_total": 1,
-            "run_success_with_retry": counter(true, true),
-            "run_success_without_retry": counter(true, false),
-            "run_failed_with_retry": counter(false, true),
-            "run_failed_without_retry": counter(false, false),
             "flakiness": report.flakiness,
         });
+        for (name, value) in COUNTERS.iter().zip(counters(report.end, report.restarts)) {
+            fields[name] = value.into();
+        }
         if !succeeded {
             fields["error"] = report.message.to_string_lossy().into();
             fields["end"] = report.end.name().into();
@@ -71,22 +126,49 @@ impl Origin {
                 fields["root_cause"] = report.workers[root].rank.global.into();
             }
         }
-        self.line("AGENT", if succeeded { "SUCCEEDED" } else { "FAILED" }, fields)
+        self.status(EventSource::Agent, if succeeded { "SUCCEEDED" } else { "FAILED" }, fields)
     }
 
-    fn line(&self, source: &str, state: &str, fields: Value) -> String {
+    /// Something that the agent did with the whole group is done.
+    pub fn stage(&self, stage: Stage, attempt: u32, took: Duration) -> Event {
+        let fields = json!({ "agent_restarts": attempt, "duration_ms": milliseconds(took) });
+        self.event(EventSource::Agent, "stage", stage.name(), fields)
+    }
+
+    /// A rendezvous is over, with the place that this agent has among so many, or with what went wrong.
+    pub fn rendezvous(&self, round: u64, took: Duration, joined: Result<(usize, usize), &str>) -> Event {
+        let mut fields = json!({ "round": round, "duration_ms": milliseconds(took) });
+        let state = match joined {
+            Ok((group_rank, group_world_size)) => {
+                fields["group_rank"] = group_rank.into();
+                fields["group_world_size"] = group_world_size.into();
+                "SUCCEEDED"
+            }
+            Err(error) => {
+                fields["error"] = error.into();
+                "FAILED"
+            }
+        };
+        self.status(EventSource::Rendezvous, state, fields)
+    }
+
+    fn status(&self, source: EventSource, state: &str, fields: Value) -> Event {
+        self.event(source, "status", state, fields)
+    }
+
+    fn event(&self, source: EventSource, kind: &str, state: &str, fields: Value) -> Event {
         let mut metadata = self.common.clone();
         metadata.insert("state".into(), state.into());
         if let Value::Object(fields) = fields {
             metadata.extend(fields);
         }
         let event = json!({
-            "name": format!("torchelastic.{}.status.{state}", source.to_lowercase()),
-            "source": source,
+            "name": format!("torchelastic.{}.{kind}.{state}", source.name()),
+            "source": source.name().to_uppercase(),
             "timestamp": since_1970().as_millis() as u64,
             "metadata": metadata,
         });
-        format!("{event}\n")
+        Event { source, line: format!("{event}\n") }
     }
 }
 
@@ -154,8 +236,8 @@ mod tests {
             (End::WorkerFailure, 0, "run_failed_without_retry"),
             (End::Interrupted, 1, "run_failed_with_retry"),
         ] {
-            let line = origin.agent_ended(&report(end, restarts), 5);
-            let event: Value = serde_json::from_str(&line).unwrap();
+            let ended = origin.agent_ended(&report(end, restarts), 5);
+            let event: Value = serde_json::from_str(&ended.line).unwrap();
             let metadata = event["metadata"].as_object().unwrap();
             let counters = metadata
                 .iter()
@@ -170,7 +252,8 @@ mod tests {
     #[test]
     fn obs_06_one_line_that_parses_back() {
         let spec = Spec { role: b"a \"role\"\n\xff".to_vec(), ..Spec::default() };
-        let line = Origin::new(&spec, b"job\n", b"node").worker_started(&crate::ranks::single(2)[1], 42, 3);
+        let line =
+            Origin::new(&spec, b"job\n", b"node").worker_started(&crate::ranks::single(2)[1], 42, 3).line;
         assert_eq!(line.matches('\n').count(), 1);
         let event: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(event["name"], "torchelastic.worker.status.STARTED");
@@ -180,5 +263,30 @@ mod tests {
         );
         assert_eq!(event["metadata"]["run_id"], "job\n");
         assert!(event["timestamp"].as_u64().unwrap() > 1_700_000_000_000);
+    }
+
+    #[test]
+    fn obs_05_stages_and_rendezvous_have_durations() {
+        let origin = Origin::new(&Spec::default(), b"job", b"node");
+        let parse = |event: Event| serde_json::from_str::<Value>(&event.line).unwrap();
+        let event = parse(origin.stage(Stage::Stop, 2, Duration::from_micros(1_234_567)));
+        assert_eq!(
+            (&event["name"], &event["source"]),
+            (&"torchelastic.agent.stage.STOP".into(), &"AGENT".into())
+        );
+        assert_eq!(
+            (&event["metadata"]["duration_ms"], &event["metadata"]["agent_restarts"]),
+            (&1234.567.into(), &2.into())
+        );
+        let event = parse(origin.rendezvous(3, Duration::from_secs(1), Ok((1, 4))));
+        assert_eq!(event["name"], "torchelastic.rendezvous.status.SUCCEEDED");
+        let metadata = &event["metadata"];
+        assert_eq!((&metadata["round"], &metadata["duration_ms"]), (&3.into(), &1000.0.into()));
+        assert_eq!((&metadata["group_rank"], &metadata["group_world_size"]), (&1.into(), &4.into()));
+        let event = parse(origin.rendezvous(0, Duration::ZERO, Err("nobody came")));
+        assert_eq!(
+            (&event["metadata"]["state"], &event["metadata"]["error"]),
+            (&"FAILED".into(), &"nobody came".into())
+        );
     }
 }

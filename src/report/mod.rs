@@ -2,6 +2,7 @@
 
 pub mod error_file;
 pub mod event;
+pub mod metrics;
 pub mod oom;
 pub mod summary;
 
@@ -11,6 +12,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
+use crate::control::pace::Pace;
+use crate::control::section::Name;
 use crate::control::watch::Said;
 use crate::ranks::Rank;
 use crate::spec::names::Signal;
@@ -39,6 +42,15 @@ pub enum GroupState {
 }
 
 impl GroupState {
+    pub const ALL: [GroupState; 6] = [
+        GroupState::Unknown,
+        GroupState::Init,
+        GroupState::Healthy,
+        GroupState::Stopped,
+        GroupState::Succeeded,
+        GroupState::Failed,
+    ];
+
     /// As torch's WorkerState has it.
     pub fn name(self) -> &'static str {
         match self {
@@ -294,6 +306,7 @@ pub struct Snapshot {
     pub state: GroupState,
     pub attempt: u32,
     pub workers: Vec<SnapshotWorker>,
+    pub times: metrics::Times,
 }
 
 #[derive(Clone, Copy)]
@@ -302,4 +315,7 @@ pub struct SnapshotWorker {
     pub pid: i32,
     pub outcome: Outcome,
     pub said: Said,
+    pub pace: Pace,
+    /// The section that it is in.
+    pub section: Option<Name>,
 }

@@ -7,12 +7,14 @@ pub mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::control;
+use crate::control::section::Limits;
 use crate::device::numa::Binding;
 use crate::device::probe;
 use crate::device::strings::{Devices, Nproc};
@@ -125,6 +127,51 @@ pub struct EventCallback {
     pub user_data: HostPointer,
 }
 
+/// Whom an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EventSource {
+    Worker,
+    Agent,
+    Rendezvous,
+}
+
+impl EventSource {
+    pub const ALL: [EventSource; 3] = [EventSource::Worker, EventSource::Agent, EventSource::Rendezvous];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            EventSource::Worker => "worker",
+            EventSource::Agent => "agent",
+            EventSource::Rendezvous => "rendezvous",
+        }
+    }
+
+    pub fn parse(text: &str) -> Result<EventSource, Error> {
+        let found = EventSource::ALL.into_iter().find(|source| source.name() == text);
+        found.ok_or_else(|| {
+            Error::config("event_handler", text, "the source must be worker, agent or rendezvous")
+        })
+    }
+}
+
+/// Where events go.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EventHandler {
+    Null,
+    Console,
+    File(PathBuf),
+}
+
+impl EventHandler {
+    pub fn parse(bytes: &[u8]) -> Result<EventHandler, Error> {
+        match bytes {
+            b"null" => Ok(EventHandler::Null),
+            b"console" => Ok(EventHandler::Console),
+            file => Ok(EventHandler::File(path("event_handler", file)?)),
+        }
+    }
+}
+
 /// A function of the host that takes output of workers in place of the console.
 #[derive(Clone, Copy)]
 pub struct OutputCallback {
@@ -188,10 +235,14 @@ pub struct Spec {
     pub restart_backoff: Option<(Duration, Duration)>,
     pub min_uptime: Duration,
     pub no_restart_exit_codes: BTreeSet<i32>,
+    /// Zero: any number of them.
+    pub attempts_without_progress: u32,
     pub monitor_interval: Duration,
     pub shutdown_timeout: Option<Duration>,
     pub probe_timeout: Duration,
     pub health_port: Option<u16>,
+    pub health_address: IpAddr,
+    pub health_socket: Option<PathBuf>,
     pub health_timeout: Duration,
     pub stop_signals: StopSignals,
     pub handled_signals: Vec<i32>,
@@ -202,6 +253,8 @@ pub struct Spec {
 
     pub file_timers: Option<bool>,
     pub uninterruptible_timeout: Option<Duration>,
+    /// How long workers may go on when one has ended well; zero: as long as they like.
+    pub straggler_timeout: Duration,
     /// How long the stack of a stuck worker may take.
     pub stack_timeout: Duration,
     /// A program, and its arguments, that looks at one.
@@ -209,6 +262,9 @@ pub struct Spec {
     pub control: bool,
     /// Zero: heartbeats are not asked for.
     pub heartbeat_timeout: Duration,
+    /// What a worker is sent that lets something expire; 0 for nothing.
+    pub timer_signal: i32,
+    pub sections: Limits,
     /// The time that workers have to save before a stop; zero: none, they are not asked to.
     pub checkpoint_before_stop: Duration,
     pub ask_on_interrupt: bool,
@@ -236,7 +292,8 @@ pub struct Spec {
     pub console: (i32, i32),
     pub output_callback: Option<OutputCallback>,
     pub event_callback: Option<EventCallback>,
-    pub event_file: Option<PathBuf>,
+    /// By source; that of none is for all that have none of their own.
+    pub event_handlers: BTreeMap<Option<EventSource>, EventHandler>,
     pub log_callback: Option<LogCallback>,
     pub log_level: Level,
 
@@ -275,10 +332,13 @@ impl Default for Spec {
             restart_backoff: None,
             min_uptime: Duration::ZERO,
             no_restart_exit_codes: BTreeSet::new(),
+            attempts_without_progress: 0,
             monitor_interval: Duration::from_millis(100),
             shutdown_timeout: None,
             probe_timeout: probe::DEFAULT_LIMIT,
             health_port: None,
+            health_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            health_socket: None,
             health_timeout: HEALTH_TIMEOUT,
             stop_signals: StopSignals { pre_stop: None, stop: libc::SIGTERM },
             handled_signals: Vec::new(),
@@ -287,10 +347,13 @@ impl Default for Spec {
             kill_group_on_success: true,
             file_timers: None,
             uninterruptible_timeout: None,
+            straggler_timeout: Duration::ZERO,
             stack_timeout: Duration::from_secs(5),
             stack_command: Vec::new(),
             control: false,
             heartbeat_timeout: Duration::ZERO,
+            timer_signal: libc::SIGKILL,
+            sections: Limits::default(),
             checkpoint_before_stop: Duration::ZERO,
             ask_on_interrupt: false,
             debug_rank: None,
@@ -314,7 +377,7 @@ impl Default for Spec {
             console: (1, 2),
             output_callback: None,
             event_callback: None,
-            event_file: None,
+            event_handlers: BTreeMap::new(),
             log_callback: None,
             log_level: Level::Debug,
             refused: None,
@@ -518,12 +581,19 @@ impl Spec {
         self.program.is_none().then(|| self.start_method())
     }
 
+    /// Where events of a source go; none where nobody said so.
+    pub fn event_handler(&self, source: EventSource) -> Option<&EventHandler> {
+        self.event_handlers.get(&Some(source)).or_else(|| self.event_handlers.get(&None))
+    }
+
     /// Whether the agent and the workers share a page.
     pub fn has_control(&self) -> bool {
         self.control
             || self.progress_bar
             || !self.heartbeat_timeout.is_zero()
             || !self.checkpoint_before_stop.is_zero()
+            || self.sections.are_wanted()
+            || self.attempts_without_progress > 0
     }
 
     /// Takes back what needs a terminal where there is none; `is_terminal` tells of 0, and of the console.

@@ -1,13 +1,15 @@
-//! Sockets that listen for connections over TCP.
+//! Sockets that listen for connections over TCP, and at a path.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getsockname, listen, setsockopt,
-    socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, connect, getsockname,
+    listen, setsockopt, socket, sockopt,
 };
 
 use super::fd::above_stdio;
@@ -44,4 +46,19 @@ pub fn listen_now(socket: &OwnedFd) -> Result<u16, Errno> {
     let bound: SockaddrStorage = getsockname(socket.as_raw_fd())?;
     let v6 = bound.as_sockaddr_in6().map(|v6| v6.port());
     v6.or_else(|| bound.as_sockaddr_in().map(|v4| v4.port())).ok_or(Errno::EAFNOSUPPORT)
+}
+
+/// At a path of a unix socket, in place of one that nobody listens at any more; likewise. The file is to be
+/// removed by who has it made.
+pub fn listen_at_path(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let new = || above_stdio(socket(AddressFamily::Unix, SockType::Stream, flags, None)?);
+    let (listener, address) = (new()?, UnixAddr::new(path)?);
+    let is_socket = path.symlink_metadata().is_ok_and(|data| data.file_type().is_socket());
+    if is_socket && connect(new()?.as_raw_fd(), &address) == Err(Errno::ECONNREFUSED) {
+        let _ = std::fs::remove_file(path);
+    }
+    bind(listener.as_raw_fd(), &address)?;
+    listen(&listener, Backlog::MAXALLOWABLE)?;
+    Ok(listener)
 }

@@ -167,6 +167,15 @@ pub fn uninterruptible(pid: i32) -> Option<u64> {
     line.trim().parse().ok()
 }
 
+/// The memory of a process that is resident, in bytes. Needs `proc_is_ours`.
+pub fn resident(pid: i32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+    // SAFETY: it only looks a constant up.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    Some(pages * u64::try_from(page).ok()?)
+}
+
 /// Whether a process that is still there is on its way out (PF_EXITING in its flags), killed or not. Not
 /// one whose first thread alone has ended. Needs `proc_is_ours`.
 pub fn is_dying(pid: i32) -> bool {

@@ -32,6 +32,7 @@ mod obs;
 mod place;
 mod reap;
 mod rst;
+mod section;
 mod server;
 mod sig;
 mod sp;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         abi::tests(),
         cli::tests(),
         control::tests(),
+        section::tests(),
         ask::tests(),
         terminal::tests(),
         dev::tests(),

@@ -13,8 +13,11 @@ use crate::tool::*;
 pub fn tests() -> Vec<Trial> {
     tests![
         obs_01_counters_and_flakiness_of_a_run,
+        obs_04_handlers_by_source,
+        obs_04_a_handler_that_fails_harms_no_other,
         obs_05_states_of_workers_and_agent,
         obs_05_by_every_kind_of_worker,
+        obs_05_stages_have_durations,
         obs_06_events_are_lines_of_json,
         obs_08_exactly_one_end_whatever_happens,
         obs_09_an_event_file_that_takes_nothing,
@@ -31,9 +34,15 @@ fn parse(lines: &[String]) -> Vec<Value> {
         .collect()
 }
 
-/// The events of a host whose spec has an event file of this name.
+/// The events of a host whose spec has an event file of this name, but for those of stages.
 fn events(t: &Case, name: &str) -> Vec<Value> {
-    parse(&t.lines(name))
+    let mut events = parse(&t.lines(name));
+    events.retain(|event| !is_stage(event));
+    events
+}
+
+fn is_stage(event: &Value) -> bool {
+    event["name"].as_str().unwrap().contains(".stage.")
 }
 
 /// `SOURCE STATE RANK ATTEMPT` of each.
@@ -48,7 +57,7 @@ fn told(events: &[Value]) -> Vec<String> {
             metadata["agent_restarts"]
         )
     };
-    events.iter().map(tell).collect()
+    events.iter().filter(|event| !is_stage(event)).map(tell).collect()
 }
 
 fn obs_01_counters_and_flakiness_of_a_run() {
@@ -77,6 +86,52 @@ fn obs_01_counters_and_flakiness_of_a_run() {
             assert_eq!(metadata[name], i32::from(name == counter), "{name} {failing} {most}");
         }
     }
+}
+
+fn obs_04_handlers_by_source() {
+    let sources = |lines: &[String]| -> Vec<String> {
+        parse(lines).iter().map(|event| event["source"].as_str().unwrap().to_string()).collect()
+    };
+    let t = Case::new();
+    let host = t.host().set("event_file", t.path("all")).set("event_callback", t.path("called"));
+    let host = host.set("event_handler", format!("worker:{}", t.path("workers")));
+    host.probe(&["exit", "0"]).run().succeeded();
+    assert_eq!(sources(&t.lines("workers")), ["WORKER", "WORKER"]);
+    assert_eq!(sources(&t.lines("all")), ["AGENT"; 3]);
+    assert_eq!(t.lines("called").len(), 5, "the callback gets all");
+    // By name; and one place for two sources.
+    let t = Case::new();
+    let host = t.host().set("event_handler", ":console").set("event_handler", "agent:null");
+    let run = host.probe(&["exit", "0"]).run();
+    run.succeeded();
+    let lines: Vec<String> = run.err().lines().map(str::to_string).collect();
+    assert_eq!(sources(&lines), ["WORKER", "WORKER"]);
+    let t = Case::new();
+    let (one, other) = (format!("worker:{}", t.path("f")), format!("agent:{}", t.path("f")));
+    let host = t.host().set("event_handler", one).set("event_handler", other);
+    host.probe(&["exit", "0"]).run().succeeded();
+    assert_eq!(
+        told(&parse(&t.lines("f"))),
+        ["WORKER STARTED 0 0", "WORKER SUCCEEDED 0 0", "AGENT SUCCEEDED null 0"]
+    );
+    let t = Case::new();
+    let host = t.host().set("event_handler", "worker:console").set("event_handler", "worker:");
+    assert_eq!(host.probe(&["exit", "0"]).run().err(), "", "taken back");
+    t.host()
+        .set("event_handler", "nobody:null")
+        .probe(&[])
+        .step("new")
+        .run()
+        .refused(&["nobody", "worker, agent"]);
+}
+
+fn obs_04_a_handler_that_fails_harms_no_other() {
+    let t = Case::new();
+    let host = t.host().set("event_file", t.path("all")).set("event_handler", "worker:/dev/full");
+    let host = host.set("log_callback", t.path("log")).set("local_world_size", 4);
+    host.probe(&["exit", "0"]).run().succeeded();
+    assert_eq!(told(&events(&t, "all")), ["AGENT SUCCEEDED null 0"]);
+    assert_eq!(t.lines("log").iter().filter(|line| line.contains("event file takes no more")).count(), 1);
 }
 
 fn obs_05_states_of_workers_and_agent() {
@@ -138,6 +193,29 @@ fn obs_05_by_every_kind_of_worker() {
         assert_eq!(said.iter().filter(|line| line.starts_with("AGENT")).count(), 1, "{said:?}");
         assert_eq!(said.len(), 7);
     }
+}
+
+fn obs_05_stages_have_durations() {
+    let t = Case::new();
+    let host = t.host().set("event_file", t.path("events")).set("local_world_size", 2).set("max_restarts", 1);
+    let up = t.path("up.%a");
+    let verbs = ["exit_on", "TERM", "5", "0.2", "append", &up, "x", "await_lines", &up, "2"];
+    let host =
+        host.probe(&[&verbs[..], &["attempt", "0", "rank", "1", "exit", "9", ";", "pause", ";"]].concat());
+    host.run().succeeded();
+    let mut stages = parse(&t.lines("events"));
+    stages.retain(is_stage);
+    let told = stages.iter().map(|event| {
+        let name = event["name"].as_str().unwrap().strip_prefix("torchelastic.agent.stage.").unwrap();
+        (name.to_string(), event["metadata"]["agent_restarts"].as_i64().unwrap())
+    });
+    let told: Vec<_> = told.collect();
+    let wanted = [("START", 0), ("STOP", 0), ("ATTEMPT", 0), ("START", 1), ("ATTEMPT", 1)];
+    assert_eq!(told, wanted.map(|(name, attempt)| (name.to_string(), attempt)));
+    let took: Vec<f64> =
+        stages.iter().map(|event| event["metadata"]["duration_ms"].as_f64().unwrap()).collect();
+    assert!(took[0] > 0.0 && took[1] >= 200.0 && took[2] > took[1], "{took:?}");
+    assert!(took[2] < 20_000.0, "{took:?}");
 }
 
 fn obs_06_events_are_lines_of_json() {
@@ -262,8 +340,8 @@ fn obs_10_the_callback_is_called_in_order() {
     run.succeeded();
     let called = t.lines("called");
     assert_eq!(called, t.lines("events"));
-    assert_eq!(called.len(), 17);
-    assert!(called[16].contains("torchelastic.agent.status.SUCCEEDED"));
+    let called = told(&parse(&called));
+    assert_eq!((called.len(), called[16].as_str()), (17, "AGENT SUCCEEDED null 1"));
 }
 
 fn obs_icerun_options() {
@@ -278,6 +356,10 @@ fn obs_icerun_options() {
     assert_eq!(told(&parse(&lines)).len(), 3);
     let ended = tool(&t, &["--event-log-handler", "null"]).probe(&["exit", "0"]).run();
     assert_eq!(ended.exited(0).err(), "");
+    let ended = tool(&t, &["--event-log-handler", "agent=console,worker=null"]).probe(&["exit", "0"]).run();
+    let lines: Vec<String> = ended.exited(0).err().lines().map(str::to_string).collect();
+    assert_eq!(told(&parse(&lines)), ["AGENT SUCCEEDED null 0"]);
+    tool(&t, &["--event-log-handler", "host=console"]).probe(&[]).run().refused(&["host", "worker, agent"]);
     tool(&t, &["--event-log-handler", "kafka"]).probe(&[]).run().refused(&["kafka", "null or console"]);
     let both = ["--event-log-handler", "console", "--event-file", "f"];
     tool(&t, &both).probe(&[]).run().refused(&["console", "--event-file"]);

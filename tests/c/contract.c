@@ -84,6 +84,7 @@ static void null_spec(void) {
   ARGUMENT(ice_spec_set_file_timers(NULL, 1));
   ARGUMENT(ice_spec_set_uninterruptible_timeout(NULL, 1));
   ARGUMENT(ice_spec_set_stack_timeout(NULL, 1));
+  ARGUMENT(ice_spec_set_straggler_timeout(NULL, 1));
   ARGUMENT(ice_spec_set_stack_command(NULL, list, 1));
   ARGUMENT(ice_spec_set_control(NULL, 1));
   ARGUMENT(ice_spec_set_ask_on_interrupt(NULL, 1));
@@ -91,6 +92,10 @@ static void null_spec(void) {
   ARGUMENT(ice_spec_set_progress_bar(NULL, 1));
   ARGUMENT(ice_spec_set_heartbeat_timeout(NULL, 1));
   ARGUMENT(ice_spec_set_checkpoint_before_stop(NULL, 1));
+  ARGUMENT(ice_spec_set_timer_signal(NULL, 9));
+  ARGUMENT(ice_spec_set_section_limit(NULL, "step", 1));
+  ARGUMENT(ice_spec_set_section_learning(NULL, 5, 1));
+  ARGUMENT(ice_spec_set_max_attempts_without_progress(NULL, 1));
   ARGUMENT(ice_spec_set_master_addr(NULL, "a"));
   ARGUMENT(ice_spec_set_master_port(NULL, 0));
   ARGUMENT(ice_spec_set_run_id(NULL, "a"));
@@ -120,6 +125,9 @@ static void null_spec(void) {
   ARGUMENT(ice_spec_set_probe_timeout(NULL, 1));
   ARGUMENT(ice_spec_set_cpu_binding(NULL, 0));
   ARGUMENT(ice_spec_set_health_check(NULL, 0, 0));
+  ARGUMENT(ice_spec_set_event_handler(NULL, "worker", "null"));
+  ARGUMENT(ice_spec_set_health_address(NULL, "::1"));
+  ARGUMENT(ice_spec_set_health_socket(NULL, "a"));
   ARGUMENT(ice_spec_set_event_file(NULL, "f"));
 }
 
@@ -168,6 +176,11 @@ static void null_texts(ice_spec *spec) {
   ARGUMENT(ice_spec_set_devices(spec, NULL));
   ARGUMENT(ice_spec_set_event_file(spec, NULL));
   CHECK(ice_spec_set_event_file(spec, "") == ICE_OK);
+  ARGUMENT(ice_spec_set_event_handler(spec, "worker", NULL));
+  CHECK(ice_spec_set_event_handler(spec, NULL, "") == ICE_OK);
+  ARGUMENT(ice_spec_set_health_address(spec, NULL));
+  ARGUMENT(ice_spec_set_health_socket(spec, NULL));
+  CHECK(ice_spec_set_health_socket(spec, "") == ICE_OK);
   CHECK(ice_spec_add_args(spec, NULL, 0) == ICE_OK);
 }
 
@@ -391,6 +404,8 @@ static void null_worker(void) {
   ARGUMENT(ice_worker_release(NULL, "a"));
   ARGUMENT(ice_worker_debug_begin(NULL));
   ARGUMENT(ice_worker_debug_end(NULL));
+  ARGUMENT(ice_worker_section(NULL, "a"));
+  ARGUMENT(ice_worker_request_restart(NULL));
   CHECK(ice_worker_open(&worker) == ICE_OK);
   CHECK(ice_worker_has_control(worker) == 0);
   CHECK(ice_worker_rank(worker) == 0 && ice_worker_world_size(worker) == 1 && ice_worker_restart_count(worker) == 0);
@@ -405,6 +420,9 @@ static void null_worker(void) {
   CHECK(ice_worker_release(worker, "b") == ICE_OK);
   CHECK(ice_worker_debug_begin(worker) == ICE_OK);
   CHECK(ice_worker_debug_end(worker) == ICE_OK);
+  ARGUMENT(ice_worker_section(worker, ""));
+  CHECK(ice_worker_section(worker, "a") == ICE_OK && ice_worker_section(worker, NULL) == ICE_OK);
+  CHECK(ice_worker_request_restart(worker) == ICE_OK);
   CHECK(ice_worker_return(worker, "a", 1) == ICE_ERROR_STATE);
   ice_worker_close(worker);
 }
@@ -658,6 +676,7 @@ static void getters(void) {
   CHECK(ice_snapshot_attempt(NULL) == -1);
   CHECK(ice_snapshot_worker_count(NULL) == 0);
   CHECK(ice_snapshot_worker(NULL, 0) == NULL);
+  CHECK(ice_snapshot_slowest(NULL) == -1);
   CHECK(ice_device_list_count(NULL) == 0);
   CHECK(ice_device_list_device(NULL, 0) == NULL);
   CHECK(ice_device_list_driver_version(NULL) == 0);

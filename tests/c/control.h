@@ -11,6 +11,9 @@
  *   step N | progress DONE TOTAL | heartbeat | heartbeats COUNT SECONDS
  *   expires SCOPE SECONDS | disarm SCOPE
  *   debug | undebug       calls for a debugger, and is done with it
+ *   section NAME          is in that section from now on, with "-" in none
+ *   sections NAME COUNT SECONDS   passes through it so many times, each of that length
+ *   restart               asks for a restart of the group
  *   control FILE          appends "HAS_CONTROL RANK LOCAL_RANK WORLD_SIZE" and the descriptors above 2 that are open
  *   meet FILE             meets all ranks at the store of the job, and appends "RANK SUM" of all ranks and 1 each
  *   scribble BYTE         fills the whole page with that byte, through descriptor 3
@@ -113,6 +116,16 @@ static int control_verb(ice_worker *worker, char **argv, int argc, int *used) {
     status = ice_worker_debug_begin(worker);
   } else if (VERB("undebug", 0)) {
     status = ice_worker_debug_end(worker);
+  } else if (VERB("section", 1)) {
+    status = ice_worker_section(worker, strcmp(a, "-") == 0 ? NULL : a);
+  } else if (VERB("sections", 3)) {
+    for (int i = 0; i < atoi(b) && status == ICE_OK; i++) {
+      status = ice_worker_section(worker, a);
+      sleep_seconds(atof(c));
+    }
+    if (status == ICE_OK) status = ice_worker_section(worker, NULL);
+  } else if (VERB("restart", 0)) {
+    status = ice_worker_request_restart(worker);
   } else if (VERB("control", 1)) {
     char line[128];
     int length = snprintf(line, sizeof line, "%d %d %d %d", ice_worker_has_control(worker), ice_worker_rank(worker),

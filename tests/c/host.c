@@ -405,6 +405,8 @@ static int set_field(const char *key, char *value, ice_status *status) {
   TEXT(program)
   TEXT(working_dir)
   TEXT(event_file)
+  TEXT(health_address)
+  TEXT(health_socket)
   TEXT(signals)
   TEXT(pass_signals)
   TEXT(master_addr)
@@ -425,6 +427,7 @@ static int set_field(const char *key, char *value, ice_status *status) {
   LONG(ranks_per_device)
   LONG(local_world_size)
   LONG(max_restarts)
+  LONG(max_attempts_without_progress)
   LONG(stderr_tail)
   LONG(debug_rank)
   TEXT(warm_up)
@@ -440,6 +443,7 @@ static int set_field(const char *key, char *value, ice_status *status) {
   INTEGER(control)
   INTEGER(ask_on_interrupt)
   INTEGER(progress_bar)
+  INTEGER(timer_signal)
   INTEGER(master_port)
   INTEGER(merge_stderr)
   INTEGER(log_timestamps)
@@ -449,6 +453,7 @@ static int set_field(const char *key, char *value, ice_status *status) {
   REAL(probe_timeout)
   REAL(uninterruptible_timeout)
   REAL(stack_timeout)
+  REAL(straggler_timeout)
   REAL(heartbeat_timeout)
   REAL(checkpoint_before_stop)
 #undef TEXT
@@ -535,6 +540,15 @@ static int set_field(const char *key, char *value, ice_status *status) {
   } else if (strcmp(key, "output_callback") == 0) {
     snprintf(OUTPUT_FILE, sizeof OUTPUT_FILE, "%s", value);
     *status = ice_spec_set_output_callback(SPEC, on_output, OUTPUT_SECONDS > 0 ? &OUTPUT_SECONDS : NULL);
+  } else if (strcmp(key, "event_handler") == 0) { /* SOURCE:HANDLER */
+    char *handler = after_char(value, ':');
+    *status = ice_spec_set_event_handler(SPEC, *value ? value : NULL, handler);
+  } else if (strcmp(key, "section_limit") == 0) { /* NAME:SECONDS */
+    char *seconds = after_char(value, ':');
+    *status = ice_spec_set_section_limit(SPEC, *value ? value : NULL, atof(seconds));
+  } else if (strcmp(key, "section_learning") == 0) {
+    char *least = after_char(value, ',');
+    *status = ice_spec_set_section_learning(SPEC, atof(value), atof(least));
   } else if (strcmp(key, "health_check") == 0) {
     char *second = after_char(value, ',');
     *status = ice_spec_set_health_check(SPEC, atol(value), atof(second));
@@ -735,9 +749,14 @@ static void snapshot_line(void) {
       json_number(&j, "progress_done", (long long)w->progress_done);
       json_number(&j, "progress_total", (long long)w->progress_total);
       json_number(&j, "heartbeat_ns", (long long)w->heartbeat_ns);
+      json_number(&j, "lag", (long long)w->lag);
+      json_number(&j, "at_step_ns", (long long)w->at_step_ns);
+      json_text(&j, "section", w->section);
+      json_number(&j, "in_section_ns", (long long)w->in_section_ns);
       json_close(&j, "}");
     }
     json_close(&j, "]");
+    json_number(&j, "slowest", ice_snapshot_slowest(snapshot));
     ice_snapshot_free(snapshot);
   } else {
     json_text(&j, "message", ice_last_error_message());

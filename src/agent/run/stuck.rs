@@ -33,6 +33,8 @@ pub(super) struct Watch {
     stays: Stays,
     /// When the states of the workers are looked at next.
     next_look: Option<Now>,
+    /// Who still runs then is a straggler.
+    stragglers_at: Option<Now>,
     condemned: Vec<Condemned>,
 }
 
@@ -84,7 +86,7 @@ impl Watch {
             Stage::Sentenced => Some(Duration::ZERO),
             Stage::Signalled { until } => Some(*until),
         });
-        condemned.chain(timers).chain(self.next_look).min()
+        condemned.chain(timers).chain(self.next_look).chain(self.stragglers_at).min()
     }
 
     fn is_searching(&self) -> bool {
@@ -204,6 +206,7 @@ impl Run<'_> {
         }
         self.look_at_timers(now);
         self.look_at_states(now);
+        self.look_at_stragglers(now);
         self.look_at_searches(now);
         self.carry_out(now);
     }
@@ -238,7 +241,8 @@ impl Run<'_> {
             match signal {
                 Some(signal) => self.condemn(holder.worker, verdict, Sentence::Signal { holder, signal }),
                 None => {
-                    self.log(Level::Warning, || format!("{verdict}: only reported, as it wants no signal"))
+                    let text = format!("{verdict}: only reported, as it wants no signal");
+                    self.tell_of_stuck(holder.worker, &text, 0);
                 }
             }
         }
@@ -251,10 +255,7 @@ impl Run<'_> {
             return;
         };
         self.watch.next_look = Some(now + self.spec.monitor_interval);
-        let Some(attempt) = &self.attempt else { return };
-        let alive = attempt.workers.iter().enumerate().filter(|(_, worker)| worker.is_alive());
-        let pids: Vec<(usize, i32)> = alive.map(|(index, worker)| (index, worker.pid)).collect();
-        for (worker, pid) in pids {
+        for (worker, pid) in self.living() {
             let stay = self.watch.stays.look(worker, process::uninterruptible(pid), now);
             if stay >= limit {
                 let verdict = format!(
@@ -264,6 +265,44 @@ impl Run<'_> {
                 );
                 self.condemn(worker, verdict, Sentence::NoRestart);
             }
+        }
+    }
+
+    /// A worker has ended well: the others are to follow.
+    pub(super) fn expect_stragglers(&mut self) {
+        let limit = self.spec.straggler_timeout;
+        if !limit.is_zero() {
+            self.watch.stragglers_at.get_or_insert_with(|| monotonic() + limit);
+        }
+    }
+
+    fn look_at_stragglers(&mut self, now: Now) {
+        if self.watch.stragglers_at.is_none_or(|at| at > now) {
+            return;
+        }
+        // Told once: whoever is let live is not looked at again.
+        self.watch.stragglers_at = Some(Now::MAX);
+        let seconds = self.spec.straggler_timeout.as_secs_f64();
+        for (worker, pid) in self.living() {
+            let verdict = format!("PID {pid} still ran {seconds:.3} s after another worker had ended well");
+            self.overdue(worker, verdict);
+        }
+    }
+
+    /// The workers that run, and their processes.
+    fn living(&self) -> Vec<(usize, i32)> {
+        let workers = self.attempt.iter().flat_map(|attempt| &attempt.workers).enumerate();
+        workers.filter(|(_, worker)| worker.is_alive()).map(|(index, worker)| (index, worker.pid)).collect()
+    }
+
+    /// A worker let its time pass: it is ended, and has failed, unless that is only to be told.
+    pub(in crate::agent) fn overdue(&mut self, worker: usize, verdict: String) {
+        let signal = self.spec.timer_signal;
+        let holder = self.attempt.as_ref().and_then(|attempt| attempt.holder(attempt.workers[worker].pid));
+        match holder {
+            Some(_) if signal == 0 => self.tell_of_stuck(worker, &format!("{verdict}: only reported"), 0),
+            Some(holder) => self.condemn(worker, verdict, Sentence::Signal { holder, signal }),
+            None => {}
         }
     }
 
@@ -278,7 +317,8 @@ impl Run<'_> {
         if self.watch.condemned.iter().any(|condemned| condemned.worker == worker) {
             return;
         }
-        self.log(Level::Warning, || format!("rank {}: {verdict}", self.ranks[worker].global));
+        let signal = if let Sentence::Signal { signal, .. } = sentence { signal } else { 0 };
+        self.tell_of_stuck(worker, &verdict, signal);
         let stage = match self.look_for(worker, sentence) {
             Ok(Some(search)) => Stage::LookedFor(search),
             Ok(None) => Stage::Sentenced,
@@ -288,6 +328,16 @@ impl Run<'_> {
             }
         };
         self.watch.condemned.push(Condemned { worker, verdict, sentence, stage });
+    }
+
+    /// Tells of a worker that is stuck, and of the signal that follows, if one does.
+    pub(in crate::agent) fn tell_of_stuck(&self, worker: usize, text: &str, signal: i32) {
+        let rank = self.ranks[worker];
+        self.log(Level::Warning, || format!("rank {}: {text}", rank.global));
+        let attempt = self.attempt.as_ref().filter(|_| self.origin.is_some());
+        if let Some((pid, number)) = attempt.map(|attempt| (attempt.workers[worker].pid, attempt.number)) {
+            self.event(|origin| Some(origin.worker_stuck(&rank, pid, number, text, signal)));
+        }
     }
 
     /// Has somebody look where a worker is, or the process of it that holds the timer.
