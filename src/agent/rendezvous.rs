@@ -80,7 +80,7 @@ impl Run<'_> {
     fn meet(&self, rendezvous: &Rendezvous) -> Result<Member, Error> {
         let run_id = String::from_utf8_lossy(&self.run_id).into_owned();
         let Rendezvous { place, rules, options, .. } = rendezvous;
-        let patience = options.read_timeout;
+        let patience = options.answer_within();
         let backend: Box<dyn Backend> = match place.clone() {
             Place::Static(endpoint) => {
                 let hosting = if rendezvous.rank == Some(0) { Hosting::Always } else { Hosting::Never };

@@ -15,4 +15,6 @@ pub mod endpoint;
 pub mod leader;
 pub mod member;
 pub mod options;
+#[cfg(test)]
+mod simulation;
 pub mod state;

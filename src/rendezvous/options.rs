@@ -39,6 +39,9 @@ impl Default for Options {
     }
 }
 
+/// A busy place has so long to answer, however soon nodes are missed.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+
 /// For the error that names them.
 const KEYS: &str = "timeout, join_timeout, last_call_timeout, close_timeout, heartbeat_timeout, \
                     keep_alive_interval, keep_alive_max_attempt, read_timeout, lost_timeout, is_host, store_type, \
@@ -48,6 +51,13 @@ impl Options {
     /// Who gives no sign for so long has vanished.
     pub fn dead_after(&self) -> Duration {
         self.keep_alive_interval.saturating_mul(self.keep_alive_max_attempt)
+    }
+
+    /// How long an answer is waited for before the connection is made anew: by then this node counts as gone, or the
+    /// place as lost, and a new connection finds a way that is there again sooner than an old one.
+    pub fn answer_within(&self) -> Duration {
+        let noticed = self.dead_after().min(self.lost_timeout);
+        self.read_timeout.min(noticed.max(LEAST_PATIENCE))
     }
 
     /// Takes one of them, as text.
@@ -107,6 +117,21 @@ fn yes_or_no(key: &str, value: &str) -> Result<bool, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dyn_20_an_answer_is_not_waited_for_after_the_node_is_missed() {
+        for (set, within) in [
+            (vec![], 15_000),
+            (vec![("read_timeout", "2")], 2_000),
+            (vec![("lost_timeout", "4")], 4_000),
+            (vec![("keep_alive_interval", "0.1")], 1_000),
+            (vec![("keep_alive_interval", "0.1"), ("read_timeout", "0.5")], 500),
+        ] {
+            let mut options = Options::default();
+            set.iter().for_each(|(key, value)| options.set(key, value).unwrap());
+            assert_eq!(options.answer_within(), Duration::from_millis(within), "{set:?}");
+        }
+    }
 
     #[test]
     fn dyn_26_what_cannot_be_is_refused_by_name() {

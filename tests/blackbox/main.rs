@@ -26,6 +26,8 @@ mod kill;
 mod log;
 mod method;
 mod mon;
+mod net;
+mod nodes;
 mod numa;
 mod obs;
 mod reap;
@@ -38,6 +40,7 @@ mod time;
 // Each area uses a part of it.
 #[allow(dead_code)]
 mod tool;
+mod torch;
 
 use std::process::ExitCode;
 
@@ -77,6 +80,9 @@ fn main() -> ExitCode {
         dev::tests(),
         store::tests(),
         e2e::tests(),
+        nodes::tests(),
+        net::tests(),
+        torch::tests(),
         examples::tests(),
         hosts::tests(),
         fault::tests(),
