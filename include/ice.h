@@ -1859,7 +1859,7 @@ ice_status ice_spec_set_rendezvous(struct ice_spec *spec,
  * | `keep_alive_interval` | 5 | how often a host gives a sign of life |
  * | `keep_alive_max_attempt` | 3 | how many of these may be missing before the host counts as gone; clocks are not compared |
  * | `lost_timeout` | 300 | how long workers go on while the store is out of reach; then ICE_END_AGENT_ERROR (not torch's) |
- * | `read_timeout` | 60 | how long an answer of the store may take |
+ * | `read_timeout` | 60 | how long an answer of the store may take; at most what it takes to miss a host, or `lost_timeout`, but 1 s at least |
  * | `close_timeout` | 30 | the same for the last words of an agent that ends |
  * | `is_host` | by endpoint | `true` or `false`: whether this agent serves the store |
  * | `secret_file` | none | a file of 16 to 4096 bytes that all agents of the job have: who does not know them is not let into a store that an agent serves for the rendezvous; the store of the workers, a separate one then, stays open |

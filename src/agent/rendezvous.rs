@@ -96,7 +96,7 @@ impl Run<'_> {
                 endpoint,
                 hosting,
                 run_id: run_id.clone(),
-                patience: options.read_timeout,
+                patience: options.answer_within(),
                 shared_with_workers,
                 secret: secret.clone(),
             }))

@@ -103,6 +103,11 @@ pub trait Backend: Send {
         Ok(())
     }
 
+    /// Whether this agent can do what a leader has to: `between_rounds` may need the one that serves.
+    fn may_lead(&self) -> bool {
+        true
+    }
+
     /// Whether the place is gone when this agent is.
     fn serves(&self) -> bool {
         false

@@ -162,6 +162,10 @@ impl Backend for C10d {
         Ok(())
     }
 
+    fn may_lead(&self) -> bool {
+        !self.settings.shared_with_workers || self.server.is_some()
+    }
+
     fn serves(&self) -> bool {
         self.server.is_some()
     }

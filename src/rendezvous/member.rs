@@ -238,7 +238,8 @@ fn is_passing(error: &Error) -> bool {
 
 impl Part {
     fn run(mut self) {
-        let mut failing: Option<(Now, Duration)> = None;
+        let mut answered = monotonic();
+        let mut failing: Option<Duration> = None;
         while self.take_wishes() {
             if self.stage == Stage::Out {
                 // Only a leave is waited for.
@@ -246,20 +247,18 @@ impl Part {
                 continue;
             }
             match self.turn() {
-                Ok(()) => failing = None,
+                Ok(()) => (answered, failing) = (monotonic(), None),
                 Err(error) if is_passing(&error) => {
                     // The connection is made anew, and with it what was read.
                     (self.leader, self.chain) = (None, None);
-                    let (since, pause) = failing.unwrap_or_else(|| {
+                    let pause = failing.unwrap_or_else(|| {
                         self.log(Level::Info, format!("the rendezvous is not reached: {error}"));
-                        (monotonic(), PAUSES.0)
+                        PAUSES.0
                     });
-                    if monotonic() >= since + self.patience() {
-                        let waited = monotonic() - since;
-                        let what = format!("lost rendezvous: not reached for {waited:.1?}: {error}");
-                        self.give_up(Error::Rendezvous { what });
+                    if let Some(error) = self.is_too_long(answered, &error) {
+                        self.give_up(error);
                     } else {
-                        failing = Some((since, (pause * 2).min(PAUSES.1)));
+                        failing = Some((pause * 2).min(PAUSES.1));
                         self.pause(Some(pause));
                     }
                 }
@@ -268,14 +267,25 @@ impl Part {
         }
     }
 
-    /// How long the place may be out of reach.
-    fn patience(&self) -> Duration {
-        match self.stage {
-            Stage::Joining { until: Some(until), .. } => until.saturating_sub(monotonic()),
+    /// What to say if the place is out of reach for longer than it may be, since its last answer.
+    fn is_too_long(&self, answered: Now, why: &Error) -> Option<Error> {
+        let now = monotonic();
+        if let Stage::Joining { until: Some(until), .. } = self.stage {
+            let run_id = &self.settings.run_id;
+            let limit = self.settings.options.join_timeout;
+            let what = format!(
+                "the time-out passed: the rendezvous of run id {run_id} was not reached within {limit:?}: {why}"
+            );
+            return (until <= now).then_some(Error::Timeout { what });
+        }
+        let limit = match self.stage {
             // All is well here: whoever served the others is as good as gone.
             Stage::In { .. } if self.is_done => self.settings.rules.dead_after,
             _ => self.settings.options.lost_timeout,
-        }
+        };
+        let waited = now.saturating_sub(answered);
+        let what = format!("lost rendezvous: not reached for {waited:.1?}: {why}");
+        (waited >= limit).then_some(Error::Rendezvous { what })
     }
 
     /// Waits for the agent to want something.
@@ -419,16 +429,18 @@ impl Part {
 
     /// Finds the chain, or begins it.
     fn enter(&mut self) -> Result<(), Error> {
-        let mut there = self.backend.get(ANCHOR)?.map(|found| found.value);
-        if there.is_none() && self.job.is_none() {
+        let begins = self.job.is_none() && self.backend.may_lead();
+        let waits = self.job.is_none() && !begins;
+        let mut there = self.find(ANCHOR, waits)?;
+        if there.is_none() && begins {
             there = create(&mut *self.backend, ANCHOR, &encode(&Anchor { state: 0 }))?;
         }
         let mut number = match there {
             None => 0,
             Some(text) => decode::<Anchor>(&text, "anchor")?.state,
         };
-        let mut text = self.backend.get(&state_key(number))?.map(|found| found.value);
-        if text.is_none() && number == 0 && self.job.is_none() {
+        let mut text = self.find(&state_key(number), waits)?;
+        if text.is_none() && number == 0 && begins {
             let own = encode(&State::new(&self.node.id));
             text = Some(create(&mut *self.backend, &state_key(0), &own)?.unwrap_or(own));
         }
@@ -439,6 +451,18 @@ impl Part {
             (number, text) = (number + 1, found.value);
         }
         self.adopt(number, &text)
+    }
+
+    /// The value of a key, which may be waited for: another agent is to make it.
+    fn find(&mut self, key: &str, waits: bool) -> Result<Option<Vec<u8>>, Error> {
+        let mut found = self.backend.get(key)?;
+        if found.is_none() && waits {
+            let until = Instant::now() + self.settings.options.keep_alive_interval;
+            if self.backend.wait(key, until, self.shared.bell.as_fd())? {
+                found = self.backend.get(key)?;
+            }
+        }
+        Ok(found.map(|found| found.value))
     }
 
     /// This is the state now.
@@ -676,7 +700,8 @@ impl Part {
         let takes_part = !matches!(self.stage, Stage::Idle | Stage::Out);
         let has_ended = matches!(state.phase, Phase::Ended(_));
         let is_lost = monotonic().saturating_sub(self.leaders_beat.1) >= self.settings.rules.dead_after;
-        if self.leader.is_some() || !takes_part || has_ended || !(state.leader.is_none() || is_lost) {
+        let is_free = state.leader.is_none() || is_lost;
+        if self.leader.is_some() || !takes_part || has_ended || !is_free || !self.backend.may_lead() {
             return Ok(());
         }
         let number = *number;
@@ -1032,6 +1057,20 @@ pub mod tests {
             assert!(what.starts_with("lost rendezvous"), "{what}");
             agent.leave();
         }
+    }
+
+    #[test]
+    fn stat_04_a_place_that_is_never_there_is_waited_for_as_long_as_said() {
+        let place = Arc::new(Place::default());
+        place.unreachable.store(true, Ordering::Relaxed);
+        let mut settings = settings(2, 2);
+        settings.options.set("join_timeout", "0.5").unwrap();
+        let begin = Instant::now();
+        let agent = Agent::start(&place, "a", settings);
+        let Notice::Failed(Error::Timeout { what }) = agent.notice() else { panic!() };
+        assert!(what.contains("was not reached within 500ms: ") && what.contains("job"), "{what}");
+        assert!(begin.elapsed() >= Duration::from_millis(500));
+        agent.leave();
     }
 
     #[test]

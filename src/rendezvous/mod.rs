@@ -18,4 +18,6 @@ pub mod foreign;
 pub mod leader;
 pub mod member;
 pub mod options;
+#[cfg(test)]
+mod simulation;
 pub mod state;

@@ -71,6 +71,9 @@ impl Default for Options {
     }
 }
 
+/// A busy place has so long to answer, however soon nodes are missed.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+
 /// For the error that names them.
 const KEYS: &str = "timeout, join_timeout, last_call_timeout, close_timeout, heartbeat_timeout, \
                     keep_alive_interval, keep_alive_max_attempt, read_timeout, lost_timeout, is_host, store_type, \
@@ -91,6 +94,13 @@ impl Options {
     #[cfg_attr(not(feature = "etcd"), allow(dead_code))]
     pub fn ttl(&self) -> Duration {
         self.etcd.ttl.unwrap_or(self.lost_timeout + Duration::from_secs(60))
+    }
+
+    /// How long an answer is waited for before the connection is made anew: by then this node counts as gone, or the
+    /// place as lost, and a new connection finds a way that is there again sooner than an old one.
+    pub fn answer_within(&self) -> Duration {
+        let noticed = self.dead_after().min(self.lost_timeout);
+        self.read_timeout.min(noticed.max(LEAST_PATIENCE))
     }
 
     /// Takes one of them, as text.
@@ -178,6 +188,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn dyn_20_an_answer_is_not_waited_for_after_the_node_is_missed() {
+        for (set, within) in [
+            (vec![], 15_000),
+            (vec![("read_timeout", "2")], 2_000),
+            (vec![("lost_timeout", "4")], 4_000),
+            (vec![("keep_alive_interval", "0.1")], 1_000),
+            (vec![("keep_alive_interval", "0.1"), ("read_timeout", "0.5")], 500),
+        ] {
+            let mut options = Options::default();
+            set.iter().for_each(|(key, value)| options.set(key, value).unwrap());
+            assert_eq!(options.answer_within(), Duration::from_millis(within), "{set:?}");
+        }
+    }
+
+    #[test]
     fn dyn_26_what_cannot_be_is_refused_by_name() {
         let message = |key, value| Options::default().set(key, value).unwrap_err().to_string();
         for (key, value, part) in [
@@ -214,7 +239,7 @@ mod tests {
             ("ca_cert", "cacert", "/a"),
             ("protocol", "protocol", "HTTPS"),
             ("user", "user", "me"),
-            ("password", "password", "secret"),
+            ("password", "password", "0pen Sesame"),
         ] {
             options[0].set(own, value).unwrap();
             options[1].set(other, value).unwrap();
@@ -222,7 +247,7 @@ mod tests {
         assert_eq!(options[0], options[1]);
         let etcd = &options[0].etcd;
         assert_eq!((etcd.tls, etcd.ca_cert.clone()), (Some(true), Some("/a".into())));
-        assert!(!format!("{options:?}").contains("secret"));
+        assert!(!format!("{options:?}").contains("Sesame"));
         assert_eq!(options[0].ttl(), Duration::from_secs(360));
         options[0].set("ttl", "90").unwrap();
         assert_eq!(options[0].ttl(), Duration::from_secs(90));

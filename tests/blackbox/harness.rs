@@ -124,6 +124,14 @@ fn lacks(need: &str) -> Option<String> {
             missing("needs the memory controller of cgroup version 1")
         }
         "memory_group" => None,
+        "net_namespaces" if !has_net_namespace("true") => {
+            missing("needs root and network namespaces (ip netns)")
+        }
+        "net_namespaces" => None,
+        "netem" if !has_net_namespace("tc qdisc add dev lo root netem delay 1ms") => {
+            missing("needs a kernel with netem")
+        }
+        "netem" => None,
         "loader" if loader().is_none() => missing("needs the dynamic loader of glibc where it usually is"),
         "loader" => None,
         "dev_full" if !Path::new("/dev/full").exists() => missing("needs /dev/full"),
@@ -176,6 +184,16 @@ fn works(command: &mut Command) -> bool {
 
 pub fn torch_python() -> Option<PathBuf> {
     std::env::var_os("LIBICE_TEST_TORCH_PYTHON").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// Whether a command works in a network namespace of its own.
+fn has_net_namespace(command: &str) -> bool {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("ice-{}-p{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let works_there = works(Command::new("ip").args(["netns", "add", &name]))
+        && works(Command::new("ip").args(["netns", "exec", &name]).args(command.split(' ')));
+    let _ = works(Command::new("ip").args(["netns", "del", &name]));
+    works_there
 }
 
 /// A version 1 freezer hierarchy in which a test can make a group of its own.

@@ -27,6 +27,8 @@ mod kill;
 mod log;
 mod method;
 mod mon;
+mod net;
+mod nodes;
 mod numa;
 mod obs;
 mod place;
@@ -42,6 +44,7 @@ mod time;
 // Each area uses a part of it.
 #[allow(dead_code)]
 mod tool;
+mod torch;
 
 use std::process::ExitCode;
 
@@ -85,6 +88,9 @@ fn main() -> ExitCode {
         place::tests(),
         etcd::tests(),
         e2e::tests(),
+        nodes::tests(),
+        net::tests(),
+        torch::tests(),
         examples::tests(),
         hosts::tests(),
         fault::tests(),

@@ -11,21 +11,21 @@ use crate::harness::*;
 use crate::tests;
 
 /// A store in a process of its own.
-struct Serving {
+pub struct Serving {
     child: Child,
     out: BufReader<ChildStdout>,
-    port: u16,
+    pub port: u16,
 }
 
 impl Serving {
-    fn start(t: &Case, arguments: &[&str]) -> Serving {
+    pub fn start(t: &Case, arguments: &[&str]) -> Serving {
         let mut command = t.command(program("store"));
         command.arg("serve").args(arguments);
         Serving::of(command)
     }
 
     /// A program that says its port first and serves until its input ends.
-    fn of(mut command: Command) -> Serving {
+    pub fn of(mut command: Command) -> Serving {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a server");
         let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut line = String::new();
@@ -57,7 +57,7 @@ impl Serving {
     }
 
     /// Ends it as it should end.
-    fn end(mut self) {
+    pub fn end(mut self) {
         drop(self.child.stdin.take());
         let mut rest = String::new();
         self.out.read_to_string(&mut rest).expect("its output");
@@ -318,7 +318,7 @@ fn store_12_what_is_large_is_intact_or_refused() {
     server.end();
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port()
 }
 

@@ -75,7 +75,7 @@ impl Etcd {
             tls: if is_https { Some(tls::config(&options.etcd)?) } else { None },
             login: login(&options.etcd)?,
             ttl: options.ttl(),
-            patience: options.read_timeout.min(most),
+            patience: options.answer_within().min(most),
             prefix: prefix(run_id),
             // The agents spread over the servers.
             turn: random() as usize % servers.len(),
