@@ -1631,7 +1631,7 @@ ice_status ice_spec_set_rendezvous(struct ice_spec *spec,
  * | `keep_alive_max_attempt` | 3 | how many of these may be missing before the host counts as gone; clocks are not compared |
  * | `lost_timeout` | 300 | how long workers go on while the store is out of reach; then ICE_END_AGENT_ERROR (not torch's) |
  * | `read_timeout` | 60 | how long an answer of the store may take |
- * | `close_timeout` | 30 | the same for the last words of an agent that ends |
+ * | `close_timeout` | 30 | how long the last words of an agent that ends may take; of one that was asked to stop 5 at most |
  * | `is_host` | by endpoint | `true` or `false`: whether this agent serves the store |
  * | `store_type` | `tcp` | nothing else |
  *
@@ -1658,7 +1658,8 @@ ice_status ice_spec_set_local_addr(struct ice_spec *spec,
 /* How long an agent whose workers have all succeeded waits for those of the other hosts: 0 to 1e9 seconds, default 300
  * (torch's `exit_barrier_timeout`). When the time is over the run has succeeded all the same, and a warning names
  * who had not come; a store that it served is gone then. While it waits it still takes part: if a worker fails
- * elsewhere and the job is restarted, its workers start again too. A failed job has no barrier. */
+ * elsewhere and the job is restarted, its workers start again too; after it has gone another host has to come in its
+ * place, and in a static rendezvous the job ends. A failed job has no barrier. */
 ice_status ice_spec_set_exit_barrier_timeout(struct ice_spec *spec,
                                              double seconds);
 
@@ -1671,7 +1672,8 @@ int32_t ice_result_round(const struct ice_result *result);
 int32_t ice_result_job_restarts(const struct ice_result *result);
 
 /* The exit code of the worker whose failure ended the job, on whatever host; minus the signal that killed it. 0 if the
- * job did not end so, and for NULL. All hosts of a job get the same. */
+ * job did not end so, and for NULL. All hosts of a job get the same; but where workers of several failed at the same
+ * time, each of these hosts may tell its own. */
 int32_t ice_result_exit_code(const struct ice_result *result);
 
 /* The state of the group. Along a run it only moves INIT -> HEALTHY -> STOPPED -> INIT (a restart) and

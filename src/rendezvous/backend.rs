@@ -2,9 +2,10 @@
 //! and waited for.
 
 use std::os::fd::BorrowedFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::error::Error;
+use crate::store::interrupt::Interrupter;
 
 /// What a value is known by: another one has another token.
 pub type Token = Vec<u8>;
@@ -74,8 +75,10 @@ pub trait Backend: Send {
         Ok(())
     }
 
-    /// Answers may take so long from now on.
-    fn set_patience(&mut self, _time: Duration) {}
+    /// What ends, from another thread, whatever is asked at the moment or later.
+    fn interrupter(&self) -> Interrupter {
+        Interrupter::default()
+    }
 
     /// The address of this host as the others reach it, as far as the way to the place tells.
     fn address(&self) -> Option<String> {

@@ -8,6 +8,7 @@ use super::endpoint::{Endpoint, Hosting};
 use crate::error::Error;
 use crate::spec::names::hostname;
 use crate::store::client::Client;
+use crate::store::interrupt::Interrupter;
 use crate::store::server::{Config, Server};
 
 /// How long one try to connect may take.
@@ -29,6 +30,7 @@ pub struct C10d {
     shared_with_workers: bool,
     server: Option<Server>,
     client: Option<Client>,
+    interrupter: Interrupter,
 }
 
 impl C10d {
@@ -39,8 +41,16 @@ impl C10d {
         patience: Duration,
         shared_with_workers: bool,
     ) -> C10d {
-        let anchor = anchor(run_id);
-        C10d { endpoint, hosting, anchor, patience, shared_with_workers, server: None, client: None }
+        C10d {
+            endpoint,
+            hosting,
+            anchor: anchor(run_id),
+            patience,
+            shared_with_workers,
+            server: None,
+            client: None,
+            interrupter: Interrupter::default(),
+        }
     }
 
     /// What all keys but the anchor begin with.
@@ -90,7 +100,7 @@ impl Backend for C10d {
         self.serve()?;
         let Endpoint { host, port } = &self.endpoint;
         let host = if self.server.is_some() { "localhost" } else { host };
-        let client = Client::connect(host, *port, Some(TRY))?;
+        let client = Client::connect_interruptibly(host, *port, Some(TRY), &self.interrupter)?;
         self.client = Some(client.with_patience(self.patience));
         Ok(())
     }
@@ -132,9 +142,8 @@ impl Backend for C10d {
         self.client()?.delete(self.key(key).as_bytes()).map(drop)
     }
 
-    fn set_patience(&mut self, time: Duration) {
-        self.patience = time.min(self.patience);
-        self.client = self.client.take().map(|client| client.with_patience(self.patience));
+    fn interrupter(&self) -> Interrupter {
+        self.interrupter.clone()
     }
 
     fn address(&self) -> Option<String> {

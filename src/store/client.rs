@@ -61,7 +61,6 @@ impl Client {
 
     /// The address of this host that the connection has: the other clients of a server that is elsewhere can reach
     /// this host there, too, if they can reach each other at all.
-    #[allow(dead_code)] // for the rendezvous
     pub fn local_address(&self) -> IpAddr {
         self.addresses.0
     }

@@ -26,7 +26,6 @@ struct State {
 impl Interrupter {
     /// Calls under way return `Error::Interrupted` at once, connecting too, and so does every later one. It does
     /// not wait for them. The name of a host that is being looked up is waited for all the same.
-    #[allow(dead_code)] // for the agent
     pub fn interrupt(&self) {
         let mut state = self.0.state.lock();
         state.interrupted = true;
