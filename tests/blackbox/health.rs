@@ -36,7 +36,7 @@ fn with_port(t: &Case, host: Host<'_>) -> (Running, u16) {
 }
 
 /// The status line and the body.
-fn get(port: u16) -> (String, Value) {
+pub fn get(port: u16) -> (String, Value) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the health port");
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(b"GET /health HTTP/1.1\r\nHost: here\r\n\r\n").unwrap();

@@ -8,12 +8,14 @@ mod harness;
 
 mod abi;
 mod ask;
+mod bar;
 mod cfg;
 mod cli;
 mod control;
 mod crash;
 mod dev;
 mod dev_plan;
+mod dynamic;
 mod e2e;
 mod env;
 mod err;
@@ -26,13 +28,16 @@ mod kill;
 mod log;
 mod method;
 mod mon;
+mod nodes;
 mod numa;
 mod obs;
+mod rank;
 mod reap;
 mod rst;
 mod server;
 mod sig;
 mod sp;
+mod stat;
 mod store;
 mod time;
 // Each area uses a part of it.
@@ -76,6 +81,10 @@ fn main() -> ExitCode {
         ask::tests(),
         dev::tests(),
         store::tests(),
+        rank::tests(),
+        bar::tests(),
+        stat::tests(),
+        dynamic::tests(),
         e2e::tests(),
         examples::tests(),
         hosts::tests(),

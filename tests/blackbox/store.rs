@@ -9,16 +9,17 @@ use libtest_mimic::Trial;
 
 use crate::harness::*;
 use crate::tests;
+use crate::tool::free_port;
 
 /// A store in a process of its own.
-struct Serving {
+pub struct Serving {
     child: Child,
     out: BufReader<ChildStdout>,
-    port: u16,
+    pub port: u16,
 }
 
 impl Serving {
-    fn start(t: &Case, arguments: &[&str]) -> Serving {
+    pub fn start(t: &Case, arguments: &[&str]) -> Serving {
         let mut command = t.command(program("store"));
         command.arg("serve").args(arguments);
         Serving::of(command)
@@ -47,8 +48,14 @@ impl Serving {
         (fds, line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number"))
     }
 
+    /// Stops the process, or lets it go on.
+    pub fn stand_still(&self, still: bool) {
+        let signal = if still { libc::SIGSTOP } else { libc::SIGCONT };
+        assert!(send(self.child.id() as i32, signal));
+    }
+
     /// Ends it as it should end.
-    fn end(mut self) {
+    pub fn end(mut self) {
         drop(self.child.stdin.take());
         let mut rest = String::new();
         self.out.read_to_string(&mut rest).expect("its output");
@@ -137,7 +144,7 @@ fn client(t: &Case, port: u16, steps: &str) -> Command {
 
 /// What a client says to each of its steps.
 #[track_caller]
-fn answers(t: &Case, port: u16, steps: &str) -> Vec<String> {
+pub fn answers(t: &Case, port: u16, steps: &str) -> Vec<String> {
     let output = client(t, port, steps).output().expect("a client");
     assert!(output.status.success(), "{steps}: {output:?}");
     String::from_utf8(output.stdout).expect("text").lines().map(|line| line.trim().to_string()).collect()
@@ -304,10 +311,6 @@ fn store_12_what_is_large_is_intact_or_refused() {
         raw.expect(&string(&all));
     }
     server.end();
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port()
 }
 
 fn store_14_a_server_that_comes_later() {
