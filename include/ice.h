@@ -1860,7 +1860,7 @@ ice_status ice_spec_set_rendezvous(struct ice_spec *spec,
  * | `keep_alive_max_attempt` | 3 | how many of these may be missing before the host counts as gone; clocks are not compared |
  * | `lost_timeout` | 300 | how long workers go on while the store is out of reach; then ICE_END_AGENT_ERROR (not torch's) |
  * | `read_timeout` | 60 | how long an answer of the store may take; at most what it takes to miss a host, or `lost_timeout`, but 1 s at least |
- * | `close_timeout` | 30 | the same for the last words of an agent that ends |
+ * | `close_timeout` | 30 | how long the last words of an agent that ends may take; of one that was asked to stop 5 at most |
  * | `is_host` | by endpoint | `true` or `false`: whether this agent serves the store |
  * | `secret_file` | none | a file of 16 to 4096 bytes that all agents of the job have: who does not know them is not let into a store that an agent serves for the rendezvous; the store of the workers, a separate one then, stays open |
  * | `store_type` | `tcp` | nothing else |
@@ -1898,7 +1898,8 @@ ice_status ice_spec_set_local_addr(struct ice_spec *spec,
 /* How long an agent whose workers have all succeeded waits for those of the other hosts: 0 to 1e9 seconds, default 300
  * (torch's `exit_barrier_timeout`). When the time is over the run has succeeded all the same, and a warning names
  * who had not come; a store that it served is gone then. While it waits it still takes part: if a worker fails
- * elsewhere and the job is restarted, its workers start again too. A failed job has no barrier. */
+ * elsewhere and the job is restarted, its workers start again too; after it has gone another host has to come in its
+ * place, and in a static rendezvous the job ends. A failed job has no barrier. */
 ice_status ice_spec_set_exit_barrier_timeout(struct ice_spec *spec,
                                              double seconds);
 
@@ -1911,7 +1912,8 @@ int32_t ice_result_round(const struct ice_result *result);
 int32_t ice_result_job_restarts(const struct ice_result *result);
 
 /* The exit code of the worker whose failure ended the job, on whatever host; minus the signal that killed it. 0 if the
- * job did not end so, and for NULL. All hosts of a job get the same. */
+ * job did not end so, and for NULL. All hosts of a job get the same; but where workers of several failed at the same
+ * time, each of these hosts may tell its own. */
 int32_t ice_result_exit_code(const struct ice_result *result);
 
 /* Names a place to meet that the program brings (a database, a scheduler's key-value store), for

@@ -27,7 +27,10 @@ use crate::sys::process::monotonic;
 use crate::sys::random;
 
 /// How long an agent that serves the rendezvous and did not succeed waits for the others to have heard why.
-const TOLD_WITHIN: Duration = Duration::from_millis(500);
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long the last words of an agent that was asked to stop may take, at most.
+const STOPPED_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long one that did waits for them to have gone.
 const GONE_WITHIN: Duration = Duration::from_secs(30);
@@ -170,6 +173,7 @@ impl Run<'_> {
 
     /// All workers have succeeded here.
     pub(super) fn arrive(&mut self) {
+        self.log(Level::Info, || "all workers have succeeded here: waiting for the other hosts".into());
         self.tell_others(Wish::Done);
     }
 
@@ -307,6 +311,11 @@ impl Run<'_> {
     /// The run is over here, in this way.
     pub(super) fn leave_others(&mut self, end: End, message: &str) {
         let Some(Others { member, ending, store, is_lost, .. }) = self.others.take() else { return };
+        let close_timeout = self.rendezvous().map_or(Duration::ZERO, |place| place.options.close_timeout);
+        let within = match end {
+            End::Interrupted => close_timeout.min(STOPPED_WITHIN),
+            _ => close_timeout,
+        };
         let (reason, linger) = match end {
             End::Succeeded if ending.is_some() => (String::new(), GONE_WITHIN),
             End::Succeeded => ("has succeeded".to_string(), Duration::ZERO),
@@ -316,7 +325,7 @@ impl Run<'_> {
         if matches!(end, End::StartError | End::AgentError) && ending.is_none() && !is_lost {
             member.wish(Wish::Close { reason: message.to_string() });
         }
-        for notice in member.leave(reason, linger) {
+        for notice in member.leave(reason, within, linger) {
             if let Notice::Log(level, text) = notice {
                 self.log(level, || text);
             }

@@ -79,7 +79,7 @@ pub extern "C" fn ice_spec_set_rendezvous(
 /// | `keep_alive_max_attempt` | 3 | how many of these may be missing before the host counts as gone; clocks are not compared |
 /// | `lost_timeout` | 300 | how long workers go on while the store is out of reach; then ICE_END_AGENT_ERROR (not torch's) |
 /// | `read_timeout` | 60 | how long an answer of the store may take; at most what it takes to miss a host, or `lost_timeout`, but 1 s at least |
-/// | `close_timeout` | 30 | the same for the last words of an agent that ends |
+/// | `close_timeout` | 30 | how long the last words of an agent that ends may take; of one that was asked to stop 5 at most |
 /// | `is_host` | by endpoint | `true` or `false`: whether this agent serves the store |
 /// | `secret_file` | none | a file of 16 to 4096 bytes that all agents of the job have: who does not know them is not let into a store that an agent serves for the rendezvous; the store of the workers, a separate one then, stays open |
 /// | `store_type` | `tcp` | nothing else |
@@ -144,7 +144,8 @@ pub extern "C" fn ice_spec_set_local_addr(spec: *mut ice_spec, address: *const c
 /// How long an agent whose workers have all succeeded waits for those of the other hosts: 0 to 1e9 seconds, default 300
 /// (torch's `exit_barrier_timeout`). When the time is over the run has succeeded all the same, and a warning names
 /// who had not come; a store that it served is gone then. While it waits it still takes part: if a worker fails
-/// elsewhere and the job is restarted, its workers start again too. A failed job has no barrier.
+/// elsewhere and the job is restarted, its workers start again too; after it has gone another host has to come in its
+/// place, and in a static rendezvous the job ends. A failed job has no barrier.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_exit_barrier_timeout(spec: *mut ice_spec, seconds: f64) -> ice_status {
     edit(spec, |spec| {
@@ -168,7 +169,8 @@ pub extern "C" fn ice_result_job_restarts(result: *const ice_result) -> i32 {
 }
 
 /// The exit code of the worker whose failure ended the job, on whatever host; minus the signal that killed it. 0 if the
-/// job did not end so, and for NULL. All hosts of a job get the same.
+/// job did not end so, and for NULL. All hosts of a job get the same; but where workers of several failed at the same
+/// time, each of these hosts may tell its own.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_result_exit_code(result: *const ice_result) -> i32 {
     guard_value(0, || Ok(handle(result, "result")?.report().exit_code.unwrap_or(0)))

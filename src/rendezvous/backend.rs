@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::logs::run_dir::random;
+use crate::store::interrupt::Interrupter;
 
 /// Before another try to get a number: at most so much after the first, and so many times as much later.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -85,8 +86,10 @@ pub trait Backend: Send {
         Ok(())
     }
 
-    /// Answers may take so long from now on.
-    fn set_patience(&mut self, _time: Duration) {}
+    /// What ends, from another thread, whatever is asked at the moment or later.
+    fn interrupter(&self) -> Interrupter {
+        Interrupter::default()
+    }
 
     /// The address of this host as the others reach it, as far as the way to the place tells.
     fn address(&self) -> Option<String> {

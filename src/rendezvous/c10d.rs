@@ -8,6 +8,7 @@ use super::endpoint::{Endpoint, Hosting};
 use crate::error::Error;
 use crate::spec::names::hostname;
 use crate::store::client::{Client, Options};
+use crate::store::interrupt::Interrupter;
 use crate::store::secret::Secret;
 use crate::store::server::{Config, Server};
 
@@ -36,11 +37,12 @@ pub struct C10d {
     settings: Settings,
     server: Option<Server>,
     client: Option<Client>,
+    interrupter: Interrupter,
 }
 
 impl C10d {
     pub fn new(settings: Settings) -> C10d {
-        C10d { settings, server: None, client: None }
+        C10d { settings, server: None, client: None, interrupter: Interrupter::default() }
     }
 
     /// What all keys but the anchor begin with.
@@ -93,7 +95,8 @@ impl Backend for C10d {
         let Endpoint { host, port } = &self.settings.endpoint;
         let host = if self.server.is_some() { "localhost" } else { host };
         let secret = self.settings.secret.clone();
-        let options = Options { timeout: Some(TRY), secret, ..Options::default() };
+        let interrupter = self.interrupter.clone();
+        let options = Options { timeout: Some(TRY), secret, interrupter };
         let client = Client::connect_with(host, *port, &options)?;
         self.client = Some(client.with_patience(self.settings.patience));
         Ok(())
@@ -136,9 +139,8 @@ impl Backend for C10d {
         self.client()?.delete(self.key(key).as_bytes()).map(drop)
     }
 
-    fn set_patience(&mut self, time: Duration) {
-        self.settings.patience = time.min(self.settings.patience);
-        self.client = self.client.take().map(|client| client.with_patience(self.settings.patience));
+    fn interrupter(&self) -> Interrupter {
+        self.interrupter.clone()
     }
 
     fn address(&self) -> Option<String> {

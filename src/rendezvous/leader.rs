@@ -113,9 +113,20 @@ impl Leader {
         let is_dead = |since: Now| now.saturating_sub(since) >= limit;
         let dead = self.pulses.iter().filter(|(_, (_, since))| is_dead(*since));
         for id in dead.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
-            self.remove(&id, |name| format!("{name} has vanished: no sign of it for {limit:?}"), now);
+            self.miss(&id, now);
         }
         self.settle(now);
+    }
+
+    /// A node gave no sign of life for too long.
+    pub fn miss(&mut self, id: &str, now: Now) {
+        let limit = self.rules.dead_after;
+        self.remove(id, |name| format!("{name} has vanished: no sign of it for {limit:?}"), now);
+    }
+
+    /// Nobody could be heard up to now.
+    pub fn listen_anew(&mut self, now: Now) {
+        self.pulses.values_mut().for_each(|(_, since)| *since = now);
     }
 
     /// Leads no longer: somebody who is there does, or else who comes next.
@@ -226,7 +237,7 @@ impl Leader {
         let Some(at) = nodes.iter().position(|node| node.id == id) else { return self.settle(now) };
         let reason = reason(&nodes[at].name);
         match self.state.phase {
-            Phase::Complete if is_done => {}
+            Phase::Complete if is_done => self.state.gone.push(id.into()),
             Phase::Complete | Phase::Gathering if self.rules.fixed => self.close(reason, None),
             Phase::Complete => {
                 self.state.nodes.remove(at);
@@ -243,6 +254,15 @@ impl Leader {
 
     /// The next round begins.
     fn over(&mut self, why: Why) {
+        let gone = std::mem::take(&mut self.state.gone);
+        if let (true, Some(node)) =
+            (self.rules.fixed, self.state.nodes.iter().find(|node| gone.contains(&node.id)))
+        {
+            let reason =
+                format!("{}; {} has succeeded and left, so there is no restart", why.text(), node.name);
+            return self.close(reason, None);
+        }
+        self.state.nodes.retain(|node| !gone.contains(&node.id));
         self.state.phase = Phase::Gathering;
         self.state.round += 1;
         self.state.why = why;
@@ -529,6 +549,34 @@ mod tests {
         assert_eq!(leader.publish().unwrap().phase, Phase::Complete);
         tell(&mut leader, &[done("a", 0)], SECOND);
         assert_eq!(leader.publish().unwrap().phase, Phase::Ended(Ending::Succeeded));
+    }
+
+    #[test]
+    fn bar_08_who_has_gone_is_not_expected_back() {
+        for fixed in [false, true] {
+            let mut leader = leader(Rules { fixed, ..rules(2, 2) });
+            tell(&mut leader, &[join("a"), join("b"), done("b", 0), leave("b"), failed("a", 0)], SECOND);
+            let state = leader.publish().unwrap();
+            if let Phase::Ended(Ending::Closed { reason, .. }) = &state.phase {
+                assert_eq!(reason, "a failed; node b has succeeded and left, so there is no restart");
+                assert!(fixed);
+                continue;
+            }
+            assert_eq!((&state.phase, ids(&state.nodes).as_str()), (&Phase::Gathering, "a"));
+            tell(&mut leader, &[join("a"), join("c")], SECOND);
+            assert_eq!(ids(&leader.publish().unwrap().nodes), "ac");
+        }
+    }
+
+    #[test]
+    fn dyn_10_one_that_is_heard_anew_has_its_full_time() {
+        let mut leader = leader(rules(2, 2));
+        tell(&mut leader, &[join("a"), join("b")], SECOND);
+        leader.listen_anew(60 * SECOND);
+        leader.tick(74 * SECOND);
+        assert_eq!(leader.publish().unwrap().phase, Phase::Complete);
+        leader.tick(75 * SECOND);
+        assert_eq!(leader.publish().unwrap().phase, Phase::Gathering);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use super::options::Options;
 use super::state::{Ending, Message, Node, Phase, State, decode, encode};
 use crate::error::Error;
 use crate::spec::Level;
+use crate::store::interrupt::Interrupter;
 use crate::sys::dispositions;
 use crate::sys::fd::Bell;
 use crate::sys::process::{monotonic, poll_timeout};
@@ -90,7 +92,10 @@ pub struct Settings {
 /// The agent's end.
 pub struct Member {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
+    /// Closed by the thread as it ends.
+    end: Receiver<()>,
+    interrupter: Interrupter,
 }
 
 struct Shared {
@@ -109,6 +114,8 @@ impl Member {
     ) -> Result<Member, Error> {
         let bell = Bell::new().map_err(|errno| Error::system("cannot make an eventfd", errno as i32))?;
         let shared = Arc::new(Shared { wishes: Mutex::default(), bell, notices: Mutex::default() });
+        let interrupter = backend.interrupter();
+        let (at_end, end) = mpsc::channel();
         let part = Part {
             backend,
             settings,
@@ -131,11 +138,12 @@ impl Member {
             .name("ice-rendezvous".into())
             .stack_size(STACK)
             .spawn(move || {
+                let _at_end = at_end;
                 dispositions::block_all();
                 part.run();
             })
             .map_err(|error| Error::no_thread(&error))?;
-        Ok(Member { shared, thread: Some(thread) })
+        Ok(Member { shared, thread, end, interrupter })
     }
 
     pub fn wish(&self, wish: Wish) {
@@ -147,10 +155,14 @@ impl Member {
         self.shared.notices.lock().pop_front()
     }
 
-    /// Goes; returns when the others know, or when it takes too long. What was not heard yet comes back.
-    pub fn leave(mut self, reason: String, linger: Duration) -> VecDeque<Notice> {
+    /// Goes; returns when the others know, or do not know `within` that time: a place that does not answer keeps
+    /// nobody from going. What was not heard yet comes back.
+    pub fn leave(self, reason: String, within: Duration, linger: Duration) -> VecDeque<Notice> {
         self.wish(Wish::Leave { reason, linger });
-        let _ = self.thread.take().map(JoinHandle::join);
+        if self.end.recv_timeout(within) == Err(RecvTimeoutError::Timeout) {
+            self.interrupter.interrupt();
+        }
+        let _ = self.thread.join();
         std::mem::take(&mut *self.shared.notices.lock())
     }
 }
@@ -271,12 +283,7 @@ impl Part {
     fn is_too_long(&self, answered: Now, why: &Error) -> Option<Error> {
         let now = monotonic();
         if let Stage::Joining { until: Some(until), .. } = self.stage {
-            let run_id = &self.settings.run_id;
-            let limit = self.settings.options.join_timeout;
-            let what = format!(
-                "the time-out passed: the rendezvous of run id {run_id} was not reached within {limit:?}: {why}"
-            );
-            return (until <= now).then_some(Error::Timeout { what });
+            return (until <= now).then(|| self.joins_no_more(&format!("it was not reached: {why}")));
         }
         let limit = match self.stage {
             // All is well here: whoever served the others is as good as gone.
@@ -286,6 +293,16 @@ impl Part {
         let waited = now.saturating_sub(answered);
         let what = format!("lost rendezvous: not reached for {waited:.1?}: {why}");
         (waited >= limit).then_some(Error::Rendezvous { what })
+    }
+
+    /// It has waited for a round for as long as it may.
+    fn joins_no_more(&self, why: &str) -> Error {
+        let Settings { options, run_id, .. } = &self.settings;
+        let limit = options.join_timeout;
+        let what = format!(
+            "the time-out passed: no place in the rendezvous of run id {run_id} within {limit:?}; {why}"
+        );
+        Error::Timeout { what }
     }
 
     /// Waits for the agent to want something.
@@ -351,7 +368,6 @@ impl Part {
 
     /// The last words, and the end.
     fn go(&mut self, reason: String, linger: Duration) {
-        self.backend.set_patience(self.settings.options.close_timeout);
         if !self.has_ended() && self.chain.is_some() {
             // The job does not outlive the place, nor one of a given set of nodes.
             let ends_all = (self.backend.serves() || self.settings.rules.fixed) && !self.is_done;
@@ -445,7 +461,9 @@ impl Part {
             text = Some(create(&mut *self.backend, &state_key(0), &own)?.unwrap_or(own));
         }
         let Some(mut text) = text else {
-            return Err(Error::Store { what: "there is no state of it any more".into() });
+            let what =
+                if self.job.is_some() { "there is no state of it any more" } else { "it has not begun" };
+            return Err(Error::Store { what: what.into() });
         };
         while let Some(found) = self.backend.get(&state_key(number + 1))? {
             (number, text) = (number + 1, found.value);
@@ -586,47 +604,45 @@ impl Part {
             self.stage = Stage::Out;
             return self.tell(notice);
         }
-        match self.stage {
-            // What ends the last round may not have been heard yet.
-            Stage::Joining { .. } if state.round < self.from_round => {}
-            Stage::Joining { until, posted } if state.phase == Phase::Complete => {
-                if let Some(group_rank) = place(&state.nodes) {
-                    let round = Round {
-                        number: state.round,
-                        restarts: state.restarts,
-                        nodes: state.nodes.clone(),
-                        group_rank,
-                        shared_port: self.backend.shared_port(),
-                    };
-                    self.stage = Stage::In { round: state.round };
-                    self.from_round = state.round + 1;
-                    self.tell(Notice::Joined(Box::new(round)));
-                } else if place(&state.spares).is_some() && until.is_some() {
-                    self.stage = Stage::Joining { until: None, posted };
-                    let count = state.nodes.len();
-                    self.log(
-                        Level::Info,
-                        format!("a spare: the job has its {count} nodes, waiting for a place"),
-                    );
+        // What ends the last round may not have been heard yet.
+        let is_complete = state.phase == Phase::Complete && state.round >= self.from_round;
+        let (group_rank, is_spare) = (place(&state.nodes), place(&state.spares).is_some());
+        match (self.stage, group_rank.filter(|_| is_complete)) {
+            (Stage::Joining { .. }, Some(group_rank)) => {
+                let round = Round {
+                    number: state.round,
+                    restarts: state.restarts,
+                    nodes: state.nodes.clone(),
+                    group_rank,
+                    shared_port: self.backend.shared_port(),
+                };
+                self.stage = Stage::In { round: state.round };
+                self.from_round = state.round + 1;
+                self.tell(Notice::Joined(Box::new(round)));
+            }
+            (Stage::Joining { until, posted }, None) if is_complete && is_spare => {
+                self.stage = Stage::Joining { until: None, posted };
+                let count = state.nodes.len();
+                if until.is_some() {
+                    let text = format!("a spare: the job has its {count} nodes, waiting for a place");
+                    self.log(Level::Info, text);
                 }
             }
-            Stage::Joining { until: Some(until), .. } if until <= monotonic() => {
+            (Stage::Joining { until: Some(until), .. }, None) if until <= monotonic() => {
                 let Rules { min_nodes, .. } = self.settings.rules;
-                let limit = self.settings.options.join_timeout;
-                let what = format!(
-                    "the time-out passed: fewer than {min_nodes} nodes, or not all that were expected, have \
-                     joined the rendezvous of run id {} within {limit:?}",
-                    self.settings.run_id
-                );
-                self.give_up(Error::Timeout { what });
+                let why = format!("fewer than {min_nodes} nodes have joined, or not all that were expected");
+                self.give_up(self.joins_no_more(&why));
             }
             // Spares are waited for without a limit, but in a round that gathers all have one.
-            Stage::Joining { until: None, posted } => {
+            (Stage::Joining { until: None, posted }, None) => {
                 let until = Some(monotonic() + self.settings.options.join_timeout);
                 self.stage = Stage::Joining { until, posted };
             }
-            Stage::In { round } if state.round != round => {
+            (Stage::In { round }, _) if state.round != round => {
                 let why = state.why.text().to_string();
+                if self.is_done {
+                    self.trash.push_back(done_key(round, id));
+                }
                 self.stage = Stage::Idle;
                 self.tell(Notice::Over { round, why });
             }
@@ -648,10 +664,32 @@ impl Part {
         if self.beat_at > now {
             return Ok(());
         }
-        self.beat_at = now + self.settings.options.keep_alive_interval;
+        let interval = self.settings.options.keep_alive_interval;
+        let stood_still = self.beat > 0 && now >= self.beat_at + interval;
+        self.beat_at = now + interval;
         self.beat += 1;
         self.backend.put(&beat_key(&self.node.id), self.beat.to_string().as_bytes())?;
+        if self.is_behind()? {
+            return self.enter();
+        }
+        if stood_still {
+            // The whole machine may have, with all the others on it: nobody is missed before it could give a sign.
+            self.leaders_beat.1 = now;
+            self.leader.iter_mut().for_each(|leader| leader.listen_anew(now));
+        }
         if self.leader.is_some() { self.look_at_all(now) } else { self.look_at_leader(now) }
+    }
+
+    /// Whether the chain went on without this node, which stood still: further than old states are kept, it may be.
+    fn is_behind(&mut self) -> Result<bool, Error> {
+        let Some(number) = self.chain.as_ref().map(|chain| chain.number) else { return Ok(false) };
+        if let Some(found) = self.backend.get(ANCHOR)?
+            && decode::<Anchor>(&found.value, "anchor")?.state > number
+        {
+            return Ok(true);
+        }
+        // A leader does not wait for the next state, which somebody else may have written in its place.
+        Ok(self.leader.is_some() && self.backend.get(&state_key(number + 1))?.is_some())
     }
 
     fn counter(&mut self, id: &str) -> Result<Option<u64>, Error> {
@@ -666,13 +704,6 @@ impl Part {
             if let (Some(counter), Some(leader)) = (self.counter(&id)?, &mut self.leader) {
                 leader.saw(&id, counter, now);
             }
-        }
-        // Another one leads: it took over while this one stood still.
-        if let Some(chain) = &self.chain
-            && let number = chain.number + 1
-            && let Some(found) = self.backend.get(&state_key(number))?
-        {
-            return self.adopt(number, &found.value);
         }
         // Somebody took a place in the inbox and died before its message was there: those behind it are not to wait.
         if let Some(found) = self.backend.get(INBOX)?
@@ -709,8 +740,10 @@ impl Part {
         if let Some(found) = self.backend.get(&state_key(number + 1))? {
             return self.adopt(number + 1, &found.value);
         }
-        let rules = self.settings.rules.clone();
-        self.leader = Some(Leader::new(rules, &self.node.id, state.clone(), monotonic()));
+        let (rules, lost) = (self.settings.rules.clone(), state.leader.clone());
+        let mut leader = Leader::new(rules, &self.node.id, state.clone(), monotonic());
+        lost.iter().for_each(|lost| leader.miss(lost, monotonic()));
+        self.leader = Some(leader);
         self.lead()?;
         self.judge();
         Ok(())
@@ -898,7 +931,8 @@ pub mod tests {
         }
 
         pub fn leave(mut self) {
-            self.member.take().unwrap().leave("enough".into(), Duration::ZERO);
+            let within = Duration::from_secs(20);
+            self.member.take().unwrap().leave("enough".into(), within, Duration::ZERO);
         }
 
         /// Without a word, as by SIGKILL. The thread waits for ever.
@@ -1068,9 +1102,29 @@ pub mod tests {
         let begin = Instant::now();
         let agent = Agent::start(&place, "a", settings);
         let Notice::Failed(Error::Timeout { what }) = agent.notice() else { panic!() };
-        assert!(what.contains("was not reached within 500ms: ") && what.contains("job"), "{what}");
+        assert!(what.contains("within 500ms; it was not reached: ") && what.contains("job"), "{what}");
         assert!(begin.elapsed() >= Duration::from_millis(500));
         agent.leave();
+    }
+
+    #[test]
+    fn dyn_02_who_is_not_heard_waits_no_longer_than_others() {
+        let place = Arc::new(Place::default());
+        // The leader is not there, and not missed yet.
+        let complete = State { phase: Phase::Complete, ..State::new("x") };
+        place.keys.lock().insert("state/0".into(), encode(&complete));
+        place.keys.lock().insert("".into(), encode(&Anchor { state: 0 }));
+        let mut impatient = settings(1, 2);
+        for (key, value) in [("join_timeout", "0.3"), ("keep_alive_interval", "30")] {
+            impatient.options.set(key, value).unwrap();
+        }
+        impatient.rules.dead_after = impatient.options.dead_after();
+        let late = Agent::start(&place, "late", impatient);
+        let Notice::Failed(Error::Timeout { what }) = late.notice() else { panic!() };
+        assert!(what.contains("run id job within 300ms"), "{what}");
+        late.leave();
+        let looks = place.operations.load(Ordering::Relaxed);
+        assert!(looks < 100, "{looks} operations");
     }
 
     #[test]

@@ -93,6 +93,8 @@ pub struct State {
     pub joined: Vec<Node>,
     /// Those of `nodes` whose workers have all succeeded, by id.
     pub done: Vec<String>,
+    /// Those of `done` that are there no longer, by id: they take part in no further round.
+    pub gone: Vec<String>,
     /// They wait for a place.
     pub spares: Vec<Node>,
     /// Who cannot take part, and why; the last of them.
@@ -113,6 +115,7 @@ impl State {
             nodes: Vec::new(),
             joined: Vec::new(),
             done: Vec::new(),
+            gone: Vec::new(),
             spares: Vec::new(),
             refused: Vec::new(),
         }

@@ -457,8 +457,15 @@ fn code_of(text: &str) -> String {
 
 fn abi_14_every_name_that_the_header_mentions_is_declared() {
     // Variables of workers have no declaration.
-    const VARIABLES: &[&str] =
-        &["ICE_CONTROL_FD", "ICE_DEVICES", "ICE_DIST_BACKEND", "ICE_LOCAL_RANK", "ICE_STORE_SECRET_FILE"];
+    const VARIABLES: &[&str] = &[
+        "ICE_CONTROL_FD",
+        "ICE_DEVICES",
+        "ICE_DIST_BACKEND",
+        "ICE_JOB_RESTART_COUNT",
+        "ICE_LOCAL_RANK",
+        "ICE_ROUND",
+        "ICE_STORE_SECRET_FILE",
+    ];
     let text = header();
     let code = code_of(&text);
     for prefix in ["ICE_", "ice_"] {

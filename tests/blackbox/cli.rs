@@ -148,10 +148,7 @@ fn cli_06_both_spellings() {
 
 fn cli_08_old_style_master_options() {
     let t = Case::new();
-    let port = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        free.local_addr().expect("its address").port().to_string()
-    };
+    let port = free_port().to_string();
     let options = ["--master-addr", "127.0.0.1", "--master-port", &port, "--node-rank", "0", "--nnodes", "1"];
     tool(&t, &options).probe(&["dump", &t.path("state"), "listen", &t.path("listen")]).run().exited(0);
     let env = t.json("state")["env"].to_string();

@@ -44,7 +44,7 @@ fn with_port(t: &Case, host: Host<'_>) -> (Running, u16) {
 }
 
 /// The status line and the body.
-fn get(port: u16) -> (String, Value) {
+pub fn get(port: u16) -> (String, Value) {
     let (head, body) = ask(connect(port), "/health");
     (head.lines().next().unwrap().to_string(), serde_json::from_str(&body).unwrap_or(Value::Null))
 }

@@ -8,12 +8,15 @@ mod harness;
 
 mod abi;
 mod ask;
+mod bar;
 mod cfg;
+mod chaos;
 mod cli;
 mod control;
 mod crash;
 mod dev;
 mod dev_plan;
+mod dynamic;
 mod e2e;
 mod env;
 mod err;
@@ -32,12 +35,14 @@ mod nodes;
 mod numa;
 mod obs;
 mod place;
+mod rank;
 mod reap;
 mod rst;
 mod section;
 mod server;
 mod sig;
 mod sp;
+mod stat;
 mod store;
 mod terminal;
 mod time;
@@ -87,8 +92,12 @@ fn main() -> ExitCode {
         store::tests(),
         place::tests(),
         etcd::tests(),
+        rank::tests(),
+        bar::tests(),
+        stat::tests(),
+        dynamic::tests(),
         e2e::tests(),
-        nodes::tests(),
+        chaos::tests(),
         net::tests(),
         torch::tests(),
         examples::tests(),

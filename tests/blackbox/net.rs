@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 
+use crate::chaos::*;
 use crate::harness::*;
-use crate::nodes::*;
 use crate::store::Serving;
 use crate::tests;
 use crate::tool::*;

@@ -9,6 +9,7 @@ use libtest_mimic::Trial;
 
 use crate::harness::*;
 use crate::tests;
+use crate::tool::free_port;
 
 /// A store in a process of its own.
 pub struct Serving {
@@ -54,6 +55,12 @@ impl Serving {
         let mut answer = String::new();
         self.out.read_line(&mut answer).expect("an answer");
         answer.trim().to_string()
+    }
+
+    /// Stops the process, or lets it go on.
+    pub fn stand_still(&self, still: bool) {
+        let signal = if still { libc::SIGSTOP } else { libc::SIGCONT };
+        assert!(send(self.child.id() as i32, signal));
     }
 
     /// Ends it as it should end.
@@ -146,7 +153,7 @@ fn client(t: &Case, port: u16, steps: &str) -> Command {
 
 /// What a client says to each of its steps.
 #[track_caller]
-fn answers(t: &Case, port: u16, steps: &str) -> Vec<String> {
+pub fn answers(t: &Case, port: u16, steps: &str) -> Vec<String> {
     let output = client(t, port, steps).output().expect("a client");
     assert!(output.status.success(), "{steps}: {output:?}");
     String::from_utf8(output.stdout).expect("text").lines().map(|line| line.trim().to_string()).collect()
@@ -316,10 +323,6 @@ fn store_12_what_is_large_is_intact_or_refused() {
         raw.expect(&string(&all));
     }
     server.end();
-}
-
-pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port()
 }
 
 fn store_14_a_server_that_comes_later() {

@@ -1,6 +1,7 @@
 //! The command line tool in a test, and what several areas need beside the harness.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -138,6 +139,27 @@ impl Started {
         String::from_utf8_lossy(&fs::read(&self.err).unwrap_or_default()).into_owned()
     }
 
+    /// Waits until its messages have this text.
+    #[track_caller]
+    pub fn says(&self, text: &str) {
+        self.says_times(text, 1);
+    }
+
+    /// The same, so many times.
+    #[track_caller]
+    pub fn says_times(&self, text: &str, count: usize) {
+        let mut looks = 0..PATIENCE.as_millis() / 5;
+        while self.err_so_far().matches(text).count() < count {
+            let left = looks.next();
+            assert!(left.is_some(), "'{text}' x {count} is not said: {}", self.err_so_far());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("wait for icerun").is_none()
+    }
+
     pub fn finish(mut self) -> Ended {
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("wait for icerun") {
@@ -228,6 +250,23 @@ impl Dice {
     pub fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
+    }
+}
+
+/// A port that nobody listens at. Not one of those that the kernel gives away: it might give it to somebody before
+/// the test has it.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let below = text.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32768usize);
+    let range = 10_000..below.max(12_000);
+    let begin = std::process::id() as usize * 97;
+    loop {
+        let number = begin + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = (range.start + number % range.len()) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 

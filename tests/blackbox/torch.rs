@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 
 use libtest_mimic::Trial;
 
+use crate::chaos::*;
 use crate::harness::*;
-use crate::nodes::*;
-use crate::store::{Serving, free_port};
+use crate::store::Serving;
 use crate::tests;
 use crate::tool::*;
 

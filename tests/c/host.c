@@ -5,7 +5,7 @@
  *
  * FIELD=VALUE for a field of the spec calls ice_spec_set_FIELD (or ice_spec_FIELD): program, arg, env=K=V,
  * unset_env, rank_env=R:K=V, unset_rank_env=R:K, restart_backoff=A,B, pre_stop_signal=S,SECONDS, log_modes=D,F
- * (octal), console=OUT,ERR, ... ; a refusal is a line, success is silent. `*_bytes` fields take \0 and \xHH.
+ * (octal), console=OUT,ERR, nodes=MIN:MAX, rendezvous=BACKEND,ENDPOINT, rendezvous_option=K=V, ... ; a refusal is a line, success is silent. `*_bytes` fields take \0 and \xHH.
  *   callback=                 a callback that runs the verbs of verbs.h; each verb=WORD adds one word
  *   function=NAME             a function of functions.h, of this program, or of the one that library=PATH named before;
  *                             the verbs are its argument, unless argument_size=N (a pattern) or no_argument follows
@@ -32,6 +32,7 @@
  *   await_healthy (until all workers are started) watch_snapshots (a thread that checks them until the run ends)
  *   stop_thread=S:FILE (another thread stops the agent once FILE is there) raise=S
  *   stop_on=S (a handler for S calls ice_agent_stop) run_in_thread=STACKSIZE start_in_thread run_twice_at_once
+ *   run_beside_another (two agents of the same spec)
  *   dlopen=FILE call=FUNCTION (of that file) mapped=TEXT (whether it is in /proc/self/maps) unlink=FILE
  *   replace=FILE,OTHER (by a copy of OTHER) list_devices=SECONDS or list_devices=SECONDS:RUNNER (the GPUs)
  *   fork (a copy of the host uses the handles) dump_self=FILE mark=TEXT exit=N _exit=N
@@ -168,6 +169,9 @@ static void result_fields(json *j, const ice_result *r) {
   json_number(j, "is_failed", ice_result_is_failed(r));
   json_number(j, "state", ice_result_state(r));
   json_number(j, "restarts", ice_result_restarts(r));
+  json_number(j, "round", ice_result_round(r));
+  json_number(j, "job_restarts", ice_result_job_restarts(r));
+  json_number(j, "exit_code", ice_result_exit_code(r));
   json_number(j, "flakiness", ice_result_flakiness(r));
   json_number(j, "signal", ice_result_signal(r));
   json_number(j, "all_exited_cleanly", ice_result_all_exited_cleanly(r));
@@ -426,6 +430,8 @@ static int set_field(const char *key, char *value, ice_status *status) {
   LONG(devices_per_rank)
   LONG(ranks_per_device)
   LONG(local_world_size)
+  LONG(node_rank)
+  TEXT(local_addr)
   LONG(max_restarts)
   LONG(max_attempts_without_progress)
   LONG(stderr_tail)
@@ -455,6 +461,7 @@ static int set_field(const char *key, char *value, ice_status *status) {
   REAL(stack_timeout)
   REAL(straggler_timeout)
   REAL(heartbeat_timeout)
+  REAL(exit_barrier_timeout)
   REAL(checkpoint_before_stop)
 #undef TEXT
 #undef INTEGER
@@ -508,6 +515,15 @@ static int set_field(const char *key, char *value, ice_status *status) {
   } else if (strcmp(key, "restart_backoff") == 0) {
     char *second = after_char(value, ',');
     *status = ice_spec_set_restart_backoff(SPEC, atof(value), atof(second));
+  } else if (strcmp(key, "nodes") == 0) {
+    char *most = after_char(value, ':');
+    *status = ice_spec_set_nodes(SPEC, atoll(value), atoll(most));
+  } else if (strcmp(key, "rendezvous") == 0) {
+    char *endpoint = after_char(value, ',');
+    *status = ice_spec_set_rendezvous(SPEC, value, endpoint);
+  } else if (strcmp(key, "rendezvous_option") == 0) {
+    char *text = after_char(value, '=');
+    *status = ice_spec_set_rendezvous_option(SPEC, value, text);
   } else if (strcmp(key, "no_restart_exit_code") == 0) {
     *status = ice_spec_add_no_restart_exit_code(SPEC, atoi(value));
   } else if (strcmp(key, "pre_stop_signal") == 0) {
@@ -963,6 +979,23 @@ static void *run_thread(void *unused) {
   return NULL;
 }
 
+static void run_beside_another(void) {
+  ice_agent *agents[2] = {NULL, NULL};
+  before();
+  for (int i = 0; i < 2; i++) {
+    ice_status status = ice_agent_new(SPEC, &agents[i]);
+    if (status == ICE_OK) status = ice_agent_start(agents[i]);
+    if (status != ICE_OK) status_line("start", status);
+  }
+  for (int i = 0; i < 2; i++) {
+    ice_result *result = NULL;
+    ice_status status = ice_agent_wait(agents[i], -1, &result);
+    result_line("run_beside_another", status, result);
+    ice_result_free(result);
+    ice_agent_free(agents[i]);
+  }
+}
+
 static void *start_thread(void *unused) {
   (void)unused;
   status_line("start", ice_agent_start(AGENT));
@@ -1076,6 +1109,8 @@ static int agent_step(const char *key, char *value) {
     in_thread(run_thread, 0);
     in_thread(run_thread, 0);
     join_threads();
+  } else if (IS("run_beside_another")) {
+    run_beside_another();
   } else if (IS("wait")) {
     if (!AGENT) return 1;
     ice_result *result = NULL;
@@ -1271,7 +1306,7 @@ static int starts(const char *step) {
   static const char *STARTERS[] = {"new",           "start",           "run",
                                    "repeat",        "run_in_thread",   "exit",
                                    "_exit",         "start_in_thread", "run_twice_at_once",
-                                   "prepare",       "list_devices"};
+                                   "prepare",       "list_devices",    "run_beside_another"};
   size_t length = strcspn(step, "=");
   for (size_t i = 0; i < sizeof STARTERS / sizeof *STARTERS; i++)
     if (strlen(STARTERS[i]) == length && strncmp(STARTERS[i], step, length) == 0) return 1;

@@ -15,6 +15,7 @@ use rustls::{ClientConfig, ClientConnection};
 use super::super::endpoint::Endpoint;
 use crate::error::Error;
 use crate::store::connection::connect_to;
+use crate::store::interrupt::Interrupter;
 use crate::sys::process::poll_timeout;
 
 /// What is read at once.
@@ -52,6 +53,7 @@ impl Connection {
     pub fn open(
         server: &Endpoint,
         tls: Option<&Arc<ClientConfig>>,
+        interrupter: &Interrupter,
         by: Instant,
     ) -> Result<Connection, Error> {
         let Endpoint { host, port } = server;
@@ -66,7 +68,7 @@ impl Connection {
             let now = Instant::now();
             let share = (addresses.len() - tried) as u32;
             let own = now + by.saturating_duration_since(now) / share;
-            match connect_to(address, Some(own), &Default::default()) {
+            match connect_to(address, Some(own), interrupter) {
                 Ok(stream) => return Connection::greet(stream, server, tls, by),
                 Err(error) => why = error.to_string(),
             }

@@ -32,6 +32,7 @@ use super::endpoint::Endpoint;
 use super::options::{EtcdOptions, Options};
 use crate::error::Error;
 use crate::logs::run_dir::random;
+use crate::store::interrupt::Interrupter;
 
 const DEFAULT_PORT: u16 = 2379;
 /// How long one try to connect may take.
@@ -56,6 +57,7 @@ pub struct Etcd {
     was_right: bool,
     link: Option<(Link, Lease)>,
     watch: Option<Watch>,
+    interrupter: Interrupter,
 }
 
 impl Etcd {
@@ -83,6 +85,7 @@ impl Etcd {
             was_right: false,
             link: None,
             watch: None,
+            interrupter: Interrupter::default(),
         })
     }
 
@@ -91,7 +94,8 @@ impl Etcd {
     }
 
     fn connect_to(&mut self, server: &Endpoint) -> Result<(), Error> {
-        let connection = Connection::open(server, self.tls.as_ref(), Instant::now() + TRY)?;
+        let connection =
+            Connection::open(server, self.tls.as_ref(), &self.interrupter, Instant::now() + TRY)?;
         let by = Instant::now() + self.patience;
         let mut link = Link::open(connection, server, self.login.as_ref(), by)?;
         let lease = Lease::find(&mut link, &self.key(LEASE), self.ttl, by)?;
@@ -129,8 +133,11 @@ impl Etcd {
     fn watch(&mut self, key: &str, revision: i64) -> Result<&mut Watch, Error> {
         let kind = key.rfind('/').map_or(key, |end| &key[..=end]);
         if self.watch.as_ref().is_none_or(|watch| watch.prefix() != kind) {
-            let tls = self.tls.clone();
-            let watch = self.with_link(|link, _, by| Watch::open(link, tls.as_ref(), kind, revision, by))?;
+            let (tls, interrupter) = (self.tls.clone(), self.interrupter.clone());
+            let watch = self.with_link(|link, _, by| {
+                let connection = Connection::open(&link.server, tls.as_ref(), &interrupter, by)?;
+                Watch::begin(connection, link, kind, revision, by)
+            })?;
             self.watch = Some(watch);
         }
         self.watch.as_mut().ok_or_else(|| Error::Internal { what: "the watch is lost".into() })
@@ -197,8 +204,8 @@ impl Backend for Etcd {
         self.with_link(|link, _, by| link.ask("kv/deleterange", api::range(&key), by)).map(drop)
     }
 
-    fn set_patience(&mut self, time: Duration) {
-        self.patience = time.min(self.patience);
+    fn interrupter(&self) -> Interrupter {
+        self.interrupter.clone()
     }
 
     fn address(&self) -> Option<String> {

@@ -2,10 +2,7 @@
 //! answer can do nothing else.
 
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::time::Instant;
-
-use rustls::ClientConfig;
 
 use super::api::{self, Told};
 use super::http::{Answer, Connection, Head, Waited};
@@ -22,14 +19,13 @@ pub struct Watch {
 
 impl Watch {
     /// Of all keys that begin with `prefix`, from a revision on.
-    pub fn open(
+    pub fn begin(
+        mut connection: Connection,
         link: &Link,
-        tls: Option<&Arc<ClientConfig>>,
         prefix: &str,
         revision: i64,
         by: Instant,
     ) -> Result<Watch, Error> {
-        let mut connection = Connection::open(&link.server, tls, by)?;
         let request = api::watch(prefix, revision).to_string();
         connection.send("/v3/watch", link.token.as_deref(), &request, by)?;
         let mut head = connection.head(by)?;

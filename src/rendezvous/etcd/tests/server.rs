@@ -147,7 +147,7 @@ impl Server {
     pub fn ask(&self, what: &str, body: Value) -> Value {
         let by = Instant::now() + PATIENCE;
         let server = Endpoint::parse(&self.endpoint(), None).unwrap();
-        let connection = Connection::open(&server, None, by).unwrap();
+        let connection = Connection::open(&server, None, &Default::default(), by).unwrap();
         Link::open(connection, &server, None, by).unwrap().ask(what, body, by).unwrap()
     }
 
