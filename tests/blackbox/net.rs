@@ -159,7 +159,7 @@ fn dyn_21_who_has_lost_the_store_goes_on_for_a_while_and_ends() {
     for (host, agent) in (1..).zip(agents) {
         let ended = agent.finish();
         let why = if host == 1 {
-            "the time-out passed: fewer than 2 nodes"
+            "fewer than 2 nodes have joined"
         } else {
             "lost rendezvous: not reached"
         };
