@@ -6,7 +6,7 @@ use super::result::ice_result;
 use super::spec::{edit, ice_spec};
 use super::status::{guard_value, ice_status};
 use super::{handle, utf8};
-use crate::spec::nodes::{MAX_NODES, NodeRank};
+use crate::spec::nodes::{MAX_NODES, NodeRank, check_backend};
 use crate::spec::{self, not_empty};
 
 /// How many hosts a job has: at least `min_nodes`, at most `max_nodes`, 1 to 1,048,576 each. Default 1 and 1 (torchrun
@@ -59,7 +59,7 @@ pub extern "C" fn ice_spec_set_rendezvous(
     edit(spec, |spec| {
         let backend = utf8(backend, "rendezvous")?;
         let endpoint = utf8(endpoint, "rendezvous_endpoint")?;
-        not_empty("rendezvous", backend.as_bytes())?;
+        check_backend(backend)?;
         spec.nodes.place = Some((backend.into(), endpoint.into()));
         Ok(())
     })

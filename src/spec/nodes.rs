@@ -37,6 +37,15 @@ pub struct Nodes {
     pub exit_barrier_timeout: Duration,
 }
 
+/// Refuses a backend that there is not.
+pub fn check_backend(kind: &str) -> Result<(), Error> {
+    if matches!(kind, "static" | "c10d") { Ok(()) } else { Err(unknown_backend(kind)) }
+}
+
+fn unknown_backend(kind: &str) -> Error {
+    Error::config("rendezvous", kind, "must be static or c10d")
+}
+
 impl Default for Nodes {
     fn default() -> Nodes {
         Nodes {
@@ -93,7 +102,7 @@ impl Nodes {
         let place = match kind.as_str() {
             "static" => self.fixed(endpoint, rank)?,
             "c10d" => Place::C10d(Endpoint::parse(endpoint, Some(C10D_PORT))?),
-            _ => return Err(Error::config("rendezvous", kind, "must be static or c10d")),
+            _ => return Err(unknown_backend(kind)),
         };
         Ok(Some(Rendezvous {
             place,
