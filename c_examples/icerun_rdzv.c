@@ -197,7 +197,7 @@ static void set_rendezvous(const struct options *options, ice_spec *spec, const 
   if (option_on(options, OPT_NODE_RANK)) set_node_rank(options, spec);
   const char *endpoint = option_text(options, OPT_RDZV_ENDPOINT);
   ice_status status = ice_spec_set_rendezvous(spec, backend, endpoint ? endpoint : "");
-  accept_value(options, OPT_RDZV_ENDPOINT, status);
+  accept_value(options, OPT_RDZV_BACKEND, status);
 }
 
 void rendezvous_to_spec(const struct options *options, ice_spec *spec) {

@@ -576,7 +576,8 @@ typedef void (*ice_event_fn)(void *user_data, const char *json);
  * result is freed, none is NULL unless said so. Strings are NUL-terminated bytes (paths and messages of
  * workers need not be UTF-8). Later versions may add fields at the end. */
 typedef struct ice_worker_result {
-  /* RANK: the key of results across agents. */
+  /* RANK: the key of results across agents. In a job of several hosts that of the last round that this one took
+   * part in; before the first, the local rank. */
   int32_t global_rank;
   /* LOCAL_RANK. */
   int32_t local_rank;
@@ -1896,10 +1897,11 @@ ice_status ice_spec_set_local_addr(struct ice_spec *spec,
                                    const char *address);
 
 /* How long an agent whose workers have all succeeded waits for those of the other hosts: 0 to 1e9 seconds, default 300
- * (torch's `exit_barrier_timeout`). When the time is over the run has succeeded all the same, and a warning names
- * who had not come; a store that it served is gone then. While it waits it still takes part: if a worker fails
- * elsewhere and the job is restarted, its workers start again too; after it has gone another host has to come in its
- * place, and in a static rendezvous the job ends. A failed job has no barrier. */
+ * (torch's `exit_barrier_timeout`); a stop that is asked for ends the wait, with ICE_END_INTERRUPTED. When the time is
+ * over the run has succeeded all the same, and a warning names who had not come; a store that it served is gone then.
+ * While it waits it still takes part: if a worker fails elsewhere and the job is restarted, its workers start again
+ * too; after it has gone another host has to come in its place, and in a static rendezvous the job ends. A failed job
+ * has no barrier. */
 ice_status ice_spec_set_exit_barrier_timeout(struct ice_spec *spec,
                                              double seconds);
 

@@ -227,7 +227,10 @@ impl Run<'_> {
         let Some(others) = &mut self.others else { return };
         others.ending = Some(ending.clone());
         match ending {
-            Ending::Succeeded => self.tell(Event::JobSucceeded),
+            Ending::Succeeded => {
+                self.log(Level::Info, || "all hosts have succeeded".into());
+                self.tell(Event::JobSucceeded);
+            }
             Ending::Closed { reason, .. } => {
                 self.log(Level::Info, || format!("the job is over: {reason}"));
                 self.tell(Event::JobFailed);
@@ -325,7 +328,12 @@ impl Run<'_> {
         if matches!(end, End::StartError | End::AgentError) && ending.is_none() && !is_lost {
             member.wish(Wish::Close { reason: message.to_string() });
         }
-        for notice in member.leave(reason, within, linger) {
+        let inbox = self.inbox;
+        let hurried = move || match end {
+            End::Succeeded => inbox.stop_requested().is_some(),
+            _ => inbox.in_a_hurry(),
+        };
+        for notice in member.leave(reason, within, linger, hurried) {
             if let Notice::Log(level, text) = notice {
                 self.log(level, || text);
             }

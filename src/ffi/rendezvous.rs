@@ -6,7 +6,7 @@ use super::result::ice_result;
 use super::spec::{edit, ice_spec};
 use super::status::{guard_value, ice_status};
 use super::{handle, utf8};
-use crate::spec::nodes::{MAX_NODES, NodeRank};
+use crate::spec::nodes::{MAX_NODES, NodeRank, check_backend};
 use crate::spec::{self, not_empty};
 
 /// How many hosts a job has: at least `min_nodes`, at most `max_nodes`, 1 to 1,048,576 each. Default 1 and 1 (torchrun
@@ -63,7 +63,7 @@ pub extern "C" fn ice_spec_set_rendezvous(
     edit(spec, |spec| {
         let backend = utf8(backend, "rendezvous")?;
         let endpoint = utf8(endpoint, "rendezvous_endpoint")?;
-        not_empty("rendezvous", backend.as_bytes())?;
+        check_backend(backend)?;
         spec.nodes.place = Some((backend.into(), endpoint.into()));
         Ok(())
     })
@@ -142,10 +142,11 @@ pub extern "C" fn ice_spec_set_local_addr(spec: *mut ice_spec, address: *const c
 }
 
 /// How long an agent whose workers have all succeeded waits for those of the other hosts: 0 to 1e9 seconds, default 300
-/// (torch's `exit_barrier_timeout`). When the time is over the run has succeeded all the same, and a warning names
-/// who had not come; a store that it served is gone then. While it waits it still takes part: if a worker fails
-/// elsewhere and the job is restarted, its workers start again too; after it has gone another host has to come in its
-/// place, and in a static rendezvous the job ends. A failed job has no barrier.
+/// (torch's `exit_barrier_timeout`); a stop that is asked for ends the wait, with ICE_END_INTERRUPTED. When the time is
+/// over the run has succeeded all the same, and a warning names who had not come; a store that it served is gone then.
+/// While it waits it still takes part: if a worker fails elsewhere and the job is restarted, its workers start again
+/// too; after it has gone another host has to come in its place, and in a static rendezvous the job ends. A failed job
+/// has no barrier.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_exit_barrier_timeout(spec: *mut ice_spec, seconds: f64) -> ice_status {
     edit(spec, |spec| {

@@ -97,7 +97,8 @@ pub enum ice_cause {
 /// workers need not be UTF-8). Later versions may add fields at the end.
 #[repr(C)]
 pub struct ice_worker_result {
-    /// RANK: the key of results across agents.
+    /// RANK: the key of results across agents. In a job of several hosts that of the last round that this one took
+    /// part in; before the first, the local rank.
     pub global_rank: i32,
     /// LOCAL_RANK.
     pub local_rank: i32,

@@ -119,7 +119,8 @@ pub trait Backend: Send {
     /// Nothing more is asked.
     fn disconnect(&mut self) {}
 
-    /// The job is over, the agent goes: what others may still need is there until they have gone, or until then.
+    /// The job is over, the agent goes: what others may still need is there until they have gone, or until then, or an
+    /// interruption.
     fn leave(&mut self, _until: Instant) {}
 }
 

@@ -15,6 +15,9 @@ use crate::store::server::{Config, Server};
 /// How long one try to connect may take.
 const TRY: Duration = Duration::from_secs(2);
 
+/// How soon an interruption is noticed while the others are waited for.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// The key under which torchrun's agents keep their state. It says here that the job is one of ours: they refuse
 /// it, and ours refuse theirs.
 fn anchor(run_id: &str) -> String {
@@ -178,8 +181,12 @@ impl Backend for C10d {
 
     fn leave(&mut self, until: Instant) {
         self.client = None;
-        if let Some(server) = &self.server {
-            server.is_left_by_all(until);
+        let Some(server) = &self.server else { return };
+        loop {
+            let look = until.min(Instant::now() + LOOK);
+            if server.is_left_by_all(look) || look == until || self.interrupter.is_interrupted() {
+                return;
+            }
         }
     }
 }

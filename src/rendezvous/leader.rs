@@ -197,8 +197,12 @@ impl Leader {
         let takes_part = self.state.nodes.iter().any(|node| node.id == id);
         match self.state.phase {
             Phase::Complete if takes_part && round == self.state.round => {
+                let left = self.state.nodes.iter().find(|node| self.state.gone.contains(&node.id));
                 if last || self.state.restarts >= self.rules.max_restarts {
                     self.close(reason, code);
+                } else if let (true, Some(node)) = (self.rules.fixed, left) {
+                    let why = format!("{} has succeeded and left, so there is no restart", node.name);
+                    self.close(format!("{reason}; {why}"), code);
                 } else {
                     self.state.restarts += 1;
                     self.over(Why::Failure(reason));
@@ -255,13 +259,6 @@ impl Leader {
     /// The next round begins.
     fn over(&mut self, why: Why) {
         let gone = std::mem::take(&mut self.state.gone);
-        if let (true, Some(node)) =
-            (self.rules.fixed, self.state.nodes.iter().find(|node| gone.contains(&node.id)))
-        {
-            let reason =
-                format!("{}; {} has succeeded and left, so there is no restart", why.text(), node.name);
-            return self.close(reason, None);
-        }
         self.state.nodes.retain(|node| !gone.contains(&node.id));
         self.state.phase = Phase::Gathering;
         self.state.round += 1;
@@ -557,7 +554,7 @@ mod tests {
             let mut leader = leader(Rules { fixed, ..rules(2, 2) });
             tell(&mut leader, &[join("a"), join("b"), done("b", 0), leave("b"), failed("a", 0)], SECOND);
             let state = leader.publish().unwrap();
-            if let Phase::Ended(Ending::Closed { reason, .. }) = &state.phase {
+            if let Phase::Ended(Ending::Closed { reason, exit_code: Some(3) }) = &state.phase {
                 assert_eq!(reason, "a failed; node b has succeeded and left, so there is no restart");
                 assert!(fixed);
                 continue;

@@ -26,6 +26,8 @@ use crate::sys::process::{monotonic, poll_timeout};
 const STACK: usize = 512 << 10;
 /// Between two tries to reach the place: at first, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// How soon somebody in a hurry is noticed by an agent that goes.
+const LOOK: Duration = Duration::from_millis(50);
 /// How many states stay behind the last one, for those who are late.
 const STATES_KEPT: u64 = 8;
 /// How many keys that nobody needs any more are removed in one turn.
@@ -155,12 +157,22 @@ impl Member {
         self.shared.notices.lock().pop_front()
     }
 
-    /// Goes; returns when the others know, or do not know `within` that time: a place that does not answer keeps
-    /// nobody from going. What was not heard yet comes back.
-    pub fn leave(self, reason: String, within: Duration, linger: Duration) -> VecDeque<Notice> {
+    /// Goes; returns when the others know, or do not know `within` that time, or when somebody is `hurried`: a place
+    /// that does not answer keeps nobody from going. What was not heard yet comes back.
+    pub fn leave(
+        self,
+        reason: String,
+        within: Duration,
+        linger: Duration,
+        hurried: impl Fn() -> bool,
+    ) -> VecDeque<Notice> {
         self.wish(Wish::Leave { reason, linger });
-        if self.end.recv_timeout(within) == Err(RecvTimeoutError::Timeout) {
-            self.interrupter.interrupt();
+        let until = Instant::now() + within.max(linger);
+        while self.end.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+            if hurried() || Instant::now() >= until {
+                self.interrupter.interrupt();
+                break;
+            }
         }
         let _ = self.thread.join();
         std::mem::take(&mut *self.shared.notices.lock())
@@ -545,7 +557,6 @@ impl Part {
     fn lead(&mut self) -> Result<(), Error> {
         let Some(leader) = &mut self.leader else { return Ok(()) };
         while let Some(found) = self.backend.get(&inbox_key(leader.taken()))? {
-            self.trash.push_back(inbox_key(leader.taken()));
             // Who writes what nobody can read is not heard.
             let message = decode(&found.value, "inbox").unwrap_or(Message::Void);
             leader.receive(message, monotonic());
@@ -567,6 +578,8 @@ impl Part {
             return self.adopt(number, &other);
         }
         self.backend.put(ANCHOR, &encode(&Anchor { state: number }))?;
+        // A message stays until a state takes account of it: another leader would read it again.
+        self.trash.extend((chain.state.taken..state.taken).map(inbox_key));
         if let Some(old) = number.checked_sub(STATES_KEPT) {
             self.trash.push_back(state_key(old));
         }
@@ -741,10 +754,12 @@ impl Part {
             return self.adopt(number + 1, &found.value);
         }
         let (rules, lost) = (self.settings.rules.clone(), state.leader.clone());
-        let mut leader = Leader::new(rules, &self.node.id, state.clone(), monotonic());
-        lost.iter().for_each(|lost| leader.miss(lost, monotonic()));
-        self.leader = Some(leader);
+        self.leader = Some(Leader::new(rules, &self.node.id, state.clone(), monotonic()));
         self.lead()?;
+        if let (Some(leader), Some(lost)) = (&mut self.leader, lost) {
+            leader.miss(&lost, monotonic());
+            self.publish()?;
+        }
         self.judge();
         Ok(())
     }
@@ -843,6 +858,12 @@ pub mod tests {
             Ok(Swap::Done)
         }
 
+        fn delete(&mut self, key: &str) -> Result<(), Error> {
+            self.count()?;
+            self.0.keys.lock().remove(key);
+            Ok(())
+        }
+
         fn wait(&mut self, key: &str, until: Instant, bell: std::os::fd::BorrowedFd) -> Result<bool, Error> {
             self.count()?;
             let mut keys = self.0.keys.lock();
@@ -932,7 +953,7 @@ pub mod tests {
 
         pub fn leave(mut self) {
             let within = Duration::from_secs(20);
-            self.member.take().unwrap().leave("enough".into(), within, Duration::ZERO);
+            self.member.take().unwrap().leave("enough".into(), within, Duration::ZERO, || false);
         }
 
         /// Without a word, as by SIGKILL. The thread waits for ever.
@@ -996,6 +1017,30 @@ pub mod tests {
                 assert_eq!((round.nodes.len(), round.restarts), (2, 0), "{}", ids(&round));
                 agent.leave();
             }
+        }
+    }
+
+    #[test]
+    fn bar_08_what_a_lost_leader_was_told_is_not_forgotten() {
+        let place = Arc::new(Place::default());
+        let mut agents = vec![Agent::start(&place, "a", settings(3, 3))];
+        while place.keys.lock().get("state/0").is_none() {
+            std::thread::yield_now();
+        }
+        agents.extend(["b", "c"].map(|name| Agent::start(&place, name, settings(3, 3))));
+        agents.iter().for_each(|agent| assert_eq!(agent.joined().nodes.len(), 3));
+        agents[..2].iter().for_each(|agent| agent.wish(Wish::Done));
+        while !["a", "b"].iter().all(|id| place.keys.lock().contains_key(&done_key(0, id))) {
+            std::thread::yield_now();
+        }
+        // Time for the leader to read it.
+        std::thread::sleep(Duration::from_millis(200));
+        agents.remove(0).die(&place);
+        std::thread::sleep(Duration::from_millis(600));
+        agents[1].wish(Wish::Done);
+        for agent in agents {
+            assert_eq!(agent.notice(), Notice::Ended(Ending::Succeeded));
+            agent.leave();
         }
     }
 

@@ -39,6 +39,19 @@ pub struct Nodes {
     pub exit_barrier_timeout: Duration,
 }
 
+/// Refuses a backend that there is not.
+pub fn check_backend(kind: &str) -> Result<(), Error> {
+    let want = match kind {
+        "static" | "c10d" => return Ok(()),
+        "etcd" if cfg!(feature = "etcd") => return Ok(()),
+        "etcd" => "this library was built without it: cargo build --features etcd",
+        "etcd-v2" => "current etcd servers have no v2 API any more: etcd is their v3 API",
+        _ if foreign::find(kind).is_some() => return Ok(()),
+        _ => "must be static, c10d or etcd, or a name of ice_rendezvous_register()",
+    };
+    Err(Error::config("rendezvous", kind, want))
+}
+
 impl Default for Nodes {
     fn default() -> Nodes {
         Nodes {
@@ -102,14 +115,9 @@ impl Nodes {
             "static" => self.fixed(endpoint, rank)?,
             "c10d" => Place::C10d(Endpoint::parse(endpoint, Some(C10D_PORT))?),
             "etcd" => etcd(endpoint, options)?,
-            "etcd-v2" => {
-                let want = "current etcd servers have no v2 API any more: etcd is their v3 API";
-                return Err(Error::config("rendezvous", kind, want));
-            }
-            _ if foreign::find(kind).is_some() => Place::Foreign(kind.clone(), endpoint.clone()),
             _ => {
-                let want = "must be static, c10d or etcd, or a name of ice_rendezvous_register()";
-                return Err(Error::config("rendezvous", kind, want));
+                check_backend(kind)?;
+                Place::Foreign(kind.clone(), endpoint.clone())
             }
         };
         Ok(Some(Rendezvous {
@@ -172,16 +180,16 @@ impl Nodes {
     }
 }
 
-/// What is wrong with it is better known now than later.
 #[cfg(feature = "etcd")]
 fn etcd(endpoints: &str, options: &Options) -> Result<Place, Error> {
+    // What is wrong with it is better known now than later.
     crate::rendezvous::etcd::Etcd::new(endpoints, "", options)?;
     Ok(Place::Etcd(endpoints.into()))
 }
 
 #[cfg(not(feature = "etcd"))]
-fn etcd(_endpoints: &str, _options: &Options) -> Result<Place, Error> {
-    Err(Error::config("rendezvous", "etcd", "this library was built without it: cargo build --features etcd"))
+fn etcd(endpoints: &str, _options: &Options) -> Result<Place, Error> {
+    check_backend("etcd").map(|()| Place::Etcd(endpoints.into()))
 }
 
 #[cfg(test)]

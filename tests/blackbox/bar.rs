@@ -17,6 +17,7 @@ pub fn tests() -> Vec<Trial> {
         bar_02_bar_06_the_wait_has_an_end,
         bar_04_a_failed_job_has_no_barrier,
         bar_05_a_signal_ends_the_wait,
+        bar_05_a_signal_ends_the_last_wait,
         bar_08_who_waits_takes_part_in_a_restart,
         bar_08_who_has_gone_is_not_waited_for,
         bar_09_one_agent_waits_for_nobody,
@@ -93,6 +94,24 @@ fn bar_05_a_signal_ends_the_wait() {
         late.finish().exited(0);
         t.nothing_left();
     }
+}
+
+/// All have succeeded, but one does not go, so the store stays.
+fn bar_05_a_signal_ends_the_last_wait() {
+    let t = Case::new();
+    let job = Job::c10d(&t, "2").conf(QUICK);
+    let late = job.first_agent(&[], |agent| agent.until_go(&t));
+    let early = job.agent(&[]).shell(&t, "exit 0").spawn();
+    early.says(WAITS);
+    early.signal(libc::SIGSTOP);
+    go(&t);
+    late.says("all hosts have succeeded");
+    late.signal(libc::SIGTERM);
+    let ended = late.finish();
+    assert!(ended.exited(0).wall < Duration::from_secs(15), "{:?}", ended.wall);
+    early.signal(libc::SIGCONT);
+    early.finish().exited(0);
+    t.nothing_left();
 }
 
 fn bar_08_who_waits_takes_part_in_a_restart() {
