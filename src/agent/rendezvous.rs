@@ -24,9 +24,6 @@ use crate::sys::random;
 /// How long an agent that serves the rendezvous and did not succeed waits for the others to have heard why.
 const TOLD_WITHIN: Duration = Duration::from_millis(500);
 
-/// How long one that did waits for them to have gone.
-const GONE_WITHIN: Duration = Duration::from_secs(30);
-
 /// The others, and what was agreed with them.
 pub struct Others {
     member: Member,
@@ -267,8 +264,10 @@ impl Run<'_> {
     /// The run is over here, in this way.
     pub(super) fn leave_others(&mut self, end: End, message: &str) {
         let Some(Others { member, ending, store, is_lost, .. }) = self.others.take() else { return };
+        // One that did waits for them to have gone; whoever has not asked by then counts as gone.
+        let gone_within = self.rendezvous().map_or(TOLD_WITHIN, |place| place.options.answer_within());
         let (reason, linger) = match end {
-            End::Succeeded if ending.is_some() => (String::new(), GONE_WITHIN),
+            End::Succeeded if ending.is_some() => (String::new(), gone_within),
             End::Succeeded => ("has succeeded".to_string(), Duration::ZERO),
             End::NotNeeded => ("was not needed".to_string(), Duration::ZERO),
             _ => (message.to_string(), TOLD_WITHIN),

@@ -526,7 +526,6 @@ impl Part {
     fn lead(&mut self) -> Result<(), Error> {
         let Some(leader) = &mut self.leader else { return Ok(()) };
         while let Some(found) = self.backend.get(&inbox_key(leader.taken()))? {
-            self.trash.push_back(inbox_key(leader.taken()));
             // Who writes what nobody can read is not heard.
             let message = decode(&found.value, "inbox").unwrap_or(Message::Void);
             leader.receive(message, monotonic());
@@ -547,6 +546,8 @@ impl Part {
             // Somebody else leads by now.
             return self.adopt(number, &other);
         }
+        // Another leader would begin with those that no state takes account of.
+        self.trash.extend((chain.state.taken..state.taken).map(inbox_key));
         self.backend.put(ANCHOR, &encode(&Anchor { state: number }))?;
         if let Some(old) = number.checked_sub(STATES_KEPT) {
             self.trash.push_back(state_key(old));
@@ -752,7 +753,7 @@ impl Part {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     use parking_lot::Condvar;
@@ -767,6 +768,8 @@ pub(super) mod tests {
         keys: Mutex<BTreeMap<String, Vec<u8>>>,
         changed: Condvar,
         operations: AtomicU64,
+        /// What was ever waited for.
+        awaited: Mutex<BTreeSet<String>>,
         unreachable: AtomicBool,
     }
 
@@ -809,8 +812,15 @@ pub(super) mod tests {
             Ok(Swap::Done)
         }
 
+        fn delete(&mut self, key: &str) -> Result<(), Error> {
+            self.count()?;
+            self.0.keys.lock().remove(key);
+            Ok(())
+        }
+
         fn wait(&mut self, key: &str, until: Instant, bell: std::os::fd::BorrowedFd) -> Result<bool, Error> {
             self.count()?;
+            self.0.awaited.lock().insert(key.into());
             let mut keys = self.0.keys.lock();
             while !keys.contains_key(key) && !crate::sys::fd::is_readable(bell) {
                 let look = Instant::now() + Duration::from_millis(2);
@@ -965,6 +975,38 @@ pub(super) mod tests {
                 agent.leave();
             }
         }
+    }
+
+    #[test]
+    fn dyn_10_what_a_leader_has_heard_and_not_told_is_not_lost_with_it() {
+        let place = Arc::new(Place::default());
+        let start = |name| Agent::start(&place, name, settings(3, 3));
+        let wait_for = |key: &str| {
+            while !place.awaited.lock().contains(key) {
+                std::thread::yield_now();
+            }
+        };
+        let leader = start("a");
+        wait_for("inbox/1");
+        let mut others = vec![start("b")];
+        wait_for("inbox/2");
+        leader.die(&place);
+        others.extend(["c", "d"].map(start));
+        // The dead one may be in a round before it is missed.
+        let meet = |agent: Agent| {
+            loop {
+                match agent.notice() {
+                    Notice::Joined(round) if round.nodes.iter().all(|node| node.id != "a") => return agent,
+                    Notice::Joined(_) => {}
+                    Notice::Over { .. } => agent.wish(Wish::Join { port: 1 }),
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            let met: Vec<_> = others.into_iter().map(|agent| scope.spawn(|| meet(agent))).collect();
+            met.into_iter().for_each(|agent| agent.join().unwrap().leave());
+        });
     }
 
     #[test]
