@@ -32,9 +32,6 @@ const TOLD_WITHIN: Duration = Duration::from_secs(2);
 /// How long the last words of an agent that was asked to stop may take, at most.
 const STOPPED_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long one that did waits for them to have gone.
-const GONE_WITHIN: Duration = Duration::from_secs(30);
-
 /// The others, and what was agreed with them.
 pub struct Others {
     member: Member,
@@ -319,8 +316,10 @@ impl Run<'_> {
             End::Interrupted => close_timeout.min(STOPPED_WITHIN),
             _ => close_timeout,
         };
+        // One that did waits for them to have gone; whoever has not asked by then counts as gone.
+        let gone_within = self.rendezvous().map_or(TOLD_WITHIN, |place| place.options.answer_within());
         let (reason, linger) = match end {
-            End::Succeeded if ending.is_some() => (String::new(), GONE_WITHIN),
+            End::Succeeded if ending.is_some() => (String::new(), gone_within),
             End::Succeeded => ("has succeeded".to_string(), Duration::ZERO),
             End::NotNeeded => ("was not needed".to_string(), Duration::ZERO),
             _ => (message.to_string(), TOLD_WITHIN),

@@ -288,7 +288,8 @@ impl Leader {
         let Rules { min_nodes, max_nodes, last_call, .. } = self.rules;
         let State { nodes, joined, spares, .. } = &self.state;
         let has_joined = |node: &Node| joined.iter().any(|other| other.id == node.id);
-        let missing = nodes.iter().any(|node| !has_joined(node));
+        // Nobody joins twice: of many nodes the last one alone is worth a closer look.
+        let missing = joined.len() < nodes.len() || nodes.iter().any(|node| !has_joined(node));
         let count = (joined.len() + spares.len()).min(max_nodes);
         // All that were there before: who else comes has come in time, but is not waited for.
         let enough_as_before = !nodes.is_empty() && nodes.len() + spares.len() >= min_nodes;

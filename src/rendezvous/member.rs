@@ -801,7 +801,7 @@ impl Part {
 
 #[cfg(test)]
 pub mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     use parking_lot::Condvar;
@@ -816,6 +816,8 @@ pub mod tests {
         keys: Mutex<BTreeMap<String, Vec<u8>>>,
         changed: Condvar,
         operations: AtomicU64,
+        /// What was ever waited for.
+        awaited: Mutex<BTreeSet<String>>,
         unreachable: AtomicBool,
     }
 
@@ -866,6 +868,7 @@ pub mod tests {
 
         fn wait(&mut self, key: &str, until: Instant, bell: std::os::fd::BorrowedFd) -> Result<bool, Error> {
             self.count()?;
+            self.0.awaited.lock().insert(key.into());
             let mut keys = self.0.keys.lock();
             while !keys.contains_key(key) && !crate::sys::fd::is_readable(bell) {
                 let look = Instant::now() + Duration::from_millis(2);
@@ -1021,27 +1024,35 @@ pub mod tests {
     }
 
     #[test]
-    fn bar_08_what_a_lost_leader_was_told_is_not_forgotten() {
+    fn dyn_10_what_a_leader_has_heard_and_not_told_is_not_lost_with_it() {
         let place = Arc::new(Place::default());
-        let mut agents = vec![Agent::start(&place, "a", settings(3, 3))];
-        while place.keys.lock().get("state/0").is_none() {
-            std::thread::yield_now();
-        }
-        agents.extend(["b", "c"].map(|name| Agent::start(&place, name, settings(3, 3))));
-        agents.iter().for_each(|agent| assert_eq!(agent.joined().nodes.len(), 3));
-        agents[..2].iter().for_each(|agent| agent.wish(Wish::Done));
-        while !["a", "b"].iter().all(|id| place.keys.lock().contains_key(&done_key(0, id))) {
-            std::thread::yield_now();
-        }
-        // Time for the leader to read it.
-        std::thread::sleep(Duration::from_millis(200));
-        agents.remove(0).die(&place);
-        std::thread::sleep(Duration::from_millis(600));
-        agents[1].wish(Wish::Done);
-        for agent in agents {
-            assert_eq!(agent.notice(), Notice::Ended(Ending::Succeeded));
-            agent.leave();
-        }
+        let start = |name| Agent::start(&place, name, settings(3, 3));
+        let wait_for = |key: &str| {
+            while !place.awaited.lock().contains(key) {
+                std::thread::yield_now();
+            }
+        };
+        let leader = start("a");
+        wait_for("inbox/1");
+        let mut others = vec![start("b")];
+        wait_for("inbox/2");
+        leader.die();
+        others.extend(["c", "d"].map(start));
+        // The dead one may be in a round before it is missed.
+        let meet = |agent: Agent| {
+            loop {
+                match agent.notice() {
+                    Notice::Joined(round) if round.nodes.iter().all(|node| node.id != "a") => return agent,
+                    Notice::Joined(_) => {}
+                    Notice::Over { .. } => agent.wish(Wish::Join { port: 1 }),
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            let met: Vec<_> = others.into_iter().map(|agent| scope.spawn(|| meet(agent))).collect();
+            met.into_iter().for_each(|agent| agent.join().unwrap().leave());
+        });
     }
 
     #[test]

@@ -82,8 +82,7 @@ impl Drop for Net {
     }
 }
 
-const CONF: &str =
-    "keep_alive_interval=0.4,keep_alive_max_attempt=5,last_call_timeout=2,join_timeout=20,lost_timeout=4";
+const CONF: &str = "keep_alive_interval=0.4,keep_alive_max_attempt=5,last_call_timeout=2,join_timeout=60";
 
 /// The process whose journal line this is runs on this host.
 fn is_on(net: &Net, host: usize, entry: &Entry) -> bool {
@@ -149,7 +148,7 @@ fn dyn_12_a_link_that_is_cut_for_long_is_a_host_less_and_for_a_moment_nothing() 
 fn dyn_21_who_has_lost_the_store_goes_on_for_a_while_and_ends() {
     let t = Case::new();
     let net = Net::new(3);
-    let conf = format!("{CONF},join_timeout=4");
+    let conf = format!("{CONF},join_timeout=4,lost_timeout=4");
     let nodes = Nodes::c10d(&t, "2:3", "10.77.0.1:29400", &conf);
     let agents = net.agents(&t, &nodes);
     let entries = wait_for_round(&t, 0, 3);
