@@ -43,10 +43,10 @@ static void check(ice_status status) {
 enum { CALLS = 10000000, ROUNDS = 9 };
 
 static int32_t count_calls(ice_worker *worker, void *what) {
-  static const char *NAMES[] = {"step", "look", "step and look", "heartbeat", "timer of a step"};
+  static const char *NAMES[] = {"step", "look", "step and look", "heartbeat", "timer of a step", "section"};
   (void)what;
   if (!ice_worker_has_control(worker)) return 1;
-  for (int kind = 0; kind < 5; kind++) {
+  for (int kind = 0; kind < 6; kind++) {
     double values[ROUNDS];
     int calls = kind < 3 ? CALLS : CALLS / 20;
     for (int round = 0; round < ROUNDS; round++) {
@@ -56,6 +56,7 @@ static int32_t count_calls(ice_worker *worker, void *what) {
         if (kind == 1 || kind == 2) ice_worker_poll(worker, NULL);
         if (kind == 3) ice_worker_heartbeat(worker);
         if (kind == 4) ice_worker_expires(worker, "step", 60);
+        if (kind == 5) ice_worker_section(worker, "step");
       }
       values[round] = (now() - begin) / calls * 1e9;
     }

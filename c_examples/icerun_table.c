@@ -90,8 +90,8 @@ const struct option OPTIONS[OPTION_COUNT] = {
   [OPT_CONTROL] = {FLAG("control"),
     .heading = "Workers that use libice",
     .help = "Workers get a descriptor, 3, through which they may say steps, heartbeats and timers "
-            "(ice_worker_open). Implied by those that follow. At a terminal ^C then pauses them and asks "
-            "whether they should save a checkpoint; another ^C stops the run at once."},
+            "(ice_worker_open). Implied by those that follow. At a terminal ^C then pauses them and "
+            "asks whether they should save a checkpoint; another ^C stops the run at once."},
   [OPT_HEARTBEAT_TIMEOUT] = {VALUE("heartbeat-timeout", "SECONDS", NULL),
     .help = "A worker that has said a step or a heartbeat, and then none for so long, has failed."},
   [OPT_CHECKPOINT_BEFORE_STOP] = {VALUE("checkpoint-before-stop", "SECONDS", NULL),
@@ -112,7 +112,8 @@ const struct option OPTIONS[OPTION_COUNT] = {
     .help = "Sections without a limit may take so many times as long as the longest seen, and at "
             "least LEAST seconds (10 if not given)."},
   [OPT_TIMER_SIGNAL] = {VALUE("timer-signal", "NUMBER", "9"),
-    .help = "The signal for a worker whose timer, heartbeat or section is overdue; 0 only says so."},
+    .help = "The signal for a worker whose timer, heartbeat or section is overdue; 0 only says "
+            "so."},
   [OPT_MAX_ATTEMPTS_WITHOUT_PROGRESS] = {VALUE("max-attempts-without-progress", "N", "0"),
     .help = "Ends the run when so many attempts have come no further, in steps, than those before, "
             "whatever restarts are left; 0 for any number."},
@@ -158,8 +159,8 @@ const struct option OPTIONS[OPTION_COUNT] = {
     .help = "console: these lines go to stderr; null: they do not. Or by their source: "
             "worker=null,agent=console."},
   [OPT_HEALTH_PORT] = {VALUE("health-port", "PORT", NULL),
-    .help = "GET answers there whether icerun is well, and /metrics for Prometheus; 0 for a free port. "
-            "Without it TORCHELASTIC_HEALTH_CHECK_PORT, else none."},
+    .help = "GET answers there whether icerun is well, and /metrics for Prometheus; 0 for a free "
+            "port. Without it TORCHELASTIC_HEALTH_CHECK_PORT, else none."},
   [OPT_HEALTH_ADDRESS] = {VALUE("health-address", "ADDRESS", "127.0.0.1"),
     .help = "The address of that port; 0.0.0.0 or :: for all, as a probe from elsewhere needs it."},
   [OPT_HEALTH_SOCKET] = {VALUE("health-socket", "PATH", NULL),

@@ -403,7 +403,8 @@ impl Run<'_> {
             if !worker.is_alive() || condemned.contains(&rank) {
                 continue;
             }
-            loop {
+            // What is only told is looked behind for what else has expired: at most so many things.
+            for _ in 0..TIMERS_MOST + 2 {
                 let said = page.said(rank);
                 let timers = (0..TIMERS_MOST).filter_map(|index| page.timer(rank, index));
                 let timers = timers.map(|timer| timer.anew(conversation.anew));
@@ -414,16 +415,15 @@ impl Run<'_> {
                     Some(Stay { name: course.name, since: place.since.max(conversation.anew), limit })
                 });
                 match watch::look(&said, timers, stay, beat, heartbeat, now) {
-                    Ok(look) => next = earlier(next, look),
-                    Err(what) => {
-                        expired.push((rank, what));
-                        // One that is only told of is looked at for the next.
-                        if self.spec.timer_signal == 0 {
-                            continue;
-                        }
+                    Ok(look) => {
+                        next = earlier(next, look);
+                        break;
                     }
+                    Err(what) => expired.push((rank, what)),
                 }
-                break;
+                if self.spec.timer_signal != 0 {
+                    break;
+                }
             }
         }
         for (rank, expired) in expired {

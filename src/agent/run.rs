@@ -148,7 +148,7 @@ fn origin(spec: &Spec, output: &Output) -> Option<Origin> {
 /// The end of a run whose machinery failed, told as any other.
 fn broken_off(spec: &Spec, error: Error) -> RunReport {
     let report = without_attempt(spec, error);
-    let mut output = Output::new(spec, Places::open(spec, None).unwrap_or_default());
+    let mut output = Output::new(spec, Places::open(spec, None).0);
     if let Some(origin) = origin(spec, &output) {
         output.event(origin.agent_ended(&report, 0));
     }
@@ -261,7 +261,8 @@ impl<'a> Run<'a> {
             .add(inbox, EpollEvent::new(EpollFlags::EPOLLIN, INBOX))
             .map_err(failed("cannot watch requests"))?;
         let launcher = Launcher::new(spec, host.working_dir.clone())?;
-        let events = Places::open(spec, host.working_dir.as_deref())?;
+        let (events, error) = Places::open(spec, host.working_dir.as_deref());
+        error.map_or(Ok(()), Err)?;
         let output = Output::new(spec, events);
         let (supervisor, actions) = Supervisor::new(Policy {
             max_restarts: spec.max_restarts,

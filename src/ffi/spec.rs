@@ -1257,8 +1257,9 @@ pub extern "C" fn ice_spec_set_log_level(spec: *mut ice_spec, level: i32) -> ice
 ///
 /// In each attempt there is one STARTED for each worker that was started, and one final SUCCEEDED, FAILED or
 /// TERMINATED (by the agent). Before that there is a STUCK for each timer, heartbeat or limit that it let expire,
-/// and for uninterruptible sleep, with `error` and the `signal` that follows, 0 for none. The last event of every run, whatever happens to it, is one SUCCEEDED or
-/// FAILED of the agent, with `duration_ms`, `error`, `end` (in the words of `ice_result_summary()`),
+/// and for uninterruptible sleep, with `error` and the `signal` that follows, 0 for none. The last event of every
+/// run, whatever happens to it, is one SUCCEEDED or FAILED of the agent, with `duration_ms`, `error`, `end` (in the
+/// words of `ice_result_summary()`),
 /// `root_cause` (a global rank), and torch's metrics: `run_total` is 1, one of `run_success_with_retry`,
 /// `run_success_without_retry`, `run_failed_with_retry` and `run_failed_without_retry` is 1, and `flakiness` is
 /// 0 to 100, see `ice_result_flakiness()`. Later versions may add fields, and states.

@@ -20,8 +20,9 @@ pub struct Places {
 }
 
 impl Places {
-    pub fn open(spec: &Spec, working_dir: Option<&Path>) -> Result<Places, Error> {
-        let (mut places, mut handlers) = (Places::default(), Vec::new());
+    /// And what went wrong with the first that cannot be opened, if one cannot.
+    pub fn open(spec: &Spec, working_dir: Option<&Path>) -> (Places, Option<Error>) {
+        let (mut places, mut handlers, mut error) = (Places::default(), Vec::new(), None);
         for source in EventSource::ALL {
             let handler = match spec.event_handler(source) {
                 None | Some(EventHandler::Null) => continue,
@@ -29,12 +30,18 @@ impl Places {
             };
             let known = handlers.iter().position(|known| *known == handler);
             if known.is_none() {
-                places.opened.push(open(spec, handler, working_dir)?);
+                match open(spec, handler, working_dir) {
+                    Ok(opened) => places.opened.push(opened),
+                    Err(failed) => {
+                        error.get_or_insert(failed);
+                        continue;
+                    }
+                }
                 handlers.push(handler);
             }
             places.of[source as usize] = known.or(Some(handlers.len() - 1));
         }
-        Ok(places)
+        (places, error)
     }
 
     pub fn is_empty(&self) -> bool {

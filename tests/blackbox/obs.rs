@@ -132,6 +132,11 @@ fn obs_04_a_handler_that_fails_harms_no_other() {
     host.probe(&["exit", "0"]).run().succeeded();
     assert_eq!(told(&events(&t, "all")), ["AGENT SUCCEEDED null 0"]);
     assert_eq!(t.lines("log").iter().filter(|line| line.contains("event file takes no more")).count(), 1);
+    // One that cannot be opened: the others learn of the start error.
+    let t = Case::new();
+    let host = t.host().set("event_file", t.path("all")).set("event_handler", "worker:/nowhere/events");
+    host.probe(&[]).run().failed_as(END_START_ERROR);
+    assert_eq!(told(&events(&t, "all")), ["AGENT FAILED null 0"]);
 }
 
 fn obs_05_states_of_workers_and_agent() {
