@@ -161,6 +161,10 @@ fn e2e_02_a_job_survives_the_loss_of_agents_and_workers() {
     }
     wait_for_round(&t, round + 1, 3);
     t.write("finish", b"", 0o644);
+    // Some may have lived for longer than a test's agents usually do.
+    for agent in &mut agents {
+        wait_for("the end of all agents", || agent.child.try_wait().expect("an agent").is_some());
+    }
     all_succeed(agents);
     store.end();
     no_process_left(&t);
