@@ -453,8 +453,9 @@ typedef struct ice_device_list ice_device_list;
 /* What an agent would start, made by `ice_agent_plan()`. It never changes; any thread may read it. */
 typedef struct ice_plan ice_plan;
 
-/* What one of the host's functions found, filled in with the functions `ice_rendezvous_reply_*`. It belongs to the
- * library and is valid during the call that it was given to, in the thread of that call. */
+/* What one of the host's functions found, filled in with the functions `ice_rendezvous_reply_*`.
+ * It belongs to the library and is valid during the call that it was given to, in the thread of
+ * that call. */
 typedef struct ice_rendezvous_reply ice_rendezvous_reply;
 
 /* How a run ended. It never changes; any thread may read it. It does not need the agent, which may be
@@ -651,22 +652,24 @@ typedef struct ice_worker_result {
   const char *stack;
 } ice_worker_result;
 
-/* Makes a connection for one agent to the place that `endpoint` names, for jobs of this run id, and writes whatever
- * the other functions are to get as `connection` to `*connection`. Both texts are UTF-8, valid during the call. */
+/* Makes a connection for one agent to the place that `endpoint` names, for jobs of this run id,
+ * and writes whatever the other functions are to get as `connection` to `*connection`. Both texts
+ * are UTF-8, valid during the call. */
 typedef int32_t (*ice_rendezvous_open_fn)(void *user_data,
                                           const char *endpoint,
                                           const char *run_id,
                                           void **connection,
                                           struct ice_rendezvous_reply *reply);
 
-/* Looks for a key: a short text of letters, digits and `/`. If it is there, says so with `ice_rendezvous_reply_found()`. */
+/* Looks for a key: a short text of letters, digits and `/`. If it is there, says so with
+ * `ice_rendezvous_reply_found()`. */
 typedef int32_t (*ice_rendezvous_get_fn)(void *connection,
                                          const char *key,
                                          struct ice_rendezvous_reply *reply);
 
-/* Stores `value` at `key`, in one step that no other agent's can come into, if what is there has the token `token`;
- * with a token of NULL if nothing is there. Writes 1 to `*stored`, or else 0 and says with
- * `ice_rendezvous_reply_found()` what is there, if anything. */
+/* Stores `value` at `key`, in one step that no other agent's can come into, if what is there has
+ * the token `token`; with a token of NULL if nothing is there. Writes 1 to `*stored`, or else 0
+ * and says with `ice_rendezvous_reply_found()` what is there, if anything. */
 typedef int32_t (*ice_rendezvous_compare_and_set_fn)(void *connection,
                                                      const char *key,
                                                      const void *token,
@@ -676,7 +679,8 @@ typedef int32_t (*ice_rendezvous_compare_and_set_fn)(void *connection,
                                                      int32_t *stored,
                                                      struct ice_rendezvous_reply *reply);
 
-/* Returns when the key is there, at the latest after `seconds`, which is 0.5 at most; earlier if it has to. */
+/* Returns when the key is there, at the latest after `seconds`, which is 0.5 at most; earlier if
+ * it has to. */
 typedef int32_t (*ice_rendezvous_wait_fn)(void *connection,
                                           const char *key,
                                           double seconds,
@@ -933,11 +937,11 @@ void ice_worker_progress(struct ice_worker *worker,
 void ice_worker_heartbeat(struct ice_worker *worker);
 
 /* Arms the timer `scope` of this worker, in place of one of that name: unless it is released or armed anew
- * within `seconds`, the agent looks where the worker is (`ice_spec_set_stack_timeout()`) and kills it (SIGKILL, or
- * what `ice_spec_set_timer_signal()` says), whatever it hangs in. The worker has failed then, as ICE_CAUSE_TIMED_OUT, with all that follows; its message
- * names the scope and the time. 0 to 1e9 seconds, on the monotonic clock; the agent looks within a few
- * milliseconds of the earliest time. Time stands still while the worker is paused, and the timers of a worker
- * end with its process.
+ * within `seconds`, the agent looks where the worker is (`ice_spec_set_stack_timeout()`) and kills it
+ * (SIGKILL, or what `ice_spec_set_timer_signal()` says), whatever it hangs in. The worker has failed then,
+ * as ICE_CAUSE_TIMED_OUT, with all that follows; its message names the scope and the time. 0 to 1e9 seconds,
+ * on the monotonic clock; the agent looks within a few milliseconds of the earliest time. Time stands still
+ * while the worker is paused, and the timers of a worker end with its process.
  *
  * It costs some stores, and a system call only if no other timer of the agent's workers is due before: a
  * timer of one length for each step costs one system call in that length. The first 48 bytes of the name
@@ -955,10 +959,10 @@ ice_status ice_worker_release(struct ice_worker *worker, const char *scope);
  * at yet; one that waits for this rank in a collective waits there. A request of the host's meanwhile waits
  * for this rank's answer like for any other; of a pause it is not told before its end.
  *
- * If the host has a controlling terminal and is in its foreground, this process's group is put there, so that ^C is
- * for the worker, and its descriptors 0, 1 and 2 are the terminal's; what stdio has buffered is to be flushed before.
- * Without one, for a debugger that needs none (gdb --pid, debugpy), all else is the same. In Python:
- * call it from `sys.breakpointhook` before pdb, and the end after it.
+ * If the host has a controlling terminal and is in its foreground, this process's group is put there, so
+ * that ^C is for the worker, and its descriptors 0, 1 and 2 are the terminal's; what stdio has buffered is
+ * to be flushed before. Without one, for a debugger that needs none (gdb --pid, debugpy), all else is the
+ * same. In Python: call it from `sys.breakpointhook` before pdb, and the end after it.
  *
  * Without an agent, or without control, it succeeds and does nothing. ICE_ERROR_STATE if this worker is
  * at its debugger already. Any thread, one at a time. */
@@ -1350,12 +1354,13 @@ ice_status ice_spec_set_control(struct ice_spec *spec,
 
 /* Non-zero: SIGINT is a question, once the group runs, where the workers could answer it
  * (`ice_spec_set_control()` or what implies it) and somebody could be asked: the host's descriptor 0 and the
- * console for stderr are a terminal (isatty(3)), in whose foreground the host is. All ranks pause at one step, for up
- * to 10 seconds, then the terminal shows `Should I save the checkpoint? [Y/n] `. Enter, y and yes have them save
- * one, n and no do not, anything else asks again; the end of the input counts as yes. Saving may take the time of
- * `ice_spec_set_checkpoint_before_stop()`, else 300 seconds; the terminal shows what came of it. Then the run is
- * stopped, as by `ice_agent_stop()` with SIGINT, and workers are not asked to save once more. Another SIGINT, at
- * any time, skips the question and stops the run at once; one more kills the workers.
+ * console for stderr are a terminal (isatty(3)), in whose foreground the host is. All ranks pause at one
+ * step, for up to 10 seconds, then the terminal shows `Should I save the checkpoint? [Y/n] `. Enter, y and
+ * yes have them save one, n and no do not, anything else asks again; the end of the input counts as yes.
+ * Saving may take the time of `ice_spec_set_checkpoint_before_stop()`, else 300 seconds; the terminal shows
+ * what came of it. Then the run is stopped, as by `ice_agent_stop()` with SIGINT, and workers are not asked
+ * to save once more. Another SIGINT, at any time, skips the question and stops the run at once; one more
+ * kills the workers.
  *
  * Where one of that is missing SIGINT is whatever it is without this option. The question stands alone: lines of
  * workers, log messages and events wait for the answer. A thread of the library reads it, one line from the host's
@@ -1375,12 +1380,13 @@ ice_status ice_spec_set_ask_on_interrupt(struct ice_spec *spec,
  * they wait by themselves. A worker that uses libice can have them wait, and have the terminal for no longer than
  * it needs it, with `ice_worker_debug_begin()`, for which this option is not needed.
  *
- * At the rank's end, before a question (`ice_spec_set_ask_on_interrupt()`) and at the end of the run the host's
- * group is put back into the foreground, and the terminal into the modes that it had (tcsetpgrp(3), tcsetattr(3)).
- * A host in the background keeps its hands off: the rank then starts with /dev/null for stdin and the console for
- * the rest, with a warning in the log. SIGTSTP, ^Z, is ignored by the rank at its start (but in copies of a fork
- * server): it would stop nobody else. A progress bar is not shown meanwhile. ICE_ERROR_CONFIG for a number below -1,
- * and from `ice_agent_new()` for one that is not below local_world_size, and if the host has no controlling terminal. */
+ * At the rank's end, before a question (`ice_spec_set_ask_on_interrupt()`) and at the end of the run the
+ * host's group is put back into the foreground, and the terminal into the modes that it had (tcsetpgrp(3),
+ * tcsetattr(3)). A host in the background keeps its hands off: the rank then starts with /dev/null for stdin
+ * and the console for the rest, with a warning in the log. SIGTSTP, ^Z, is ignored by the rank at its start
+ * (but in copies of a fork server): it would stop nobody else. A progress bar is not shown meanwhile.
+ * ICE_ERROR_CONFIG for a number below -1, and from `ice_agent_new()` for one that is not below
+ * local_world_size, and if the host has no controlling terminal. */
 ice_status ice_spec_set_debug_rank(struct ice_spec *spec,
                                    int64_t local_rank);
 
@@ -1390,30 +1396,32 @@ ice_status ice_spec_set_debug_rank(struct ice_spec *spec,
  * the rate, the time that is left, which rank is the slowest and how many steps it is behind the first (if it
  * is), and the number of restarts. Ranks that have ended do not count. Default 0.
  *
- * Streams that workers would write to that terminal themselves go through files, as with `ice_spec_set_tee()`, and so
- * does what they show beside the bar: a line clears it, is shown, and the bar is drawn again. A line that rewrites
- * itself with CR stays above it. The bar steps aside while a log or event callback of the host's is called, which
- * may write there. What others write to the terminal meanwhile may be mixed with it.
+ * Streams that workers would write to that terminal themselves go through files, as with
+ * `ice_spec_set_tee()`, and so does what they show beside the bar: a line clears it, is shown, and the bar
+ * is drawn again. A line that rewrites itself with CR stays above it. The bar steps aside while a log or
+ * event callback of the host's is called, which may write there. What others write to the terminal meanwhile
+ * may be mixed with it.
  *
  * The output thread draws it, up to 4 times a second and only when something has changed, as wide as the
  * terminal is then; a terminal that is stopped or gone holds nothing up. The last row stays, as a line. */
 ice_status ice_spec_set_progress_bar(struct ice_spec *spec,
                                      int32_t on);
 
-/* A worker that has said a step or a heartbeat (`ice_worker_step()`, `ice_worker_heartbeat()`) and then neither
- * for `seconds` is looked at (`ice_spec_set_stack_timeout()`) and killed (SIGKILL, or what
- * `ice_spec_set_timer_signal()` says). It has failed then, as ICE_CAUSE_TIMED_OUT, with all that follows; its message says why. One that never
- * said anything is left alone. Heartbeats are seen to the millisecond; a step is taken to be as young as it can
- * be since the agent looked last, once in `seconds`, so that a worker which says steps alone is killed
- * `seconds` to twice `seconds` after its last. 0 to 1e9; 0, the default, is off. Any other implies
- * `ice_spec_set_control()`. */
+/* A worker that has said a step or a heartbeat (`ice_worker_step()`, `ice_worker_heartbeat()`) and then
+ * neither for `seconds` is looked at (`ice_spec_set_stack_timeout()`) and killed (SIGKILL, or what
+ * `ice_spec_set_timer_signal()` says). It has failed then, as ICE_CAUSE_TIMED_OUT, with all that follows;
+ * its message says why. One that never said anything is left alone. Heartbeats are seen to the millisecond;
+ * a step is taken to be as young as it can be since the agent looked last, once in `seconds`, so that a
+ * worker which says steps alone is killed `seconds` to twice `seconds` after its last. 0 to 1e9; 0, the
+ * default, is off. Any other implies `ice_spec_set_control()`. */
 ice_status ice_spec_set_heartbeat_timeout(struct ice_spec *spec,
                                           double seconds);
 
-/* The signal for a worker that has let a timer of `ice_worker_expires()`, its heartbeat or the limit of a section
- * expire, or is a straggler (`ice_spec_set_straggler_timeout()`): 1 to 64, default SIGKILL (9). Where several have expired, one signal is sent, for the earliest. A worker
- * that lives on is killed after the shutdown time-out. 0: nobody is ended; the log (ICE_LOG_WARNING) and the
- * events (`STUCK`) tell of each that expires, once. Torch's file timers name a signal each themselves. */
+/* The signal for a worker that has let a timer of `ice_worker_expires()`, its heartbeat or the limit of a
+ * section expire, or is a straggler (`ice_spec_set_straggler_timeout()`): 1 to 64, default SIGKILL (9).
+ * Where several have expired, one signal is sent, for the earliest. A worker that lives on is killed after
+ * the shutdown time-out. 0: nobody is ended; the log (ICE_LOG_WARNING) and the events (`STUCK`) tell of each
+ * that expires, once. Torch's file timers name a signal each themselves. */
 ice_status ice_spec_set_timer_signal(struct ice_spec *spec,
                                      int32_t signal);
 
@@ -1809,129 +1817,144 @@ const struct ice_worker_result *ice_result_failure(const struct ice_result *resu
 /* Frees a result and with it everything borrowed from it, the values of workers too. NULL is fine. */
 void ice_result_free(struct ice_result *result);
 
-/* How many hosts a job has: at least `min_nodes`, at most `max_nodes`, 1 to 1,048,576 each. Default 1 and 1 (torchrun
- * `--nnodes`). Several need a place where their agents meet: `ice_spec_set_rendezvous()`.
+/* How many hosts a job has: at least `min_nodes`, at most `max_nodes`, 1 to 1,048,576 each.
+ * Default 1 and 1 (torchrun `--nnodes`). Several need a place where their agents meet:
+ * `ice_spec_set_rendezvous()`.
  *
- * Each host runs one agent, from the same spec but for what may differ: the number of workers, their role, devices,
- * paths. The agents agree on who takes part in a *round*, and all workers of the round are started, watched and
- * stopped as one group: when one fails, on whatever host, all are stopped, and the next round begins when the last
- * one is gone. `ice_spec_set_max_restarts()` counts the restarts of the *job*, on whatever hosts its workers fail,
- * unlike torchrun's, where each agent counts its own; set the same on all. A host that comes, leaves, or gives no
- * sign of life (`keep_alive_interval`) begins a new round too, which is no restart and uses none up; workers may be
- * asked to save first (`ice_spec_set_checkpoint_before_stop()`).
+ * Each host runs one agent, from the same spec but for what may differ: the number of workers,
+ * their role, devices, paths. The agents agree on who takes part in a *round*, and all workers of
+ * the round are started, watched and stopped as one group: when one fails, on whatever host, all
+ * are stopped, and the next round begins when the last one is gone. `ice_spec_set_max_restarts()`
+ * counts the restarts of the *job*, on whatever hosts its workers fail, unlike torchrun's, where
+ * each agent counts its own; set the same on all. A host that comes, leaves, or gives no sign of
+ * life (`keep_alive_interval`) begins a new round too, which is no restart and uses none up;
+ * workers may be asked to save first (`ice_spec_set_checkpoint_before_stop()`).
  *
- * Workers get, beside torch's variables: ICE_ROUND, the number of the round, from 0, and ICE_JOB_RESTART_COUNT, how
- * often the job was restarted for a failed worker. TORCHELASTIC_RESTART_COUNT is torch's: restarts for workers of
- * their own host. Attempts are numbered by rounds: files of round 3 are in `attempt_3`. Global ranks run on from node
- * to node, role ranks over the nodes of the role. MASTER_ADDR and MASTER_PORT are of the round: its first node keeps a
- * store there, new and empty in each round (TORCHELASTIC_USE_AGENT_STORE is `True`); with
- * TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the agent's environment its rank 0 is to serve one (`False`). */
-ice_status ice_spec_set_nodes(struct ice_spec *spec,
-                              int64_t min_nodes,
-                              int64_t max_nodes);
+ * Workers get, beside torch's variables: ICE_ROUND, the number of the round, from 0, and
+ * ICE_JOB_RESTART_COUNT, how often the job was restarted for a failed worker.
+ * TORCHELASTIC_RESTART_COUNT is torch's: restarts for workers of their own host. Attempts are
+ * numbered by rounds: files of round 3 are in `attempt_3`. Global ranks run on from node to node,
+ * role ranks over the nodes of the role. MASTER_ADDR and MASTER_PORT are of the round: its first
+ * node keeps a store there, new and empty in each round (TORCHELASTIC_USE_AGENT_STORE is `True`);
+ * with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the agent's environment its rank 0 is to serve one
+ * (`False`). */
+ice_status ice_spec_set_nodes(struct ice_spec *spec, int64_t min_nodes, int64_t max_nodes);
 
 /* Where the agents of a job meet.
  *
- * `static`: `endpoint` is `HOST:PORT` of the host with node rank 0, whose agent serves a store there; every host says
- * its rank with `ice_spec_set_node_rank()`. No host can be replaced: when one leaves or vanishes the job ends on all.
- * Workers meet at the same store (MASTER_ADDR and MASTER_PORT are the endpoint's), emptied for each round.
+ * `static`: `endpoint` is `HOST:PORT` of the host with node rank 0, whose agent serves a store
+ * there; every host says its rank with `ice_spec_set_node_rank()`. No host can be replaced: when
+ * one leaves or vanishes the job ends on all. Workers meet at the same store (MASTER_ADDR and
+ * MASTER_PORT are the endpoint's), emptied for each round.
  *
- * `c10d`: a store that speaks PyTorch's protocol, at `HOST` or `HOST:PORT` (29400). The agent of the host that the
- * endpoint names serves it (the option `is_host` says otherwise), or somebody else does: an `ice_store_server`, or
- * PyTorch. Hosts may come and go. The job does not outlive the loss of the store.
+ * `c10d`: a store that speaks PyTorch's protocol, at `HOST` or `HOST:PORT` (29400). The agent of
+ * the host that the endpoint names serves it (the option `is_host` says otherwise), or somebody
+ * else does: an `ice_store_server`, or PyTorch. Hosts may come and go. The job does not outlive
+ * the loss of the store.
  *
- * `etcd`: `endpoint` is `HOST:PORT,...`, the servers of one etcd (v3 API, 3.4 or newer; port 2379), each of which may begin
- * with `http://` or `https://`. It carries a job past the loss of any one host, and of the etcd itself for
- * `lost_timeout`. A library that was built without the cargo feature `etcd` refuses it.
+ * `etcd`: `endpoint` is `HOST:PORT,...`, the servers of one etcd (v3 API, 3.4 or newer; port
+ * 2379), each of which may begin with `http://` or `https://`. It carries a job past the loss of
+ * any one host, and of the etcd itself for `lost_timeout`. A library that was built without the
+ * cargo feature `etcd` refuses it.
  *
- * An empty endpoint is `localhost`; IPv6 addresses stand in brackets. Stores are open to whoever reaches the port, on
- * all addresses. Jobs at one store are told apart by `ice_spec_set_run_id()`; torchrun's agents and ours do not mix: who
- * comes second under a run id is refused. ICE_ERROR_CONFIG also for another `backend`. Without this call a job has one
- * host and meets nobody. */
+ * An empty endpoint is `localhost`; IPv6 addresses stand in brackets. Stores are open to whoever
+ * reaches the port, on all addresses. Jobs at one store are told apart by `ice_spec_set_run_id()`;
+ * torchrun's agents and ours do not mix: who comes second under a run id is refused.
+ * ICE_ERROR_CONFIG also for another `backend`. Without this call a job has one host and meets
+ * nobody. */
 ice_status ice_spec_set_rendezvous(struct ice_spec *spec,
                                    const char *backend,
                                    const char *endpoint);
 
-/* One of torchrun's `--rdzv-conf`, as text. Times are seconds, 1e9 at most:
+/* One of torchrun's `--rdzv-conf`, as text: the key, then its default in brackets. Times are
+ * seconds, 1e9 at most.
  *
- * | key | default | |
- * | --- | --- | --- |
- * | `join_timeout`, `timeout` | 600 | how long this host waits for a round to be complete; then ICE_END_AGENT_ERROR |
- * | `last_call_timeout` | 30 | once the minimum of nodes has come, how long others are waited for; a round that follows another begins as soon as those of that one are back |
- * | `keep_alive_interval` | 5 | how often a host gives a sign of life |
- * | `keep_alive_max_attempt` | 3 | how many of these may be missing before the host counts as gone; clocks are not compared |
- * | `lost_timeout` | 300 | how long workers go on while the store is out of reach; then ICE_END_AGENT_ERROR (not torch's) |
- * | `read_timeout` | 60 | how long an answer of the store may take; at most what it takes to miss a host, or `lost_timeout`, but 1 s at least |
- * | `close_timeout` | 30 | how long the last words of an agent that ends may take; of one that was asked to stop 5 at most |
- * | `is_host` | by endpoint | `true` or `false`: whether this agent serves the store |
- * | `secret_file` | none | a file of 16 to 4096 bytes that all agents of the job have: who does not know them is not let into a store that an agent serves for the rendezvous; the store of the workers, a separate one then, stays open |
- * | `store_type` | `tcp` | nothing else |
+ * - `join_timeout`, `timeout` (600): how long this host waits for a round to be complete; then the
+ *   run ends as ICE_END_AGENT_ERROR.
+ * - `last_call_timeout` (30): how long others are waited for once the least number of nodes has
+ *   come. A round that follows another begins as soon as all of that one are back.
+ * - `keep_alive_interval` (5): how often a host gives a sign of life.
+ * - `keep_alive_max_attempt` (3): how many of these may be missing before a host counts as gone.
+ *   Clocks are not compared.
+ * - `lost_timeout` (300; not torch's): how long workers go on while the store is out of reach;
+ *   then the run ends as ICE_END_AGENT_ERROR.
+ * - `read_timeout` (60): how long an answer of the store may take; no longer than it takes to miss
+ *   a host, or than `lost_timeout`, but 1 s at least.
+ * - `close_timeout` (30): how long the last words of an agent that ends may take; of one that was
+ *   asked to stop, 5 at most.
+ * - `is_host` (as the endpoint says): `true` or `false`, whether this agent serves the store.
+ * - `secret_file` (none): a file of 16 to 4096 bytes that all agents of the job have. Who does not
+ *   know them is not let into a store that an agent serves for the rendezvous; the workers' store
+ *   is another one then, and open.
+ * - `store_type` (`tcp`): nothing else.
  *
  * For etcd:
  *
- * | key | default | |
- * | --- | --- | --- |
- * | `protocol` | `http` | or `https`, where the endpoints do not say it |
- * | `cacert`, `ca_cert` | the system's | PEM file of the authorities that vouch for the servers |
- * | `ssl_cert`, `cert`; `ssl_cert_key`, `key` | none | PEM files of the own certificate and its key |
- * | `user`, `password` | none | who this is, where etcd wants to know |
- * | `ttl` | `lost_timeout` + 60 | whole seconds, 5 or more: how long the keys of a job stay when its agents are gone |
+ * - `protocol` (`http`): or `https`, where the endpoints do not say it.
+ * - `cacert`, `ca_cert` (the system's): PEM file of the authorities that vouch for the servers.
+ * - `ssl_cert` or `cert`, and `ssl_cert_key` or `key` (none): PEM files of the own certificate and
+ *   its key.
+ * - `user` and `password` (none): who this is, where etcd wants to know.
+ * - `ttl` (`lost_timeout` + 60): whole seconds, 5 or more: how long the keys of a job stay when
+ *   its agents are gone.
  *
- * `heartbeat_timeout` and `cas_backoff_max_seconds` of torch are checked and have nothing to do here. Any other key, or
- * a value that is not one, is refused with ICE_ERROR_CONFIG. */
+ * `heartbeat_timeout` and `cas_backoff_max_seconds` of torch are checked and have nothing to do
+ * here. Any other key, or a value that is not one, is refused with ICE_ERROR_CONFIG. */
 ice_status ice_spec_set_rendezvous_option(struct ice_spec *spec,
                                           const char *key,
                                           const char *value);
 
-/* Where this host stands among the nodes, from 0: needed for a static rendezvous, where it is the group rank (torchrun
- * `--node-rank`). With others it is a wish: nodes stand by their wishes first, then by when they first came. */
-ice_status ice_spec_set_node_rank(struct ice_spec *spec,
-                                  int64_t node_rank);
+/* Where this host stands among the nodes, from 0: needed for a static rendezvous, where it is the
+ * group rank (torchrun `--node-rank`). With others it is a wish: nodes stand by their wishes
+ * first, then by when they first came. */
+ice_status ice_spec_set_node_rank(struct ice_spec *spec, int64_t node_rank);
 
-/* The same, as a scheduler says it: SLURM_PROCID, or else JOB_COMPLETION_INDEX (Kubernetes), of the agent's
- * environment. `ice_agent_new()` gives ICE_ERROR_CONFIG if there is neither. */
+/* The same, as a scheduler says it: SLURM_PROCID, or else JOB_COMPLETION_INDEX (Kubernetes), of
+ * the agent's environment. `ice_agent_new()` gives ICE_ERROR_CONFIG if there is neither. */
 ice_status ice_spec_set_node_rank_from_scheduler(struct ice_spec *spec);
 
-/* The name or address by which other hosts reach this one: MASTER_ADDR, if it is the first node (torchrun
- * `--local-addr`). Default: the address of this host on the way to the store. */
-ice_status ice_spec_set_local_addr(struct ice_spec *spec,
-                                   const char *address);
+/* The name or address by which other hosts reach this one: MASTER_ADDR, if it is the first node
+ * (torchrun `--local-addr`). Default: the address of this host on the way to the store. */
+ice_status ice_spec_set_local_addr(struct ice_spec *spec, const char *address);
 
-/* How long an agent whose workers have all succeeded waits for those of the other hosts: 0 to 1e9 seconds, default 300
- * (torch's `exit_barrier_timeout`); a stop that is asked for ends the wait, with ICE_END_INTERRUPTED. When the time is
- * over the run has succeeded all the same, and a warning names who had not come; a store that it served is gone then.
- * While it waits it still takes part: if a worker fails elsewhere and the job is restarted, its workers start again
- * too; after it has gone another host has to come in its place, and in a static rendezvous the job ends. A failed job
- * has no barrier. */
-ice_status ice_spec_set_exit_barrier_timeout(struct ice_spec *spec,
-                                             double seconds);
+/* How long an agent whose workers have all succeeded waits for those of the other hosts: 0 to 1e9
+ * seconds, default 300 (torch's `exit_barrier_timeout`); a stop that is asked for ends the wait,
+ * with ICE_END_INTERRUPTED. When the time is over the run has succeeded all the same, and a
+ * warning names who had not come; a store that it served is gone then. While it waits it still
+ * takes part: if a worker fails elsewhere and the job is restarted, its workers start again too;
+ * after it has gone another host has to come in its place, and in a static rendezvous the job
+ * ends. A failed job has no barrier. */
+ice_status ice_spec_set_exit_barrier_timeout(struct ice_spec *spec, double seconds);
 
-/* Of a job of several hosts: the number of the last round that this one took part in, from 0. Else the number of the
- * last attempt. 0 for NULL. */
+/* Of a job of several hosts: the number of the last round that this one took part in, from 0. Else
+ * the number of the last attempt. 0 for NULL. */
 int32_t ice_result_round(const struct ice_result *result);
 
-/* How often the job was restarted because a worker failed, on whatever host; of one host the same as
- * `ice_result_restarts()`, which else counts those for its own workers. 0 for NULL. */
+/* How often the job was restarted because a worker failed, on whatever host; of one host the same
+ * as `ice_result_restarts()`, which else counts those for its own workers. 0 for NULL. */
 int32_t ice_result_job_restarts(const struct ice_result *result);
 
-/* The exit code of the worker whose failure ended the job, on whatever host; minus the signal that killed it. 0 if the
- * job did not end so, and for NULL. All hosts of a job get the same; but where workers of several failed at the same
- * time, each of these hosts may tell its own. */
+/* The exit code of the worker whose failure ended the job, on whatever host; minus the signal that
+ * killed it. 0 if the job did not end so, and for NULL. All hosts of a job get the same; but where
+ * workers of several failed at the same time, each of these hosts may tell its own. */
 int32_t ice_result_exit_code(const struct ice_result *result);
 
 /* Names a place to meet that the program brings (a database, a scheduler's key-value store), for
- * `ice_spec_set_rendezvous()`: keys with values of up to some hundred bytes for each node of a job, each value with a
- * token, bytes that are others whenever the value is. The functions must stay as long as an agent may use them.
+ * `ice_spec_set_rendezvous()`: keys with values of up to some hundred bytes for each node of a
+ * job, each value with a token, bytes that are others whenever the value is. The functions must
+ * stay as long as an agent may use them.
  *
- * `open`, `get` and `compare_and_set` return ICE_OK; ICE_ERROR_STORE, ICE_ERROR_TIMEOUT or ICE_ERROR_SYSTEM where another
- * try may do better: the agent then closes, waits a little and opens again, until `lost_timeout` or `join_timeout`; and
- * any other status where it will not: the run ends with ICE_END_AGENT_ERROR. `ice_rendezvous_reply_error()` says in
- * words what went wrong. `wait` likewise; it may be NULL: then the key is looked for ten times a second.
+ * `open`, `get` and `compare_and_set` return ICE_OK; ICE_ERROR_STORE, ICE_ERROR_TIMEOUT or
+ * ICE_ERROR_SYSTEM where another try may do better: the agent then closes, waits a little and
+ * opens again, until `lost_timeout` or `join_timeout`; and any other status where it will not: the
+ * run ends with ICE_END_AGENT_ERROR. `ice_rendezvous_reply_error()` says in words what went wrong.
+ * `wait` likewise; it may be NULL: then the key is looked for ten times a second.
  *
- * They are called in a thread of the agent, one at a time for one connection, without a lock; the end of a run waits for
- * the one that is under way. They must not call functions of their agent.
+ * They are called in a thread of the agent, one at a time for one connection, without a lock; the
+ * end of a run waits for the one that is under way. They must not call functions of their agent.
  *
- * ICE_ERROR_CONFIG if the name is taken: by another call, or as it is `static`, `c10d` or begins with `etcd`. Any thread. */
+ * ICE_ERROR_CONFIG if the name is taken: by another call, or as it is `static`, `c10d` or begins
+ * with `etcd`. Any thread. */
 ice_status ice_rendezvous_register(const char *name,
                                    ice_rendezvous_open_fn open,
                                    ice_rendezvous_get_fn get,
@@ -1940,8 +1963,8 @@ ice_status ice_rendezvous_register(const char *name,
                                    ice_rendezvous_close_fn close,
                                    void *user_data);
 
-/* Says what is at the key: a value and its token, which are copied. ICE_ERROR_ARGUMENT for a NULL reply, or for NULL with
- * a length. */
+/* Says what is at the key: a value and its token, which are copied. ICE_ERROR_ARGUMENT for a NULL
+ * reply, or for NULL with a length. */
 ice_status ice_rendezvous_reply_found(struct ice_rendezvous_reply *reply,
                                       const void *value,
                                       size_t value_length,
@@ -2000,8 +2023,8 @@ ice_status ice_agent_new(const struct ice_spec *spec,
                          struct ice_agent **out);
 
 /* Writes what a run would start to `*out`, as things are now, and starts nothing: the arguments, the
- * environment, the devices, the CPUs and the files of each worker. The caller frees it with `ice_plan_free()`. May be
- * called at any time; the agent can be run after it. */
+ * environment, the devices, the CPUs and the files of each worker. The caller frees it with
+ * `ice_plan_free()`. May be called at any time; the agent can be run after it. */
 ice_status ice_agent_plan(const struct ice_agent *agent,
                           struct ice_plan **out);
 
@@ -2255,9 +2278,9 @@ ice_status ice_store_connect(const char *host,
                              double seconds,
                              struct ice_store **out);
 
-/* The same, to a server that wants a secret: see `ice_store_server_new_with_secret()`. The server shows that it
- * knows it, too. ICE_ERROR_CONFIG, at once, if the server has none, or another one, or if `secret_length` is not 16 to
- * 4096. PyTorch's servers have none, and do not say so: ICE_ERROR_TIMEOUT. */
+/* The same, to a server that wants a secret: see `ice_store_server_new_with_secret()`. The server shows that
+ * it knows it, too. ICE_ERROR_CONFIG, at once, if the server has none, or another one, or if `secret_length`
+ * is not 16 to 4096. PyTorch's servers have none, and do not say so: ICE_ERROR_TIMEOUT. */
 ice_status ice_store_connect_with_secret(const char *host,
                                          int32_t port,
                                          double seconds,

@@ -18,8 +18,8 @@ use crate::rendezvous::foreign::{self, Foreign};
 use crate::rendezvous::member::{Member, Notice, Round, Settings, Wish};
 use crate::rendezvous::state::{Ending, Node};
 use crate::report::{Cause, End, root_cause, summary};
-use crate::spec::Level;
 use crate::spec::nodes::{Place, Rendezvous};
+use crate::spec::{Level, MAX_LOCAL_WORLD_SIZE};
 use crate::store::secret::Secret;
 use crate::store::server::{Config, Server};
 use crate::supervise::Event;
@@ -253,6 +253,13 @@ impl Run<'_> {
     fn joined(&mut self, round: Round) -> Result<(), Error> {
         let sizes: Vec<(&str, usize)> =
             round.nodes.iter().map(|node| (node.role.as_str(), node.local_world_size)).collect();
+        let fits = |size: usize| (1..=MAX_LOCAL_WORLD_SIZE as usize).contains(&size);
+        // What came over the network is not believed.
+        if sizes[round.group_rank].1 != self.spec.local_world_size
+            || !sizes.iter().all(|(_, size)| fits(*size))
+        {
+            return Err(Error::Rendezvous { what: "the rendezvous has wrong numbers of workers".into() });
+        }
         self.ranks = ranks::of_nodes(&sizes, round.group_rank);
         let workers = &mut self.shared.snapshot.lock().workers;
         workers.iter_mut().zip(&self.ranks).for_each(|(worker, rank)| worker.rank = *rank);

@@ -58,8 +58,8 @@ pub extern "C" fn ice_agent_new(spec: *const ice_spec, out: *mut *mut ice_agent)
 }
 
 /// Writes what a run would start to `*out`, as things are now, and starts nothing: the arguments, the
-/// environment, the devices, the CPUs and the files of each worker. The caller frees it with `ice_plan_free()`. May be
-/// called at any time; the agent can be run after it.
+/// environment, the devices, the CPUs and the files of each worker. The caller frees it with
+/// `ice_plan_free()`. May be called at any time; the agent can be run after it.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_agent_plan(agent: *const ice_agent, out: *mut *mut ice_plan) -> ice_status {
     guard(|| {

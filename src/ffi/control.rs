@@ -202,11 +202,11 @@ pub extern "C" fn ice_worker_heartbeat(worker: *mut ice_worker) {
 }
 
 /// Arms the timer `scope` of this worker, in place of one of that name: unless it is released or armed anew
-/// within `seconds`, the agent looks where the worker is (`ice_spec_set_stack_timeout()`) and kills it (SIGKILL, or
-/// what `ice_spec_set_timer_signal()` says), whatever it hangs in. The worker has failed then, as ICE_CAUSE_TIMED_OUT, with all that follows; its message
-/// names the scope and the time. 0 to 1e9 seconds, on the monotonic clock; the agent looks within a few
-/// milliseconds of the earliest time. Time stands still while the worker is paused, and the timers of a worker
-/// end with its process.
+/// within `seconds`, the agent looks where the worker is (`ice_spec_set_stack_timeout()`) and kills it
+/// (SIGKILL, or what `ice_spec_set_timer_signal()` says), whatever it hangs in. The worker has failed then,
+/// as ICE_CAUSE_TIMED_OUT, with all that follows; its message names the scope and the time. 0 to 1e9 seconds,
+/// on the monotonic clock; the agent looks within a few milliseconds of the earliest time. Time stands still
+/// while the worker is paused, and the timers of a worker end with its process.
 ///
 /// It costs some stores, and a system call only if no other timer of the agent's workers is due before: a
 /// timer of one length for each step costs one system call in that length. The first 48 bytes of the name
@@ -240,10 +240,10 @@ pub extern "C" fn ice_worker_release(worker: *mut ice_worker, scope: *const c_ch
 /// at yet; one that waits for this rank in a collective waits there. A request of the host's meanwhile waits
 /// for this rank's answer like for any other; of a pause it is not told before its end.
 ///
-/// If the host has a controlling terminal and is in its foreground, this process's group is put there, so that ^C is
-/// for the worker, and its descriptors 0, 1 and 2 are the terminal's; what stdio has buffered is to be flushed before.
-/// Without one, for a debugger that needs none (gdb --pid, debugpy), all else is the same. In Python:
-/// call it from `sys.breakpointhook` before pdb, and the end after it.
+/// If the host has a controlling terminal and is in its foreground, this process's group is put there, so
+/// that ^C is for the worker, and its descriptors 0, 1 and 2 are the terminal's; what stdio has buffered is
+/// to be flushed before. Without one, for a debugger that needs none (gdb --pid, debugpy), all else is the
+/// same. In Python: call it from `sys.breakpointhook` before pdb, and the end after it.
 ///
 /// Without an agent, or without control, it succeeds and does nothing. ICE_ERROR_STATE if this worker is
 /// at its debugger already. Any thread, one at a time.

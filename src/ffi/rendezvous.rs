@@ -9,23 +9,27 @@ use super::{handle, utf8};
 use crate::spec::nodes::{MAX_NODES, NodeRank, check_backend};
 use crate::spec::{self, not_empty};
 
-/// How many hosts a job has: at least `min_nodes`, at most `max_nodes`, 1 to 1,048,576 each. Default 1 and 1 (torchrun
-/// `--nnodes`). Several need a place where their agents meet: `ice_spec_set_rendezvous()`.
+/// How many hosts a job has: at least `min_nodes`, at most `max_nodes`, 1 to 1,048,576 each.
+/// Default 1 and 1 (torchrun `--nnodes`). Several need a place where their agents meet:
+/// `ice_spec_set_rendezvous()`.
 ///
-/// Each host runs one agent, from the same spec but for what may differ: the number of workers, their role, devices,
-/// paths. The agents agree on who takes part in a *round*, and all workers of the round are started, watched and
-/// stopped as one group: when one fails, on whatever host, all are stopped, and the next round begins when the last
-/// one is gone. `ice_spec_set_max_restarts()` counts the restarts of the *job*, on whatever hosts its workers fail,
-/// unlike torchrun's, where each agent counts its own; set the same on all. A host that comes, leaves, or gives no
-/// sign of life (`keep_alive_interval`) begins a new round too, which is no restart and uses none up; workers may be
-/// asked to save first (`ice_spec_set_checkpoint_before_stop()`).
+/// Each host runs one agent, from the same spec but for what may differ: the number of workers,
+/// their role, devices, paths. The agents agree on who takes part in a *round*, and all workers of
+/// the round are started, watched and stopped as one group: when one fails, on whatever host, all
+/// are stopped, and the next round begins when the last one is gone. `ice_spec_set_max_restarts()`
+/// counts the restarts of the *job*, on whatever hosts its workers fail, unlike torchrun's, where
+/// each agent counts its own; set the same on all. A host that comes, leaves, or gives no sign of
+/// life (`keep_alive_interval`) begins a new round too, which is no restart and uses none up;
+/// workers may be asked to save first (`ice_spec_set_checkpoint_before_stop()`).
 ///
-/// Workers get, beside torch's variables: ICE_ROUND, the number of the round, from 0, and ICE_JOB_RESTART_COUNT, how
-/// often the job was restarted for a failed worker. TORCHELASTIC_RESTART_COUNT is torch's: restarts for workers of
-/// their own host. Attempts are numbered by rounds: files of round 3 are in `attempt_3`. Global ranks run on from node
-/// to node, role ranks over the nodes of the role. MASTER_ADDR and MASTER_PORT are of the round: its first node keeps a
-/// store there, new and empty in each round (TORCHELASTIC_USE_AGENT_STORE is `True`); with
-/// TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the agent's environment its rank 0 is to serve one (`False`).
+/// Workers get, beside torch's variables: ICE_ROUND, the number of the round, from 0, and
+/// ICE_JOB_RESTART_COUNT, how often the job was restarted for a failed worker.
+/// TORCHELASTIC_RESTART_COUNT is torch's: restarts for workers of their own host. Attempts are
+/// numbered by rounds: files of round 3 are in `attempt_3`. Global ranks run on from node to node,
+/// role ranks over the nodes of the role. MASTER_ADDR and MASTER_PORT are of the round: its first
+/// node keeps a store there, new and empty in each round (TORCHELASTIC_USE_AGENT_STORE is `True`);
+/// with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the agent's environment its rank 0 is to serve one
+/// (`False`).
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_nodes(spec: *mut ice_spec, min_nodes: i64, max_nodes: i64) -> ice_status {
     edit(spec, |spec| {
@@ -38,22 +42,26 @@ pub extern "C" fn ice_spec_set_nodes(spec: *mut ice_spec, min_nodes: i64, max_no
 
 /// Where the agents of a job meet.
 ///
-/// `static`: `endpoint` is `HOST:PORT` of the host with node rank 0, whose agent serves a store there; every host says
-/// its rank with `ice_spec_set_node_rank()`. No host can be replaced: when one leaves or vanishes the job ends on all.
-/// Workers meet at the same store (MASTER_ADDR and MASTER_PORT are the endpoint's), emptied for each round.
+/// `static`: `endpoint` is `HOST:PORT` of the host with node rank 0, whose agent serves a store
+/// there; every host says its rank with `ice_spec_set_node_rank()`. No host can be replaced: when
+/// one leaves or vanishes the job ends on all. Workers meet at the same store (MASTER_ADDR and
+/// MASTER_PORT are the endpoint's), emptied for each round.
 ///
-/// `c10d`: a store that speaks PyTorch's protocol, at `HOST` or `HOST:PORT` (29400). The agent of the host that the
-/// endpoint names serves it (the option `is_host` says otherwise), or somebody else does: an `ice_store_server`, or
-/// PyTorch. Hosts may come and go. The job does not outlive the loss of the store.
+/// `c10d`: a store that speaks PyTorch's protocol, at `HOST` or `HOST:PORT` (29400). The agent of
+/// the host that the endpoint names serves it (the option `is_host` says otherwise), or somebody
+/// else does: an `ice_store_server`, or PyTorch. Hosts may come and go. The job does not outlive
+/// the loss of the store.
 ///
-/// `etcd`: `endpoint` is `HOST:PORT,...`, the servers of one etcd (v3 API, 3.4 or newer; port 2379), each of which may begin
-/// with `http://` or `https://`. It carries a job past the loss of any one host, and of the etcd itself for
-/// `lost_timeout`. A library that was built without the cargo feature `etcd` refuses it.
+/// `etcd`: `endpoint` is `HOST:PORT,...`, the servers of one etcd (v3 API, 3.4 or newer; port
+/// 2379), each of which may begin with `http://` or `https://`. It carries a job past the loss of
+/// any one host, and of the etcd itself for `lost_timeout`. A library that was built without the
+/// cargo feature `etcd` refuses it.
 ///
-/// An empty endpoint is `localhost`; IPv6 addresses stand in brackets. Stores are open to whoever reaches the port, on
-/// all addresses. Jobs at one store are told apart by `ice_spec_set_run_id()`; torchrun's agents and ours do not mix: who
-/// comes second under a run id is refused. ICE_ERROR_CONFIG also for another `backend`. Without this call a job has one
-/// host and meets nobody.
+/// An empty endpoint is `localhost`; IPv6 addresses stand in brackets. Stores are open to whoever
+/// reaches the port, on all addresses. Jobs at one store are told apart by `ice_spec_set_run_id()`;
+/// torchrun's agents and ours do not mix: who comes second under a run id is refused.
+/// ICE_ERROR_CONFIG also for another `backend`. Without this call a job has one host and meets
+/// nobody.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_rendezvous(
     spec: *mut ice_spec,
@@ -69,33 +77,40 @@ pub extern "C" fn ice_spec_set_rendezvous(
     })
 }
 
-/// One of torchrun's `--rdzv-conf`, as text. Times are seconds, 1e9 at most:
+/// One of torchrun's `--rdzv-conf`, as text: the key, then its default in brackets. Times are
+/// seconds, 1e9 at most.
 ///
-/// | key | default | |
-/// | --- | --- | --- |
-/// | `join_timeout`, `timeout` | 600 | how long this host waits for a round to be complete; then ICE_END_AGENT_ERROR |
-/// | `last_call_timeout` | 30 | once the minimum of nodes has come, how long others are waited for; a round that follows another begins as soon as those of that one are back |
-/// | `keep_alive_interval` | 5 | how often a host gives a sign of life |
-/// | `keep_alive_max_attempt` | 3 | how many of these may be missing before the host counts as gone; clocks are not compared |
-/// | `lost_timeout` | 300 | how long workers go on while the store is out of reach; then ICE_END_AGENT_ERROR (not torch's) |
-/// | `read_timeout` | 60 | how long an answer of the store may take; at most what it takes to miss a host, or `lost_timeout`, but 1 s at least |
-/// | `close_timeout` | 30 | how long the last words of an agent that ends may take; of one that was asked to stop 5 at most |
-/// | `is_host` | by endpoint | `true` or `false`: whether this agent serves the store |
-/// | `secret_file` | none | a file of 16 to 4096 bytes that all agents of the job have: who does not know them is not let into a store that an agent serves for the rendezvous; the store of the workers, a separate one then, stays open |
-/// | `store_type` | `tcp` | nothing else |
+/// - `join_timeout`, `timeout` (600): how long this host waits for a round to be complete; then the
+///   run ends as ICE_END_AGENT_ERROR.
+/// - `last_call_timeout` (30): how long others are waited for once the least number of nodes has
+///   come. A round that follows another begins as soon as all of that one are back.
+/// - `keep_alive_interval` (5): how often a host gives a sign of life.
+/// - `keep_alive_max_attempt` (3): how many of these may be missing before a host counts as gone.
+///   Clocks are not compared.
+/// - `lost_timeout` (300; not torch's): how long workers go on while the store is out of reach;
+///   then the run ends as ICE_END_AGENT_ERROR.
+/// - `read_timeout` (60): how long an answer of the store may take; no longer than it takes to miss
+///   a host, or than `lost_timeout`, but 1 s at least.
+/// - `close_timeout` (30): how long the last words of an agent that ends may take; of one that was
+///   asked to stop, 5 at most.
+/// - `is_host` (as the endpoint says): `true` or `false`, whether this agent serves the store.
+/// - `secret_file` (none): a file of 16 to 4096 bytes that all agents of the job have. Who does not
+///   know them is not let into a store that an agent serves for the rendezvous; the workers' store
+///   is another one then, and open.
+/// - `store_type` (`tcp`): nothing else.
 ///
 /// For etcd:
 ///
-/// | key | default | |
-/// | --- | --- | --- |
-/// | `protocol` | `http` | or `https`, where the endpoints do not say it |
-/// | `cacert`, `ca_cert` | the system's | PEM file of the authorities that vouch for the servers |
-/// | `ssl_cert`, `cert`; `ssl_cert_key`, `key` | none | PEM files of the own certificate and its key |
-/// | `user`, `password` | none | who this is, where etcd wants to know |
-/// | `ttl` | `lost_timeout` + 60 | whole seconds, 5 or more: how long the keys of a job stay when its agents are gone |
+/// - `protocol` (`http`): or `https`, where the endpoints do not say it.
+/// - `cacert`, `ca_cert` (the system's): PEM file of the authorities that vouch for the servers.
+/// - `ssl_cert` or `cert`, and `ssl_cert_key` or `key` (none): PEM files of the own certificate and
+///   its key.
+/// - `user` and `password` (none): who this is, where etcd wants to know.
+/// - `ttl` (`lost_timeout` + 60): whole seconds, 5 or more: how long the keys of a job stay when
+///   its agents are gone.
 ///
-/// `heartbeat_timeout` and `cas_backoff_max_seconds` of torch are checked and have nothing to do here. Any other key, or
-/// a value that is not one, is refused with ICE_ERROR_CONFIG.
+/// `heartbeat_timeout` and `cas_backoff_max_seconds` of torch are checked and have nothing to do
+/// here. Any other key, or a value that is not one, is refused with ICE_ERROR_CONFIG.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_rendezvous_option(
     spec: *mut ice_spec,
@@ -108,8 +123,9 @@ pub extern "C" fn ice_spec_set_rendezvous_option(
     })
 }
 
-/// Where this host stands among the nodes, from 0: needed for a static rendezvous, where it is the group rank (torchrun
-/// `--node-rank`). With others it is a wish: nodes stand by their wishes first, then by when they first came.
+/// Where this host stands among the nodes, from 0: needed for a static rendezvous, where it is the
+/// group rank (torchrun `--node-rank`). With others it is a wish: nodes stand by their wishes
+/// first, then by when they first came.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_node_rank(spec: *mut ice_spec, node_rank: i64) -> ice_status {
     edit(spec, |spec| {
@@ -119,8 +135,8 @@ pub extern "C" fn ice_spec_set_node_rank(spec: *mut ice_spec, node_rank: i64) ->
     })
 }
 
-/// The same, as a scheduler says it: SLURM_PROCID, or else JOB_COMPLETION_INDEX (Kubernetes), of the agent's
-/// environment. `ice_agent_new()` gives ICE_ERROR_CONFIG if there is neither.
+/// The same, as a scheduler says it: SLURM_PROCID, or else JOB_COMPLETION_INDEX (Kubernetes), of
+/// the agent's environment. `ice_agent_new()` gives ICE_ERROR_CONFIG if there is neither.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_node_rank_from_scheduler(spec: *mut ice_spec) -> ice_status {
     edit(spec, |spec| {
@@ -129,8 +145,8 @@ pub extern "C" fn ice_spec_set_node_rank_from_scheduler(spec: *mut ice_spec) -> 
     })
 }
 
-/// The name or address by which other hosts reach this one: MASTER_ADDR, if it is the first node (torchrun
-/// `--local-addr`). Default: the address of this host on the way to the store.
+/// The name or address by which other hosts reach this one: MASTER_ADDR, if it is the first node
+/// (torchrun `--local-addr`). Default: the address of this host on the way to the store.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_local_addr(spec: *mut ice_spec, address: *const c_char) -> ice_status {
     edit(spec, |spec| {
@@ -141,12 +157,13 @@ pub extern "C" fn ice_spec_set_local_addr(spec: *mut ice_spec, address: *const c
     })
 }
 
-/// How long an agent whose workers have all succeeded waits for those of the other hosts: 0 to 1e9 seconds, default 300
-/// (torch's `exit_barrier_timeout`); a stop that is asked for ends the wait, with ICE_END_INTERRUPTED. When the time is
-/// over the run has succeeded all the same, and a warning names who had not come; a store that it served is gone then.
-/// While it waits it still takes part: if a worker fails elsewhere and the job is restarted, its workers start again
-/// too; after it has gone another host has to come in its place, and in a static rendezvous the job ends. A failed job
-/// has no barrier.
+/// How long an agent whose workers have all succeeded waits for those of the other hosts: 0 to 1e9
+/// seconds, default 300 (torch's `exit_barrier_timeout`); a stop that is asked for ends the wait,
+/// with ICE_END_INTERRUPTED. When the time is over the run has succeeded all the same, and a
+/// warning names who had not come; a store that it served is gone then. While it waits it still
+/// takes part: if a worker fails elsewhere and the job is restarted, its workers start again too;
+/// after it has gone another host has to come in its place, and in a static rendezvous the job
+/// ends. A failed job has no barrier.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_exit_barrier_timeout(spec: *mut ice_spec, seconds: f64) -> ice_status {
     edit(spec, |spec| {
@@ -155,23 +172,23 @@ pub extern "C" fn ice_spec_set_exit_barrier_timeout(spec: *mut ice_spec, seconds
     })
 }
 
-/// Of a job of several hosts: the number of the last round that this one took part in, from 0. Else the number of the
-/// last attempt. 0 for NULL.
+/// Of a job of several hosts: the number of the last round that this one took part in, from 0. Else
+/// the number of the last attempt. 0 for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_result_round(result: *const ice_result) -> i32 {
     guard_value(0, || Ok(handle(result, "result")?.report().round as i32))
 }
 
-/// How often the job was restarted because a worker failed, on whatever host; of one host the same as
-/// `ice_result_restarts()`, which else counts those for its own workers. 0 for NULL.
+/// How often the job was restarted because a worker failed, on whatever host; of one host the same
+/// as `ice_result_restarts()`, which else counts those for its own workers. 0 for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_result_job_restarts(result: *const ice_result) -> i32 {
     guard_value(0, || Ok(handle(result, "result")?.report().job_restarts as i32))
 }
 
-/// The exit code of the worker whose failure ended the job, on whatever host; minus the signal that killed it. 0 if the
-/// job did not end so, and for NULL. All hosts of a job get the same; but where workers of several failed at the same
-/// time, each of these hosts may tell its own.
+/// The exit code of the worker whose failure ended the job, on whatever host; minus the signal that
+/// killed it. 0 if the job did not end so, and for NULL. All hosts of a job get the same; but where
+/// workers of several failed at the same time, each of these hosts may tell its own.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_result_exit_code(result: *const ice_result) -> i32 {
     guard_value(0, || Ok(handle(result, "result")?.report().exit_code.unwrap_or(0)))

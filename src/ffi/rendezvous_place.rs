@@ -11,15 +11,17 @@ use crate::rendezvous::backend::{Found, Token};
 use crate::rendezvous::foreign::{self, Kind, Reply, Verdict};
 use crate::spec::{HostPointer, not_empty};
 
-/// What one of the host's functions found, filled in with the functions `ice_rendezvous_reply_*`. It belongs to the
-/// library and is valid during the call that it was given to, in the thread of that call.
+/// What one of the host's functions found, filled in with the functions `ice_rendezvous_reply_*`.
+/// It belongs to the library and is valid during the call that it was given to, in the thread of
+/// that call.
 pub struct ice_rendezvous_reply {
     found: Option<Found>,
     message: Option<String>,
 }
 
-/// Makes a connection for one agent to the place that `endpoint` names, for jobs of this run id, and writes whatever
-/// the other functions are to get as `connection` to `*connection`. Both texts are UTF-8, valid during the call.
+/// Makes a connection for one agent to the place that `endpoint` names, for jobs of this run id,
+/// and writes whatever the other functions are to get as `connection` to `*connection`. Both texts
+/// are UTF-8, valid during the call.
 pub type ice_rendezvous_open_fn = Option<
     extern "C" fn(
         user_data: *mut c_void,
@@ -30,14 +32,15 @@ pub type ice_rendezvous_open_fn = Option<
     ) -> i32,
 >;
 
-/// Looks for a key: a short text of letters, digits and `/`. If it is there, says so with `ice_rendezvous_reply_found()`.
+/// Looks for a key: a short text of letters, digits and `/`. If it is there, says so with
+/// `ice_rendezvous_reply_found()`.
 pub type ice_rendezvous_get_fn = Option<
     extern "C" fn(connection: *mut c_void, key: *const c_char, reply: *mut ice_rendezvous_reply) -> i32,
 >;
 
-/// Stores `value` at `key`, in one step that no other agent's can come into, if what is there has the token `token`;
-/// with a token of NULL if nothing is there. Writes 1 to `*stored`, or else 0 and says with
-/// `ice_rendezvous_reply_found()` what is there, if anything.
+/// Stores `value` at `key`, in one step that no other agent's can come into, if what is there has
+/// the token `token`; with a token of NULL if nothing is there. Writes 1 to `*stored`, or else 0
+/// and says with `ice_rendezvous_reply_found()` what is there, if anything.
 pub type ice_rendezvous_compare_and_set_fn = Option<
     extern "C" fn(
         connection: *mut c_void,
@@ -51,7 +54,8 @@ pub type ice_rendezvous_compare_and_set_fn = Option<
     ) -> i32,
 >;
 
-/// Returns when the key is there, at the latest after `seconds`, which is 0.5 at most; earlier if it has to.
+/// Returns when the key is there, at the latest after `seconds`, which is 0.5 at most; earlier if
+/// it has to.
 pub type ice_rendezvous_wait_fn = Option<
     extern "C" fn(
         connection: *mut c_void,
@@ -65,18 +69,21 @@ pub type ice_rendezvous_wait_fn = Option<
 pub type ice_rendezvous_close_fn = Option<extern "C" fn(connection: *mut c_void)>;
 
 /// Names a place to meet that the program brings (a database, a scheduler's key-value store), for
-/// `ice_spec_set_rendezvous()`: keys with values of up to some hundred bytes for each node of a job, each value with a
-/// token, bytes that are others whenever the value is. The functions must stay as long as an agent may use them.
+/// `ice_spec_set_rendezvous()`: keys with values of up to some hundred bytes for each node of a
+/// job, each value with a token, bytes that are others whenever the value is. The functions must
+/// stay as long as an agent may use them.
 ///
-/// `open`, `get` and `compare_and_set` return ICE_OK; ICE_ERROR_STORE, ICE_ERROR_TIMEOUT or ICE_ERROR_SYSTEM where another
-/// try may do better: the agent then closes, waits a little and opens again, until `lost_timeout` or `join_timeout`; and
-/// any other status where it will not: the run ends with ICE_END_AGENT_ERROR. `ice_rendezvous_reply_error()` says in
-/// words what went wrong. `wait` likewise; it may be NULL: then the key is looked for ten times a second.
+/// `open`, `get` and `compare_and_set` return ICE_OK; ICE_ERROR_STORE, ICE_ERROR_TIMEOUT or
+/// ICE_ERROR_SYSTEM where another try may do better: the agent then closes, waits a little and
+/// opens again, until `lost_timeout` or `join_timeout`; and any other status where it will not: the
+/// run ends with ICE_END_AGENT_ERROR. `ice_rendezvous_reply_error()` says in words what went wrong.
+/// `wait` likewise; it may be NULL: then the key is looked for ten times a second.
 ///
-/// They are called in a thread of the agent, one at a time for one connection, without a lock; the end of a run waits for
-/// the one that is under way. They must not call functions of their agent.
+/// They are called in a thread of the agent, one at a time for one connection, without a lock; the
+/// end of a run waits for the one that is under way. They must not call functions of their agent.
 ///
-/// ICE_ERROR_CONFIG if the name is taken: by another call, or as it is `static`, `c10d` or begins with `etcd`. Any thread.
+/// ICE_ERROR_CONFIG if the name is taken: by another call, or as it is `static`, `c10d` or begins
+/// with `etcd`. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_rendezvous_register(
     name: *const c_char,
@@ -190,8 +197,8 @@ fn verdict(status: i32) -> Verdict {
     }
 }
 
-/// Says what is at the key: a value and its token, which are copied. ICE_ERROR_ARGUMENT for a NULL reply, or for NULL with
-/// a length.
+/// Says what is at the key: a value and its token, which are copied. ICE_ERROR_ARGUMENT for a NULL
+/// reply, or for NULL with a length.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_rendezvous_reply_found(
     reply: *mut ice_rendezvous_reply,

@@ -828,12 +828,13 @@ pub extern "C" fn ice_spec_set_control(spec: *mut ice_spec, on: i32) -> ice_stat
 
 /// Non-zero: SIGINT is a question, once the group runs, where the workers could answer it
 /// (`ice_spec_set_control()` or what implies it) and somebody could be asked: the host's descriptor 0 and the
-/// console for stderr are a terminal (isatty(3)), in whose foreground the host is. All ranks pause at one step, for up
-/// to 10 seconds, then the terminal shows `Should I save the checkpoint? [Y/n] `. Enter, y and yes have them save
-/// one, n and no do not, anything else asks again; the end of the input counts as yes. Saving may take the time of
-/// `ice_spec_set_checkpoint_before_stop()`, else 300 seconds; the terminal shows what came of it. Then the run is
-/// stopped, as by `ice_agent_stop()` with SIGINT, and workers are not asked to save once more. Another SIGINT, at
-/// any time, skips the question and stops the run at once; one more kills the workers.
+/// console for stderr are a terminal (isatty(3)), in whose foreground the host is. All ranks pause at one
+/// step, for up to 10 seconds, then the terminal shows `Should I save the checkpoint? [Y/n] `. Enter, y and
+/// yes have them save one, n and no do not, anything else asks again; the end of the input counts as yes.
+/// Saving may take the time of `ice_spec_set_checkpoint_before_stop()`, else 300 seconds; the terminal shows
+/// what came of it. Then the run is stopped, as by `ice_agent_stop()` with SIGINT, and workers are not asked
+/// to save once more. Another SIGINT, at any time, skips the question and stops the run at once; one more
+/// kills the workers.
 ///
 /// Where one of that is missing SIGINT is whatever it is without this option. The question stands alone: lines of
 /// workers, log messages and events wait for the answer. A thread of the library reads it, one line from the host's
@@ -858,12 +859,13 @@ pub extern "C" fn ice_spec_set_ask_on_interrupt(spec: *mut ice_spec, on: i32) ->
 /// they wait by themselves. A worker that uses libice can have them wait, and have the terminal for no longer than
 /// it needs it, with `ice_worker_debug_begin()`, for which this option is not needed.
 ///
-/// At the rank's end, before a question (`ice_spec_set_ask_on_interrupt()`) and at the end of the run the host's
-/// group is put back into the foreground, and the terminal into the modes that it had (tcsetpgrp(3), tcsetattr(3)).
-/// A host in the background keeps its hands off: the rank then starts with /dev/null for stdin and the console for
-/// the rest, with a warning in the log. SIGTSTP, ^Z, is ignored by the rank at its start (but in copies of a fork
-/// server): it would stop nobody else. A progress bar is not shown meanwhile. ICE_ERROR_CONFIG for a number below -1,
-/// and from `ice_agent_new()` for one that is not below local_world_size, and if the host has no controlling terminal.
+/// At the rank's end, before a question (`ice_spec_set_ask_on_interrupt()`) and at the end of the run the
+/// host's group is put back into the foreground, and the terminal into the modes that it had (tcsetpgrp(3),
+/// tcsetattr(3)). A host in the background keeps its hands off: the rank then starts with /dev/null for stdin
+/// and the console for the rest, with a warning in the log. SIGTSTP, ^Z, is ignored by the rank at its start
+/// (but in copies of a fork server): it would stop nobody else. A progress bar is not shown meanwhile.
+/// ICE_ERROR_CONFIG for a number below -1, and from `ice_agent_new()` for one that is not below
+/// local_world_size, and if the host has no controlling terminal.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_debug_rank(spec: *mut ice_spec, local_rank: i64) -> ice_status {
     edit(spec, |spec| {
@@ -879,10 +881,11 @@ pub extern "C" fn ice_spec_set_debug_rank(spec: *mut ice_spec, local_rank: i64) 
 /// the rate, the time that is left, which rank is the slowest and how many steps it is behind the first (if it
 /// is), and the number of restarts. Ranks that have ended do not count. Default 0.
 ///
-/// Streams that workers would write to that terminal themselves go through files, as with `ice_spec_set_tee()`, and so
-/// does what they show beside the bar: a line clears it, is shown, and the bar is drawn again. A line that rewrites
-/// itself with CR stays above it. The bar steps aside while a log or event callback of the host's is called, which
-/// may write there. What others write to the terminal meanwhile may be mixed with it.
+/// Streams that workers would write to that terminal themselves go through files, as with
+/// `ice_spec_set_tee()`, and so does what they show beside the bar: a line clears it, is shown, and the bar
+/// is drawn again. A line that rewrites itself with CR stays above it. The bar steps aside while a log or
+/// event callback of the host's is called, which may write there. What others write to the terminal meanwhile
+/// may be mixed with it.
 ///
 /// The output thread draws it, up to 4 times a second and only when something has changed, as wide as the
 /// terminal is then; a terminal that is stopped or gone holds nothing up. The last row stays, as a line.
@@ -894,13 +897,13 @@ pub extern "C" fn ice_spec_set_progress_bar(spec: *mut ice_spec, on: i32) -> ice
     })
 }
 
-/// A worker that has said a step or a heartbeat (`ice_worker_step()`, `ice_worker_heartbeat()`) and then neither
-/// for `seconds` is looked at (`ice_spec_set_stack_timeout()`) and killed (SIGKILL, or what
-/// `ice_spec_set_timer_signal()` says). It has failed then, as ICE_CAUSE_TIMED_OUT, with all that follows; its message says why. One that never
-/// said anything is left alone. Heartbeats are seen to the millisecond; a step is taken to be as young as it can
-/// be since the agent looked last, once in `seconds`, so that a worker which says steps alone is killed
-/// `seconds` to twice `seconds` after its last. 0 to 1e9; 0, the default, is off. Any other implies
-/// `ice_spec_set_control()`.
+/// A worker that has said a step or a heartbeat (`ice_worker_step()`, `ice_worker_heartbeat()`) and then
+/// neither for `seconds` is looked at (`ice_spec_set_stack_timeout()`) and killed (SIGKILL, or what
+/// `ice_spec_set_timer_signal()` says). It has failed then, as ICE_CAUSE_TIMED_OUT, with all that follows;
+/// its message says why. One that never said anything is left alone. Heartbeats are seen to the millisecond;
+/// a step is taken to be as young as it can be since the agent looked last, once in `seconds`, so that a
+/// worker which says steps alone is killed `seconds` to twice `seconds` after its last. 0 to 1e9; 0, the
+/// default, is off. Any other implies `ice_spec_set_control()`.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_heartbeat_timeout(spec: *mut ice_spec, seconds: f64) -> ice_status {
     edit(spec, |spec| {
@@ -909,10 +912,11 @@ pub extern "C" fn ice_spec_set_heartbeat_timeout(spec: *mut ice_spec, seconds: f
     })
 }
 
-/// The signal for a worker that has let a timer of `ice_worker_expires()`, its heartbeat or the limit of a section
-/// expire, or is a straggler (`ice_spec_set_straggler_timeout()`): 1 to 64, default SIGKILL (9). Where several have expired, one signal is sent, for the earliest. A worker
-/// that lives on is killed after the shutdown time-out. 0: nobody is ended; the log (ICE_LOG_WARNING) and the
-/// events (`STUCK`) tell of each that expires, once. Torch's file timers name a signal each themselves.
+/// The signal for a worker that has let a timer of `ice_worker_expires()`, its heartbeat or the limit of a
+/// section expire, or is a straggler (`ice_spec_set_straggler_timeout()`): 1 to 64, default SIGKILL (9).
+/// Where several have expired, one signal is sent, for the earliest. A worker that lives on is killed after
+/// the shutdown time-out. 0: nobody is ended; the log (ICE_LOG_WARNING) and the events (`STUCK`) tell of each
+/// that expires, once. Torch's file timers name a signal each themselves.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_timer_signal(spec: *mut ice_spec, signal: i32) -> ice_status {
     edit(spec, |spec| {

@@ -122,9 +122,9 @@ pub extern "C" fn ice_store_connect(
     guard(|| connect(host, port, seconds, None, out))
 }
 
-/// The same, to a server that wants a secret: see `ice_store_server_new_with_secret()`. The server shows that it
-/// knows it, too. ICE_ERROR_CONFIG, at once, if the server has none, or another one, or if `secret_length` is not 16 to
-/// 4096. PyTorch's servers have none, and do not say so: ICE_ERROR_TIMEOUT.
+/// The same, to a server that wants a secret: see `ice_store_server_new_with_secret()`. The server shows that
+/// it knows it, too. ICE_ERROR_CONFIG, at once, if the server has none, or another one, or if `secret_length`
+/// is not 16 to 4096. PyTorch's servers have none, and do not say so: ICE_ERROR_TIMEOUT.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_store_connect_with_secret(
     host: *const c_char,
