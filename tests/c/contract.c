@@ -129,6 +129,65 @@ static void null_spec(void) {
   ARGUMENT(ice_spec_set_health_address(NULL, "::1"));
   ARGUMENT(ice_spec_set_health_socket(NULL, "a"));
   ARGUMENT(ice_spec_set_event_file(NULL, "f"));
+  ARGUMENT(ice_spec_set_nodes(NULL, 1, 1));
+  ARGUMENT(ice_spec_set_rendezvous(NULL, "c10d", ""));
+  ARGUMENT(ice_spec_set_rendezvous_option(NULL, "join_timeout", "1"));
+  ARGUMENT(ice_spec_set_node_rank(NULL, 0));
+  ARGUMENT(ice_spec_set_node_rank_from_scheduler(NULL));
+  ARGUMENT(ice_spec_set_local_addr(NULL, "a"));
+  ARGUMENT(ice_spec_set_exit_barrier_timeout(NULL, 1));
+}
+
+static int32_t open_place(void *user_data, const char *endpoint, const char *run_id, void **connection,
+                          ice_rendezvous_reply *reply) {
+  (void)user_data;
+  (void)endpoint;
+  (void)run_id;
+  (void)connection;
+  ice_rendezvous_reply_error(reply, "there is no such place");
+  return ICE_ERROR_STORE;
+}
+
+static int32_t get_nothing(void *connection, const char *key, ice_rendezvous_reply *reply) {
+  (void)connection;
+  (void)key;
+  (void)reply;
+  return ICE_OK;
+}
+
+static int32_t set_nothing(void *connection, const char *key, const void *token, size_t token_length,
+                           const void *value, size_t value_length, int32_t *stored,
+                           ice_rendezvous_reply *reply) {
+  (void)connection;
+  (void)key;
+  (void)token;
+  (void)token_length;
+  (void)value;
+  (void)value_length;
+  (void)stored;
+  (void)reply;
+  return ICE_OK;
+}
+
+static void close_place(void *connection) { (void)connection; }
+
+static void null_rendezvous(ice_spec *spec) {
+  ARGUMENT(ice_spec_set_rendezvous(spec, NULL, ""));
+  ARGUMENT(ice_spec_set_rendezvous(spec, "c10d", NULL));
+  ARGUMENT(ice_spec_set_rendezvous_option(spec, NULL, "1"));
+  ARGUMENT(ice_spec_set_rendezvous_option(spec, "join_timeout", NULL));
+  ARGUMENT(ice_spec_set_local_addr(spec, NULL));
+  ARGUMENT(ice_rendezvous_register(NULL, open_place, get_nothing, set_nothing, NULL, close_place, NULL));
+  ARGUMENT(ice_rendezvous_register("p", NULL, get_nothing, set_nothing, NULL, close_place, NULL));
+  ARGUMENT(ice_rendezvous_register("p", open_place, NULL, set_nothing, NULL, close_place, NULL));
+  ARGUMENT(ice_rendezvous_register("p", open_place, get_nothing, NULL, NULL, close_place, NULL));
+  ARGUMENT(ice_rendezvous_register("p", open_place, get_nothing, set_nothing, NULL, NULL, NULL));
+  ARGUMENT(ice_rendezvous_reply_found(NULL, "v", 1, "t", 1));
+  ARGUMENT(ice_rendezvous_reply_error(NULL, "a"));
+  CHECK(ice_rendezvous_register("p", open_place, get_nothing, set_nothing, NULL, close_place, NULL) == ICE_OK);
+  CHECK(ice_rendezvous_register("p", open_place, get_nothing, set_nothing, NULL, close_place, NULL) ==
+        ICE_ERROR_CONFIG);
+  CHECK(ice_result_round(NULL) == 0 && ice_result_job_restarts(NULL) == 0 && ice_result_exit_code(NULL) == 0);
 }
 
 static void null_texts(ice_spec *spec) {
@@ -438,6 +497,7 @@ static void null(void) {
   CHECK(strstr(ice_last_error_message(), "spec") != NULL);
   CHECK(ice_spec_new(&spec) == ICE_OK);
   null_texts(spec);
+  null_rendezvous(spec);
   /* None of these refusals was of a value: the spec is still good. */
   CHECK(ice_spec_set_program(spec, "/bin/true") == ICE_OK);
   CHECK(ice_agent_new(spec, &agent) == ICE_OK);
