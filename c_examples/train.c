@@ -9,6 +9,9 @@
  * from the checkpoint. At the end both runs must have the same weights, byte for byte; the method by
  * which the ranks are started (--start-method) makes no difference to them either.
  *
+ * A stop (SIGTERM, say before the machine is taken away) has the ranks save a checkpoint first, all at
+ * the same epoch; ^C at a terminal asks whether they should.
+ *
  * This file is the host. Each other part has a file of its own: train_worker.c is what a rank does,
  * with the help of train_data.c, train_model.c, train_checkpoint.c and train_group.c, the
  * all-reduce. What has to do with libice is here and in train_worker.c.
@@ -138,6 +141,8 @@ static bool fill_spec(ice_spec *spec, const struct options *options, const struc
          ice_spec_add_no_restart_exit_code(spec, HOPELESS) == ICE_OK &&
          ice_spec_set_shutdown_timeout(spec, 5) == ICE_OK &&
          ice_spec_set_signals(spec, "SIGINT,SIGTERM,SIGHUP") == ICE_OK &&
+         ice_spec_set_checkpoint_before_stop(spec, 30) == ICE_OK &&
+         ice_spec_set_ask_on_interrupt(spec, 1) == ICE_OK &&
          ice_spec_set_log_dir(spec, logs) == ICE_OK && ice_spec_set_redirects(spec, "3") == ICE_OK;
 }
 
@@ -250,7 +255,8 @@ static bool run_job(const struct options *options, bool disturbed, struct outcom
   if (options->keep_directory)
     printf("  logs:     %s\n", ice_result_run_dir(result));
   if (!good)
-    fprintf(stderr, "the %s run did not go as it should:\n%s", run.name,
+    fprintf(stderr, "the %s run %s:\n%s", run.name,
+            ice_result_end(result) == ICE_END_INTERRUPTED ? "was stopped" : "did not go as it should",
             ice_result_summary(result));
   ice_result_free(result);
   return good;

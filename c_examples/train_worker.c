@@ -23,6 +23,7 @@ enum {
 
 /* Who this worker is: a function asks its ice_worker, a program its environment. */
 struct place {
+  ice_worker *worker;
   int rank, size, attempt;
 };
 
@@ -75,6 +76,27 @@ static int train_epoch(const struct job *job, const struct place *place, const s
   return GOOD;
 }
 
+/* Does what the agent asks for: before a stop it wants a checkpoint, at ^C it has the ranks pause
+ * first. It asks all of them at the same epoch, so none waits in a sum for one that has stopped. */
+static int obey(const struct job *job, const struct place *place, const struct state *state) {
+  ice_request request;
+  int32_t kind;
+  ice_worker_step(place->worker, (uint64_t)state->epoch);
+  while ((kind = ice_worker_poll(place->worker, &request)) != ICE_REQUEST_NONE) {
+    int code = GOOD;
+    if (kind == ICE_REQUEST_SAVE) {
+      printf("asked to save after %" PRId64 " epochs\n", state->epoch);
+      fflush(stdout);
+      if (place->rank == 0)
+        code = save_checkpoint(job->checkpoint, state);
+    }
+    ice_worker_acknowledge(place->worker, code == GOOD);
+    if (code != GOOD)
+      return code;
+  }
+  return GOOD;
+}
+
 static int train(const struct job *job, const struct place *place, const struct group *group,
                  const struct data *data, struct outcome *outcome) {
   /* Only rank 0 looks at the disk. All others take its state, so that no two ranks can start from
@@ -94,6 +116,8 @@ static int train(const struct job *job, const struct place *place, const struct 
     code = train_epoch(job, place, group, &data->train, order, &state);
     if (code == GOOD && group->rank == 0 && state.epoch % CHECKPOINT_EVERY == 0)
       code = save_checkpoint(job->checkpoint, &state);
+    if (code == GOOD)
+      code = obey(job, place, &state);
   }
   free(order);
   if (code != GOOD)
@@ -164,6 +188,7 @@ int32_t train_warm_up(ice_worker *worker, void *user_data) {
 int32_t train_worker(ice_worker *worker, void *user_data) {
   (void)user_data;
   struct place place = {
+    .worker = worker,
     .rank = ice_worker_rank(worker),
     .size = ice_worker_world_size(worker),
     .attempt = ice_worker_restart_count(worker),
@@ -217,9 +242,12 @@ int train_program(const char *job_file, const char *outcome_file) {
     code = number_in_environment("TORCHELASTIC_RESTART_COUNT", &place.attempt);
   if (code == GOOD)
     code = read_job(job_file, &job);
+  if (code == GOOD && ice_worker_open(&place.worker) != ICE_OK)
+    code = because(FAILED, "cannot hear the agent: %s", ice_last_error_message());
   if (code == GOOD)
     code = join_and_train(&job, &place, &outcome);
   if (code == GOOD && place.rank == 0)
     code = write_outcome(outcome_file, &outcome);
+  ice_worker_close(place.worker);
   return code == GOOD ? GOOD : fail(place.rank, code);
 }

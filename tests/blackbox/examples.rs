@@ -7,8 +7,9 @@ use std::sync::OnceLock;
 use libtest_mimic::Trial;
 
 use crate::harness::*;
+use crate::terminal::{CTRL_C, terminal};
 use crate::tests;
-use crate::tool::no_process_left;
+use crate::tool::{no_process_left, tool_of};
 
 /// The directory with all examples, made by their own Makefile with the library under test.
 fn examples() -> PathBuf {
@@ -134,8 +135,55 @@ fn ex_the_weights_are_the_same_by_every_start_method() {
     t.nothing_left();
 }
 
+/// SIGTERM, or ^C and Enter at a terminal: all ranks hear of it at one epoch, which is the checkpoint's.
+fn ex_the_trainer_saves_before_it_is_stopped() {
+    for (method, by_terminal) in [("fork", true), ("program", true), ("spawn", false), ("program", false)] {
+        let t = Case::new();
+        let data = root().join("c_examples/data/digits.csv");
+        let mut terminal = terminal();
+        let options =
+            ["--epochs", "1000000", "--undisturbed", "--dir", "run", "--start-method", method, "--data"];
+        let started = tool_of(&t, &examples().join("train"), &options)
+            .words(&[data.to_str().unwrap()])
+            .on(&terminal)
+            .spawn();
+        t.wait_file("run/undisturbed.checkpoint");
+        if by_terminal {
+            terminal.types(CTRL_C);
+            terminal.await_text("Should I save the checkpoint? [Y/n] ");
+            terminal.types("\n");
+        } else {
+            started.signal(libc::SIGTERM);
+        }
+        started.finish().exited(1);
+        let out = terminal.rest();
+        let signal = if by_terminal { "SIGINT" } else { "SIGTERM" };
+        assert!(
+            out.contains(&format!("the undisturbed run was stopped:\r\ninterrupted: stopped by {signal}")),
+            "{out}"
+        );
+        let logs = std::fs::read_dir(t.path("run/logs")).unwrap().next().unwrap().unwrap().path();
+        let epochs: Vec<String> = (0..4)
+            .map(|rank| {
+                let text =
+                    std::fs::read_to_string(logs.join(format!("attempt_0/{rank}/stdout.log"))).unwrap();
+                let asked: Vec<&str> =
+                    text.lines().filter_map(|line| line.strip_prefix("asked to save after ")).collect();
+                assert_eq!(asked.len(), 1, "rank {rank}: {asked:?}");
+                asked[0].to_string()
+            })
+            .collect();
+        assert!(epochs.iter().all(|epoch| *epoch == epochs[0]), "{epochs:?}");
+        let checkpoint = std::fs::read(t.path("run/undisturbed.checkpoint")).unwrap();
+        let saved = i64::from_ne_bytes(checkpoint[16..24].try_into().unwrap());
+        assert_eq!(format!("{saved} epochs"), epochs[0]);
+        no_process_left(&t);
+    }
+}
+
 pub fn tests() -> Vec<Trial> {
     tests![
+        needs(make, setsid): ex_the_trainer_saves_before_it_is_stopped,
         needs(make): ex_each_example_does_what_it_says,
         needs(make): ex_a_static_host_names_a_runner,
         needs(make): ex_icerun_finds_the_gpus,

@@ -24,7 +24,12 @@ pub struct Tool<'a> {
 
 /// `tool(&t, &["--nproc-per-node", "2"])`; the worker follows with `probe` or `script`.
 pub fn tool<'a>(case: &'a Case, options: &[&str]) -> Tool<'a> {
-    let mut words = vec![icerun().to_str().expect("a plain path").to_string()];
+    tool_of(case, &icerun(), options)
+}
+
+/// Another program in its place.
+pub fn tool_of<'a>(case: &'a Case, program: &Path, options: &[&str]) -> Tool<'a> {
+    let mut words = vec![program.to_str().expect("a plain path").to_string()];
     words.extend(options.iter().map(|word| word.to_string()));
     Tool { case, words, env: Vec::new(), clear: false, stdout: None, stderr: None, stdin: None }
 }
