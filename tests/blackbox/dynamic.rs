@@ -1,6 +1,7 @@
 //! Area DYN: nodes that come, go and vanish; the restarts of a job (RST) that they share.
 
 use std::fs;
+use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ pub fn tests() -> Vec<Trial> {
         dyn_02_the_last_call,
         dyn_04_dyn_05_cli_10_a_newcomer_makes_the_world_larger,
         dyn_06_dyn_10_dyn_12_who_is_killed_is_missed,
+        needs(etcd, setpriv): dyn_06_etcd_01_at_etcd_any_host_may_be_lost,
         dyn_08_a_spare_is_promoted,
         dyn_09_a_spare_is_not_needed,
         dyn_13_all_gone_and_others_go_on,
@@ -143,6 +145,39 @@ fn dyn_06_dyn_10_dyn_12_who_is_killed_is_missed() {
         }
         store.end();
     }
+}
+
+/// The store of the workers goes with the first node, and the place to meet with none of them.
+fn dyn_06_etcd_01_at_etcd_any_host_may_be_lost() {
+    let t = Case::new();
+    let (port, peer) = (free_port(), free_port());
+    let url = |port: u16| format!("http://127.0.0.1:{port}");
+    let program = std::env::var("LIBICE_TEST_ETCD").ok().filter(|path| !path.is_empty());
+    // The kernel ends it with the thread of the test.
+    let mut etcd = t.command("setpriv");
+    etcd.args(["--pdeathsig", "KILL"]).arg(program.unwrap_or("etcd".into()));
+    etcd.args(["--data-dir", &t.path("etcd"), "--initial-advertise-peer-urls", &url(peer)]);
+    etcd.args(["--listen-client-urls", &url(port), "--advertise-client-urls", &url(port)]);
+    etcd.args(["--listen-peer-urls", &url(peer), "--initial-cluster", &format!("default={}", url(peer))]);
+    etcd.stdout(Stdio::null()).stderr(fs::File::create(t.path("etcd.log")).unwrap());
+    let mut etcd = etcd.env("ETCD_UNSUPPORTED_ARCH", "arm64").spawn().unwrap();
+    let job = Job::new(&t, "1:2", "etcd", &format!("127.0.0.1:{port}"), port).conf(QUICK);
+    // Agents wait for it as long as for each other.
+    let [first, second] = [(); 2].map(|()| job.agent(&[]).until_go(&t).spawn());
+    let before = round(&t, 0, 2);
+    assert_eq!(before[0][4], before[1][4], "{before:?}");
+    let (mut gone, mut stays) = (first, second);
+    if !gone.err_so_far().contains("group rank 0") {
+        std::mem::swap(&mut gone, &mut stays);
+    }
+    gone.kill();
+    let after = round(&t, 1, 1);
+    assert_ne!(after[0][4], before[0][4], "where they meet has moved");
+    go(&t);
+    assert!(stays.finish().exited(0).err().contains("has vanished"));
+    etcd.kill().unwrap();
+    etcd.wait().unwrap();
+    no_process_left(&t);
 }
 
 fn dyn_08_a_spare_is_promoted() {
