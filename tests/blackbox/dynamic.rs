@@ -815,6 +815,7 @@ fn rst_10_the_back_off_of_one_node() {
     let other = job.agent(&[]).shell(&t, "[ $ICE_ROUND = 1 ] || exec $PROBE pause").spawn();
     all_exited([failing, other], 0);
     assert!(begin.elapsed() >= Duration::from_millis(2500));
-    assert_eq!(t.lines("rounds").len(), 4);
+    // In round 0 the other one may be stopped before it says a word.
+    round(&t, 1, 2);
     t.nothing_left();
 }
