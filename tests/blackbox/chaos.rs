@@ -2,17 +2,14 @@
 //! the store is slow, silent or cut.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 
 use crate::harness::*;
+use crate::proxy::Proxy;
 use crate::store::Serving;
 use crate::tests;
 use crate::tool::*;
@@ -173,91 +170,6 @@ fn e2e_02_a_job_survives_the_loss_of_agents_and_workers() {
 
 // --- the way to the store ---
 
-/// A way to a port of this machine. What goes through it is late, stays where it is, or is cut off, as it is told.
-struct Proxy {
-    port: u16,
-    way: Arc<Way>,
-}
-
-#[derive(Default)]
-struct Way {
-    /// In milliseconds, in each direction.
-    delay: AtomicU64,
-    is_silent: AtomicBool,
-    is_over: AtomicBool,
-    /// How often it was cut.
-    cuts: AtomicU64,
-}
-
-impl Proxy {
-    fn to(target: u16) -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        let way = Arc::new(Way::default());
-        let shared = way.clone();
-        thread::spawn(move || {
-            for near in listener.incoming().flatten() {
-                if shared.is_over.load(Ordering::Relaxed) {
-                    return;
-                }
-                let Ok(far) = TcpStream::connect(("127.0.0.1", target)) else { continue };
-                for (from, to) in [(&near, &far), (&far, &near)] {
-                    let (from, to) = (from.try_clone().expect("a socket"), to.try_clone().expect("a socket"));
-                    let way = shared.clone();
-                    thread::spawn(move || way.carry(from, to));
-                }
-            }
-        });
-        Proxy { port, way }
-    }
-
-    fn endpoint(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
-
-    fn silence(&self, is_silent: bool) {
-        self.way.is_silent.store(is_silent, Ordering::Relaxed);
-    }
-
-    fn cut(&self) {
-        self.way.cuts.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Way {
-    fn carry(&self, mut from: TcpStream, mut to: TcpStream) {
-        let cuts = self.cuts.load(Ordering::Relaxed);
-        let mut bytes = [0; 16 << 10];
-        let _ = from.set_read_timeout(Some(Duration::from_millis(10)));
-        let goes_on = || !self.is_over.load(Ordering::Relaxed) && self.cuts.load(Ordering::Relaxed) == cuts;
-        while goes_on() {
-            let length = match from.read(&mut bytes) {
-                Ok(0) => break,
-                Ok(length) => length,
-                Err(_) => continue,
-            };
-            thread::sleep(Duration::from_millis(self.delay.load(Ordering::Relaxed)));
-            while self.is_silent.load(Ordering::Relaxed) && goes_on() {
-                thread::sleep(Duration::from_millis(2));
-            }
-            if !goes_on() || to.write_all(&bytes[..length]).is_err() {
-                break;
-            }
-        }
-        for socket in [from, to] {
-            let _ = socket.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.way.is_over.store(true, Ordering::Relaxed);
-        // The thread that accepts looks up.
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
-    }
-}
-
 /// Two nodes, the second one behind a proxy.
 fn behind_a_proxy<'a>(
     t: &'a Case,
@@ -266,7 +178,7 @@ fn behind_a_proxy<'a>(
     worker: impl Fn(Tool<'a>) -> Tool<'a>,
 ) -> (Proxy, Started, Started) {
     let port = free_port();
-    let proxy = Proxy::to(port);
+    let proxy = Proxy::before(port);
     let options = ["--max-restarts", "1", "--shutdown-timeout", "2"];
     let endpoint = format!("127.0.0.1:{port}");
     let start = |endpoint: &str, conf: &str| {
@@ -293,7 +205,7 @@ fn e2e_04_a_slow_way_takes_time_and_nothing_else() {
     let t = Case::new();
     let (proxy, first, second) = behind_a_proxy(&t, "2", "keep_alive_interval=1", |node| trainer(&t, node));
     wait_for_round(&t, 0, 2);
-    proxy.way.delay.store(100, Ordering::Relaxed);
+    proxy.delay(100);
     kill_a_worker(&t);
     wait_for_round(&t, 1, 2);
     finish(&t, vec![first, second]);
@@ -305,7 +217,7 @@ fn e2e_04_a_way_that_breaks_again_and_again_is_made_anew() {
     wait_for_round(&t, 0, 2);
     for number in 0..20 {
         thread::sleep(Duration::from_millis(30));
-        proxy.cut();
+        proxy.reset();
         if number == 10 {
             kill_a_worker(&t);
         }

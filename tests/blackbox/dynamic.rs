@@ -6,9 +6,12 @@ use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
+use serde_json::Value;
 
+use crate::control::{at_one_step, done};
 use crate::harness::*;
 use crate::nodes::*;
+use crate::proxy::Proxy;
 use crate::sp::environment;
 use crate::store::{Serving, answers};
 use crate::tests;
@@ -19,6 +22,7 @@ pub fn tests() -> Vec<Trial> {
         dyn_01_run_ids_part_jobs_at_one_store,
         dyn_02_the_last_call,
         dyn_04_dyn_05_cli_10_a_newcomer_makes_the_world_larger,
+        dyn_04_obs_05_a_checkpoint_before_the_world_changes,
         dyn_06_dyn_10_dyn_12_who_is_killed_is_missed,
         needs(etcd, setpriv): dyn_06_etcd_01_at_etcd_any_host_may_be_lost,
         dyn_08_a_spare_is_promoted,
@@ -123,6 +127,38 @@ fn dyn_04_dyn_05_cli_10_a_newcomer_makes_the_world_larger() {
 }
 
 /// The leader and first node, or another one; workers that hang in a collective notice nothing.
+/// All workers of a host are asked at one step, with the reason; events tell of the rounds.
+fn dyn_04_obs_05_a_checkpoint_before_the_world_changes() {
+    const PREEMPTION: &str = "2";
+    const MEMBERSHIP: &str = "3";
+    let t = Case::new();
+    let job = Job::c10d(&t, "1:2").conf(QUICK);
+    let (events, ready, file) = (t.path("events"), t.path("ready"), t.path("work.%r"));
+    let options = ["--nproc-per-node", "2", "--checkpoint-before-stop", "20", "--event-file", &events];
+    let controlled = program("controlled");
+    let worker =
+        ["--no-python", controlled.to_str().unwrap(), "append", &ready, "x", "work", &file, "0.001", "0"];
+    let first = job.first_agent(&options, |agent| agent.words(&worker));
+    t.wait_lines("ready", 2);
+    let second = job.agent(&[]).until_go(&t).spawn();
+    t.wait_lines("ready", 4);
+    first.signal(libc::SIGTERM);
+    ended_by_term(first);
+    second.finish().exited(1);
+    let done = done(&t, 2);
+    at_one_step(&done, &["save", "save"]);
+    for rank in &done {
+        assert_eq!([&rank[0][1], &rank[1][1]], [MEMBERSHIP, PREEMPTION]);
+    }
+    let events = t.lines("events").into_iter().map(|line| serde_json::from_str::<Value>(&line).unwrap());
+    let rounds: Vec<_> = events
+        .filter(|event| event["name"] == "torchelastic.rendezvous.status.SUCCEEDED")
+        .map(|event| (event["metadata"]["round"].clone(), event["metadata"]["group_world_size"].clone()))
+        .collect();
+    assert_eq!(rounds, [(0.into(), 1.into()), (1.into(), 2.into())]);
+    t.nothing_left();
+}
+
 fn dyn_06_dyn_10_dyn_12_who_is_killed_is_missed() {
     for victim in [0, 2] {
         let t = Case::new();

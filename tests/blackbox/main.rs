@@ -35,6 +35,7 @@ mod nodes;
 mod numa;
 mod obs;
 mod place;
+mod proxy;
 mod rank;
 mod reap;
 mod rst;

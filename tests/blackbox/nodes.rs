@@ -1,10 +1,6 @@
 //! Several agents of one job on one machine: icerun, once for each node.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::harness::*;
@@ -115,53 +111,6 @@ pub fn round(t: &Case, number: u32, count: usize) -> Vec<Vec<String>> {
 /// Somebody listens at this port.
 pub fn listens(port: u16) -> bool {
     TcpStream::connect(("127.0.0.1", port)).is_ok()
-}
-
-/// Stands before a store and can be cut.
-pub struct Proxy {
-    pub port: u16,
-    cut: Arc<AtomicBool>,
-}
-
-impl Proxy {
-    pub fn before(port: u16) -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let own = listener.local_addr().expect("its address").port();
-        let cut = Arc::new(AtomicBool::new(false));
-        let is_cut = cut.clone();
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
-                for (from, to) in [(&client, &server), (&server, &client)] {
-                    let (from, to) = (from.try_clone().expect("a copy"), to.try_clone().expect("a copy"));
-                    let is_cut = is_cut.clone();
-                    thread::spawn(move || pass_on(from, to, &is_cut));
-                }
-            }
-        });
-        Proxy { port: own, cut }
-    }
-
-    /// Ends all connections, and lets no new one do anything, until it is `false` again.
-    pub fn cut(&self, cut: bool) {
-        self.cut.store(cut, Ordering::SeqCst);
-    }
-}
-
-fn pass_on(mut from: TcpStream, mut to: TcpStream, is_cut: &AtomicBool) {
-    from.set_read_timeout(Some(Duration::from_millis(20))).expect("a time-out");
-    let mut bytes = [0; 65536];
-    while !is_cut.load(Ordering::SeqCst) {
-        match from.read(&mut bytes) {
-            Ok(0) => break,
-            Ok(length) if to.write_all(&bytes[..length]).is_err() => break,
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(_) => break,
-        }
-    }
-    let _ = from.shutdown(Shutdown::Both);
-    let _ = to.shutdown(Shutdown::Both);
 }
 
 /// Waits for their ends, which have this exit status; what they have said.
