@@ -623,7 +623,7 @@ impl<'a> Run<'a> {
         let page = self.conversation.as_ref().map(|conversation| &conversation.page);
         let birth = Birth {
             rank: &rank,
-            attempt: number,
+            restarts: self.supervisor.restarts(),
             run_dir,
             files: &files,
             reset,

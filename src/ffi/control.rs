@@ -89,8 +89,8 @@ pub extern "C" fn ice_worker_open(out: *mut *mut ice_worker) -> ice_status {
             role_world_size: number("ROLE_WORLD_SIZE").unwrap_or(world_size),
             group_world_size: number("GROUP_WORLD_SIZE").unwrap_or(1),
         };
-        let attempt = number("TORCHELASTIC_RESTART_COUNT").unwrap_or(0) as u32;
-        let side = WorkerSide { rank: Some(rank), attempt, argument: None, end: None, control };
+        let restarts = number("TORCHELASTIC_RESTART_COUNT").unwrap_or(0) as u32;
+        let side = WorkerSide { rank: Some(rank), restarts, argument: None, end: None, control };
         *out = Box::into_raw(Box::new(side)).cast();
         Ok(())
     })

@@ -132,7 +132,7 @@ pub extern "C" fn ice_worker_local_world_size(worker: *const ice_worker) -> i32 
 pub extern "C" fn ice_worker_restart_count(worker: *const ice_worker) -> i32 {
     guard_value(-1, || {
         let side = side(worker)?;
-        Ok(side.rank.map_or(-1, |_| side.attempt as i32))
+        Ok(side.rank.map_or(-1, |_| side.restarts as i32))
     })
 }
 

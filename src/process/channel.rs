@@ -32,7 +32,7 @@ const HAS_VALUE: usize = 5;
 const LENGTH: usize = 6;
 const STEP: usize = 7;
 const ERRNO: usize = 8;
-const ATTEMPT: usize = 9;
+const RESTARTS: usize = 9;
 const RANKS: usize = 10; // and seven more
 const ORDER: usize = 18;
 const REFUSAL: usize = 19;
@@ -67,9 +67,9 @@ impl Channel {
     }
 
     /// For a worker, which takes its order from it.
-    pub fn for_worker(rank: &Rank, attempt: u32) -> Result<Channel, Errno> {
+    pub fn for_worker(rank: &Rank, restarts: u32) -> Result<Channel, Errno> {
         let channel = Channel::new(Kind::Worker)?;
-        channel.page.long(ATTEMPT).store(u64::from(attempt), Ordering::Relaxed);
+        channel.page.long(RESTARTS).store(u64::from(restarts), Ordering::Relaxed);
         for (index, number) in numbers(rank).into_iter().enumerate() {
             channel.page.long(RANKS + index).store(number as u64, Ordering::Relaxed);
         }
@@ -232,8 +232,8 @@ impl WorkerEnd {
         }
     }
 
-    pub fn attempt(&self) -> u32 {
-        self.page.long(ATTEMPT).load(Ordering::Relaxed) as u32
+    pub fn restarts(&self) -> u32 {
+        self.page.long(RESTARTS).load(Ordering::Relaxed) as u32
     }
 
     /// What the agent told; where a value may come in its place, a copy.

@@ -73,7 +73,7 @@ impl Order {
 pub struct WorkerSide {
     /// None in the server that forks workers, during its warm-up.
     pub rank: Option<Rank>,
-    pub attempt: u32,
+    pub restarts: u32,
     pub argument: Option<&'static [u8]>,
     /// None in a program, which has no value to return.
     pub end: Option<WorkerEnd>,
@@ -106,7 +106,7 @@ pub fn run(callback: Callback, end: WorkerEnd, surroundings: Surroundings) -> i3
     let rank = end.rank();
     let control = page.map_or_else(Control::default, |page| Control::new(page, rank.local));
     end.enter();
-    let side = WorkerSide { rank: Some(rank), attempt: end.attempt(), argument, end: Some(end), control };
+    let side = WorkerSide { rank: Some(rank), restarts: end.restarts(), argument, end: Some(end), control };
     let code = side.call(callback);
     side.end.iter().for_each(WorkerEnd::leave);
     if (0..=255).contains(&code) { code } else { OUT_OF_RANGE }

@@ -59,7 +59,7 @@ pub struct Launcher {
 /// What differs from one birth to the next.
 pub struct Birth<'a> {
     pub rank: &'a Rank,
-    pub attempt: u32,
+    pub restarts: u32,
     pub run_dir: Option<&'a RunDir>,
     pub files: &'a WorkerFiles,
     /// Taken once per attempt.
@@ -122,7 +122,7 @@ impl Launcher {
 
     /// Starts one worker.
     pub fn launch(&mut self, spec: &Spec, plan: &Plan, birth: Birth) -> Result<Born, Error> {
-        let Birth { rank, attempt, run_dir, files, reset, group, server, page, terminal } = birth;
+        let Birth { rank, restarts, run_dir, files, reset, group, server, page, terminal } = birth;
         let page_fd = page.and_then(|page| page.fd());
         let worker = plan.worker(rank, files.error.as_ref());
         let open = |path: &Option<PathBuf>| match (run_dir, path) {
@@ -154,7 +154,7 @@ impl Launcher {
             process: None,
         };
         let channel = || {
-            Channel::for_worker(rank, attempt)
+            Channel::for_worker(rank, restarts)
                 .map_err(|errno| Error::system("cannot make memory for a value", errno as i32))
         };
         match (spec.method(), spec.callback, server, &self.image) {

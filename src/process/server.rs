@@ -38,7 +38,7 @@ pub fn serve(
     groups: OwnedFd,
 ) -> i32 {
     end.enter();
-    let side = WorkerSide { rank: None, attempt: 0, argument, end: Some(end), control: Control::default() };
+    let side = WorkerSide { rank: None, restarts: 0, argument, end: Some(end), control: Control::default() };
     let refuse = |why: &str| side.end.iter().for_each(|end| end.refuse(why));
     if let Some(warm_up) = warm_up {
         let code = side.call(warm_up);

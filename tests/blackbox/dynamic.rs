@@ -23,6 +23,7 @@ pub fn tests() -> Vec<Trial> {
         dyn_02_the_last_call,
         dyn_04_dyn_05_cli_10_a_newcomer_makes_the_world_larger,
         dyn_04_obs_05_a_checkpoint_before_the_world_changes,
+        rst_04_a_function_counts_restarts_as_the_environment_does,
         dyn_06_dyn_10_dyn_12_who_is_killed_is_missed,
         needs(etcd, setpriv): dyn_06_etcd_01_at_etcd_any_host_may_be_lost,
         dyn_08_a_spare_is_promoted,
@@ -127,6 +128,25 @@ fn dyn_04_dyn_05_cli_10_a_newcomer_makes_the_world_larger() {
 }
 
 /// The leader and first node, or another one; workers that hang in a collective notice nothing.
+/// The world changes once, which is no restart.
+fn rst_04_a_function_counts_restarts_as_the_environment_does() {
+    let t = Case::new();
+    let port = free_port();
+    let (who, go_file) = (t.path("who"), t.path("go"));
+    let host = t.host().set("nodes", "1:2").set("rendezvous", format!("c10d,localhost:{port}"));
+    let host = host.set("rendezvous_option", "last_call_timeout=0.3").set("run_id", "job");
+    let running = host.callback(&["ranks", &who, "await", &go_file]).spawn();
+    t.wait_lines("who", 1);
+    let second =
+        Job::new(&t, "1:2", "c10d", &format!("localhost:{port}"), port).agent(&[]).until_go(&t).spawn();
+    let lines = t.wait_lines("who", 2);
+    go(&t);
+    running.finish().succeeded();
+    second.finish().exited(0);
+    let counts: Vec<&str> = lines.iter().map(|line| line.rsplit(' ').next().unwrap()).collect();
+    assert_eq!(counts, ["0", "0"], "{lines:?}");
+}
+
 /// All workers of a host are asked at one step, with the reason; events tell of the rounds.
 fn dyn_04_obs_05_a_checkpoint_before_the_world_changes() {
     const PREEMPTION: &str = "2";
