@@ -121,13 +121,15 @@ enum ice_end
  {
   /* Every worker exited with 0. */
   ICE_END_SUCCEEDED = 0,
-  /* A worker failed and no restart was left or made sense. `ice_result_root_cause()` says which. */
+  /* A worker failed and no restart was left or made sense. `ice_result_root_cause()` says which; of one on
+   * another host `ice_result_message()` does, and there is no root cause here. */
   ICE_END_WORKER_FAILURE = 1,
   /* A worker could not be started in the first attempt: no such program, no permission, no
    * descriptor or process left, port in use. `ice_result_errno()` has the errno. Nothing is restarted. */
   ICE_END_START_ERROR = 2,
   /* The agent itself could not go on: a start error in a later attempt, a GPU that is gone when the group
-   * is to restart, an exit status that somebody else took, a failed system call, a defect. */
+   * is to restart, an exit status that somebody else took, a failed system call, a defect; or a rendezvous
+   * that could not be joined, or is lost. */
   ICE_END_AGENT_ERROR = 3,
   /* Stopped by a signal of `ice_spec_set_signals()`, by `ice_agent_stop()` or `ice_agent_free()`. */
   ICE_END_INTERRUPTED = 4,
@@ -217,9 +219,11 @@ enum ice_cause
   ICE_CAUSE_NEVER_STARTED = 4,
   /* Its status is unknown, see ICE_OUTCOME_LOST. */
   ICE_CAUSE_LOST = 5,
-  /* The agent found it stuck and ended it: a timer of its own expired (`ice_spec_set_file_timers()`), or it
-   * was in uninterruptible sleep for too long (`ice_spec_set_uninterruptible_timeout()`). `message` begins
-   * with which of them, and how long; `stack` says where it was; `outcome` how it ended, which may be
+  /* The agent found it stuck and ended it: a timer of its own expired (`ice_worker_expires()`,
+   * `ice_spec_set_file_timers()`), its heartbeat stayed away (`ice_spec_set_heartbeat_timeout()`), a section
+   * took too long (`ice_spec_set_section_limit()`), it ran on when others had ended
+   * (`ice_spec_set_straggler_timeout()`), or it was in uninterruptible sleep for too long
+   * (`ice_spec_set_uninterruptible_timeout()`). `message` begins with which of them, and how long; `stack` says where it was; `outcome` how it ended, which may be
    * ICE_OUTCOME_STUCK. */
   ICE_CAUSE_TIMED_OUT = 6,
 };
@@ -429,8 +433,9 @@ typedef int32_t ice_request_reason;
  * once. While it runs, an agent has one thread of its own, which starts the workers and waits for
  * events with all signals blocked (but SIGCHLD, while that is at its default), a second one from the
  * first tee'd or filtered line, message, event or output that it hands out, one that hears workers where the
- * spec says `ice_spec_set_control()`, one for a health port, one for a question at the terminal, and one for
- * each stuck worker while it is looked at. It does not matter if the thread that called start ends.
+ * spec says `ice_spec_set_control()`, one for a health port, one for a question at the terminal, one for
+ * each stuck worker while it is looked at, one that meets the agents of other hosts
+ * (`ice_spec_set_rendezvous()`), and one for each store that it serves them or their workers. It does not matter if the thread that called start ends.
  *
  * The host: nothing process-wide is changed unless the spec asks for it (`ice_spec_set_signals()`).
  * Children of the host are never waited for; SIGCHLD may be handled as the host likes. If SIGCHLD is
@@ -1452,7 +1457,8 @@ ice_status ice_spec_set_section_learning(struct ice_spec *spec,
 ice_status ice_spec_set_checkpoint_before_stop(struct ice_spec *spec,
                                                double seconds);
 
-/* MASTER_ADDR for the workers. Default `127.0.0.1` (torchrun `--master-addr`). */
+/* MASTER_ADDR for the workers. Default `127.0.0.1` (torchrun `--master-addr`). With a rendezvous
+ * (`ice_spec_set_rendezvous()`) it is of the round, and this and the port have no effect. */
 ice_status ice_spec_set_master_addr(struct ice_spec *spec, const char *address);
 
 /* MASTER_PORT for the workers: 0 to 65535; 0, the default, means a free port, another one for each

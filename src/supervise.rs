@@ -232,7 +232,7 @@ impl Supervisor {
         if self.policy.rendezvous.is_some() { self.job_restarts } else { self.restarts }
     }
 
-    /// Whether workers were started before the present attempt.
+    /// Whether no workers were started before the present attempt.
     pub fn is_first_attempt(&self) -> bool {
         self.starts <= 1
     }

@@ -115,7 +115,9 @@ impl Agent {
         spec.local_world_size = devices.local_world_size;
         let checked = spec.check(var)?;
         spec.settle_terminal(terminal::is_terminal, terminal::is_same);
-        if let (Some(rank), Err(errno)) = (spec.debug_rank, Terminal::open()) {
+        if let Some(rank) = spec.debug_rank
+            && let Err(errno) = Terminal::open()
+        {
             let want = format!("there is no terminal for a debugger ({})", errno.desc());
             return Err(Error::config("debug_rank", rank, want));
         }

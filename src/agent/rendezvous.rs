@@ -17,7 +17,8 @@ use crate::rendezvous::etcd::Etcd;
 use crate::rendezvous::foreign::{self, Foreign};
 use crate::rendezvous::member::{Member, Notice, Round, Settings, Wish};
 use crate::rendezvous::state::{Ending, Node};
-use crate::report::{Cause, End, root_cause, summary};
+use crate::report::{End, root_cause, summary};
+use crate::spec::names::hostname_text;
 use crate::spec::nodes::{Place, Rendezvous};
 use crate::spec::{Level, MAX_LOCAL_WORLD_SIZE};
 use crate::store::secret::Secret;
@@ -125,10 +126,9 @@ impl Run<'_> {
                 Box::new(Foreign::new(&name, kind, &endpoint, &run_id))
             }
         };
-        let host = String::from_utf8_lossy(&crate::spec::names::hostname()).into_owned();
         let node = Node {
             id: new_id()?,
-            name: format!("{host} (PID {})", std::process::id()),
+            name: format!("{} (PID {})", hostname_text(), std::process::id()),
             addr: String::new(),
             port: 0,
             serves: rendezvous.serves,
@@ -151,14 +151,8 @@ impl Run<'_> {
     pub(super) fn announce(&mut self, last: bool) {
         let Some(attempt) = &self.attempt else { return };
         let reporter = Reporter { spec: self.spec, oom: None, server_end: self.server_end.as_deref() };
-        let has_failed =
-            |cause: Cause| matches!(cause, Cause::OwnFailure | Cause::Lost | Cause::TimedOut | Cause::Stuck);
-        let failed =
-            attempt.workers.iter().filter(|worker| worker.ended.is_some() || worker.verdict.is_some());
-        let reports: Vec<_> = failed
-            .map(|worker| reporter.report(worker, attempt.number, false))
-            .filter(|report| has_failed(report.cause))
-            .collect();
+        let over = attempt.workers.iter().filter(|worker| worker.ended.is_some() || worker.verdict.is_some());
+        let reports: Vec<_> = over.map(|worker| reporter.report(worker, attempt.number, false)).collect();
         let root = root_cause(&reports).map(|root| &reports[root]);
         let reason = root.map_or_else(|| "a worker failed".into(), summary::line);
         let exit_code = root.map(|root| root.exit_code());

@@ -36,13 +36,15 @@ pub enum ice_state {
 pub enum ice_end {
     /// Every worker exited with 0.
     ICE_END_SUCCEEDED = 0,
-    /// A worker failed and no restart was left or made sense. `ice_result_root_cause()` says which.
+    /// A worker failed and no restart was left or made sense. `ice_result_root_cause()` says which; of one on
+    /// another host `ice_result_message()` does, and there is no root cause here.
     ICE_END_WORKER_FAILURE = 1,
     /// A worker could not be started in the first attempt: no such program, no permission, no
     /// descriptor or process left, port in use. `ice_result_errno()` has the errno. Nothing is restarted.
     ICE_END_START_ERROR = 2,
     /// The agent itself could not go on: a start error in a later attempt, a GPU that is gone when the group
-    /// is to restart, an exit status that somebody else took, a failed system call, a defect.
+    /// is to restart, an exit status that somebody else took, a failed system call, a defect; or a rendezvous
+    /// that could not be joined, or is lost.
     ICE_END_AGENT_ERROR = 3,
     /// Stopped by a signal of `ice_spec_set_signals()`, by `ice_agent_stop()` or `ice_agent_free()`.
     ICE_END_INTERRUPTED = 4,
@@ -85,9 +87,11 @@ pub enum ice_cause {
     ICE_CAUSE_NEVER_STARTED = 4,
     /// Its status is unknown, see ICE_OUTCOME_LOST.
     ICE_CAUSE_LOST = 5,
-    /// The agent found it stuck and ended it: a timer of its own expired (`ice_spec_set_file_timers()`), or it
-    /// was in uninterruptible sleep for too long (`ice_spec_set_uninterruptible_timeout()`). `message` begins
-    /// with which of them, and how long; `stack` says where it was; `outcome` how it ended, which may be
+    /// The agent found it stuck and ended it: a timer of its own expired (`ice_worker_expires()`,
+    /// `ice_spec_set_file_timers()`), its heartbeat stayed away (`ice_spec_set_heartbeat_timeout()`), a section
+    /// took too long (`ice_spec_set_section_limit()`), it ran on when others had ended
+    /// (`ice_spec_set_straggler_timeout()`), or it was in uninterruptible sleep for too long
+    /// (`ice_spec_set_uninterruptible_timeout()`). `message` begins with which of them, and how long; `stack` says where it was; `outcome` how it ended, which may be
     /// ICE_OUTCOME_STUCK.
     ICE_CAUSE_TIMED_OUT = 6,
 }

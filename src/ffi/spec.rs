@@ -979,7 +979,8 @@ pub extern "C" fn ice_spec_set_checkpoint_before_stop(spec: *mut ice_spec, secon
     })
 }
 
-/// MASTER_ADDR for the workers. Default `127.0.0.1` (torchrun `--master-addr`).
+/// MASTER_ADDR for the workers. Default `127.0.0.1` (torchrun `--master-addr`). With a rendezvous
+/// (`ice_spec_set_rendezvous()`) it is of the round, and this and the port have no effect.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_master_addr(spec: *mut ice_spec, address: *const c_char) -> ice_status {
     edit(spec, |spec| {

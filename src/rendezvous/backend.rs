@@ -121,7 +121,9 @@ pub trait Backend: Send {
 
     /// The job is over, the agent goes: what others may still need is there until they have gone, or until then, or an
     /// interruption.
-    fn leave(&mut self, _until: Instant) {}
+    fn leave(&mut self, _until: Instant) {
+        self.disconnect();
+    }
 }
 
 /// The number that a counter has.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::backend::{Backend, Found, Swap, Token};
 use super::endpoint::{Endpoint, Hosting};
 use crate::error::Error;
-use crate::spec::names::hostname;
+use crate::spec::names::hostname_text;
 use crate::store::client::{Client, Options};
 use crate::store::interrupt::Interrupter;
 use crate::store::secret::Secret;
@@ -150,7 +150,7 @@ impl Backend for C10d {
         match (&self.server, &self.client) {
             // As the others name it.
             (Some(_), _) if self.settings.endpoint.is_here() => Some(self.settings.endpoint.host.clone()),
-            (Some(_), _) => Some(String::from_utf8_lossy(&hostname()).into_owned()),
+            (Some(_), _) => Some(hostname_text()),
             (None, Some(client)) => Some(client.local_address().to_string()),
             (None, None) => None,
         }
@@ -180,7 +180,7 @@ impl Backend for C10d {
     }
 
     fn leave(&mut self, until: Instant) {
-        self.client = None;
+        self.disconnect();
         let Some(server) = &self.server else { return };
         loop {
             let look = until.min(Instant::now() + LOOK);

@@ -6,7 +6,7 @@ use std::net::{IpAddr, ToSocketAddrs};
 use nix::ifaddrs::getifaddrs;
 
 use crate::error::Error;
-use crate::spec::names::hostname;
+use crate::spec::names::hostname_text;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Endpoint {
@@ -56,8 +56,7 @@ impl Endpoint {
 
     /// Whether it names this host: by its name, an address of it, or a name of one.
     pub fn is_here(&self) -> bool {
-        let here = String::from_utf8_lossy(&hostname()).into_owned();
-        if self.host == "localhost" || self.host.eq_ignore_ascii_case(&here) {
+        if self.host == "localhost" || self.host.eq_ignore_ascii_case(&hostname_text()) {
             return true;
         }
         let Ok(found) = (self.host.as_str(), self.port).to_socket_addrs() else { return false };
@@ -148,7 +147,7 @@ mod tests {
 
     #[test]
     fn dyn_24_this_host_is_known_by_its_names_and_addresses() {
-        let here = String::from_utf8(hostname()).unwrap();
+        let here = hostname_text();
         for host in ["localhost", "127.0.0.1", "127.3.2.1", "::1", &here] {
             assert!(Endpoint { host: host.into(), port: 1 }.is_here(), "{host}");
         }

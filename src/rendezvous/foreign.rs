@@ -151,10 +151,6 @@ impl Backend for Foreign {
             self.kind.close(connection);
         }
     }
-
-    fn leave(&mut self, _until: Instant) {
-        self.disconnect();
-    }
 }
 
 impl Drop for Foreign {

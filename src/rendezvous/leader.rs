@@ -14,9 +14,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::state::{Ending, Message, Node, Phase, State, Why};
-
-/// A moment on the own monotonic clock.
-pub type Now = Duration;
+use crate::supervise::Now;
 
 /// How many refusals are remembered.
 const REFUSED: usize = 16;

@@ -13,12 +13,13 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::backend::{Backend, create, parse_number};
-use super::leader::{Leader, Now, Rules};
+use super::leader::{Leader, Rules};
 use super::options::Options;
 use super::state::{Ending, Message, Node, Phase, State, decode, encode};
 use crate::error::Error;
 use crate::spec::Level;
 use crate::store::interrupt::Interrupter;
+use crate::supervise::Now;
 use crate::sys::dispositions;
 use crate::sys::fd::Bell;
 use crate::sys::process::{monotonic, poll_timeout};

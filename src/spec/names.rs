@@ -51,6 +51,11 @@ pub fn hostname() -> Vec<u8> {
     nix::unistd::gethostname().map(OsStringExt::into_vec).unwrap_or_else(|_| b"localhost".to_vec())
 }
 
+/// The same as text.
+pub fn hostname_text() -> String {
+    String::from_utf8_lossy(&hostname()).into_owned()
+}
+
 /// A role or run id as part of a path: one plain component, never `.` or `..`, of bounded length.
 pub fn path_component(bytes: &[u8]) -> String {
     const LONGEST: usize = 100;

@@ -1,4 +1,4 @@
-//! Sockets that listen for connections over TCP, and at a path.
+//! Sockets that are bound to, or listen for connections, over TCP, and at a path.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -14,35 +14,54 @@ use nix::sys::socket::{
 
 use super::fd::above_stdio;
 
-/// On all addresses of this machine, by one socket for both families; the socket and its port.
-pub fn listen_everywhere(port: u16) -> Result<(OwnedFd, u16), Errno> {
-    listen_at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).or_else(|errno| match errno {
+/// What `make` makes of one address, for all of this machine: one socket serves both families.
+fn everywhere<T>(port: u16, make: impl Fn(SocketAddr) -> Result<T, Errno>) -> Result<T, Errno> {
+    make(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).or_else(|errno| match errno {
         // A host without IPv6.
-        Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL => {
-            listen_at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
-        }
+        Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL => make(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
         errno => Err(errno),
     })
 }
 
+/// On all addresses of this machine; the socket and its port.
+pub fn listen_everywhere(port: u16) -> Result<(OwnedFd, u16), Errno> {
+    everywhere(port, listen_at)
+}
+
+/// The same for a socket that does not listen yet: nobody else is given its port.
+pub fn bind_everywhere(port: u16) -> Result<(OwnedFd, u16), Errno> {
+    let socket = everywhere(port, bind_at)?;
+    let port = port_of(&socket)?;
+    Ok((socket, port))
+}
+
 /// At one address; without waiting, close-on-exec, above 2.
 pub fn listen_at(address: SocketAddr) -> Result<(OwnedFd, u16), Errno> {
-    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
-    let listener = above_stdio(socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?)?;
-    // The port of a server that has just ended is free at once.
-    setsockopt(&listener, sockopt::ReuseAddr, &true)?;
-    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-        setsockopt(&listener, sockopt::Ipv6V6Only, &false)?;
-    }
-    bind(listener.as_raw_fd(), &SockaddrStorage::from(address))?;
+    let listener = bind_at(address)?;
     let port = listen_now(&listener)?;
     Ok((listener, port))
+}
+
+fn bind_at(address: SocketAddr) -> Result<OwnedFd, Errno> {
+    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let socket = above_stdio(socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?)?;
+    // The port of a server that has just ended is free at once.
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        setsockopt(&socket, sockopt::Ipv6V6Only, &false)?;
+    }
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    Ok(socket)
 }
 
 /// Lets a socket that is bound listen, if it does not yet, without waiting; its port.
 pub fn listen_now(socket: &OwnedFd) -> Result<u16, Errno> {
     fcntl(socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     listen(socket, Backlog::MAXALLOWABLE)?;
+    port_of(socket)
+}
+
+fn port_of(socket: &OwnedFd) -> Result<u16, Errno> {
     let bound: SockaddrStorage = getsockname(socket.as_raw_fd())?;
     let v6 = bound.as_sockaddr_in6().map(|v6| v6.port());
     v6.or_else(|| bound.as_sockaddr_in().map(|v4| v4.port())).ok_or(Errno::EAFNOSUPPORT)

@@ -104,7 +104,7 @@ impl Etcd {
     }
 
     /// After an error nothing more is asked on the same connections: an answer may still come.
-    fn disconnect(&mut self) {
+    fn hang_up(&mut self) {
         (self.link, self.watch) = (None, None);
     }
 
@@ -119,7 +119,7 @@ impl Etcd {
         let by = Instant::now() + self.patience;
         let done = lease.keep_alive(link, by).and_then(|()| act(link, lease, by));
         if done.is_err() {
-            self.disconnect();
+            self.hang_up();
         }
         done
     }
@@ -146,7 +146,7 @@ impl Etcd {
 
 impl Backend for Etcd {
     fn connect(&mut self) -> Result<(), Error> {
-        self.disconnect();
+        self.hang_up();
         let mut why = Error::Store { what: "there is no etcd server".into() };
         for _ in 0..self.servers.len() {
             let server = self.servers[self.turn % self.servers.len()].clone();
@@ -189,7 +189,7 @@ impl Backend for Etcd {
         let key = self.key(key);
         let waited = self.watch(&key, api::revision(&answer) + 1)?.wait(key.as_bytes(), until, bell);
         if waited.is_err() {
-            self.disconnect();
+            self.hang_up();
         }
         waited
     }
@@ -213,8 +213,8 @@ impl Backend for Etcd {
         Some(link.server.seen_from(link.local_address()?))
     }
 
-    fn leave(&mut self, _until: Instant) {
-        self.disconnect();
+    fn disconnect(&mut self) {
+        self.hang_up();
     }
 }
 

@@ -79,9 +79,11 @@ pub fn settings(min_nodes: usize, max_nodes: usize) -> Settings {
     let mut options = Options::default();
     for (key, value) in [
         ("keep_alive_interval", "0.1"),
+        // A machine with much else to do may stand still for a while.
+        ("keep_alive_max_attempt", "10"),
         ("join_timeout", "20"),
         ("last_call_timeout", "0.2"),
-        ("lost_timeout", "1"),
+        ("lost_timeout", "3"),
     ] {
         options.set(key, value).unwrap();
     }
