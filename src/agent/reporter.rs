@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::error::c_string_lossy;
 use crate::process::attempt::Worker;
 use crate::report::oom::OomKills;
-use crate::report::{Cause, WorkerReport, error_file, message_of};
+use crate::report::{Cause, Outcome, WorkerReport, error_file, message_of};
 use crate::spec::Spec;
 use crate::sys::process::Usage;
 
@@ -65,7 +65,10 @@ impl Reporter<'_> {
         report.likely_oom = report.cause == Cause::OwnFailure
             && report.signal() == libc::SIGKILL
             && self.oom.is_some_and(OomKills::any);
-        let mut text = message_of(report.outcome, report.cause, report.pid, report.likely_oom);
+        let mut text = match &worker.value_fault {
+            Some(fault) if report.outcome == (Outcome::Exited { code: 0 }) => fault.clone(),
+            _ => message_of(report.outcome, report.cause, report.pid, report.likely_oom),
+        };
         if let (true, Some(end)) = (worker.orphaned, self.server_end) {
             text = format!("{text}: {end}, and its workers go with it");
         }

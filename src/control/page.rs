@@ -116,7 +116,7 @@ impl Page {
     pub fn new(ranks: usize) -> Result<Page, Errno> {
         let file = fd::above_protocol(memory::memfd(c"ice-control")?)?;
         memory::resize(file.as_raw_fd(), size(ranks))?;
-        memory::seal_size(&file)?;
+        memory::fix_size(&file)?;
         let words = Mapping::of_file(file.as_raw_fd(), 0, size(ranks), true)?;
         let page = Page { file: Some(file), words, ranks };
         page.long(RANKS).store(ranks as u64, Ordering::Relaxed);
@@ -633,7 +633,7 @@ mod tests {
         memory::write_at(file.as_raw_fd(), &MAGIC.to_le_bytes(), 0).unwrap();
         memory::write_at(file.as_raw_fd(), &9u64.to_le_bytes(), 8).unwrap();
         assert!(Page::open(file.as_raw_fd()).is_none());
-        memory::seal_size(&file).unwrap();
+        memory::fix_size(&file).unwrap();
         assert!(Page::open(file.as_raw_fd()).is_none());
         memory::write_at(file.as_raw_fd(), &2u64.to_le_bytes(), 8).unwrap();
         assert!(Page::open(file.as_raw_fd()).is_some());

@@ -52,14 +52,17 @@ pub struct Worker {
     pub verdict: Option<String>,
     /// Where it was then.
     pub stack: String,
+    /// Why the value that it returned is none.
+    pub value_fault: Option<String>,
     child: Option<Child>,
     keeper: Keeper,
 }
 
 impl Worker {
-    /// Whether its process ran to the end it was meant to: a program always, a callback if it returned.
+    /// Whether its process ran to the end it was meant to: a program always, a callback if it returned, with a
+    /// value that is one.
     pub fn completed(&self) -> bool {
-        self.channel.as_ref().is_none_or(Channel::returned)
+        self.value_fault.is_none() && self.channel.as_ref().is_none_or(Channel::returned)
     }
 
     /// Why a dead worker never came to its work: it said so, or never said that it would begin. One that
@@ -135,6 +138,7 @@ impl Attempt {
             orphaned: false,
             verdict: None,
             stack: String::new(),
+            value_fault: None,
             child: None,
             keeper: Keeper::Agent,
         };
@@ -200,7 +204,9 @@ impl Attempt {
     }
 
     fn ended(&mut self, index: usize, outcome: Outcome, usage: Usage) {
-        self.workers[index].ended = Some(Ended {
+        let worker = &mut self.workers[index];
+        worker.value_fault = worker.channel.as_ref().and_then(Channel::value_fault);
+        worker.ended = Some(Ended {
             outcome,
             usage,
             order: Some(self.ends),

@@ -60,6 +60,9 @@ impl Channel {
     pub fn new(kind: Kind) -> Result<Channel, Errno> {
         let fd = fd::above_protocol(memory::memfd(c"ice-value")?)?;
         memory::resize(fd.as_raw_fd(), PAGE)?;
+        // The process at the other end may do anything with its descriptor: cut the file, and a look at the page, or
+        // at the value, would end this one with SIGBUS.
+        memory::forbid_shrinking(&fd)?;
         let page = Mapping::of_file(fd.as_raw_fd(), 0, PAGE, true)?;
         page.long(KIND).store(kind as u64, Ordering::Relaxed);
         page.long(MAGIC).store(inherited::MAGIC, Ordering::Release);
@@ -131,25 +134,44 @@ impl Channel {
         }
     }
 
-    /// The value of a dead worker that succeeded.
+    /// The length that the process gives its value, if it has one: what it says may not be so.
+    fn claimed_length(&self) -> Option<usize> {
+        let has_value = self.page.long(HAS_VALUE).load(Ordering::Acquire) != 0;
+        has_value.then(|| self.page.long(LENGTH).load(Ordering::Acquire) as usize)
+    }
+
+    /// Why the value of a dead worker cannot be one.
+    pub fn value_fault(&self) -> Option<String> {
+        let length = self.claimed_length()?;
+        let there = match fd::size(self.fd.as_raw_fd()) {
+            Ok(size) => size.saturating_sub(PAGE),
+            Err(errno) => return Some(format!("the value is out of reach: {}", errno.desc())),
+        };
+        // A file with holes has any size; who reads them all, in the host, needs memory for them.
+        let most = there.min(memory::installed());
+        let fault = format!("the value is said to have {length} bytes, and cannot have more than {most}");
+        (length > most).then_some(fault)
+    }
+
+    /// The value of a dead worker that succeeded, once it has been seen to be without fault: its memory does not
+    /// shrink any more.
     pub fn value(&self) -> Result<Option<Value>, Errno> {
-        if self.page.long(HAS_VALUE).load(Ordering::Acquire) == 0 {
-            return Ok(None);
+        match self.claimed_length() {
+            None => Ok(None),
+            Some(_) if self.value_fault().is_some() => Err(Errno::ENODATA),
+            Some(length) => Value::map(&self.fd, PAGE, length).map(Some),
         }
-        let length = self.page.long(LENGTH).load(Ordering::Acquire) as usize;
-        Value::map(&self.fd, PAGE, length).map(Some)
     }
 
     /// The value of a process that says it in strings. It may have lost its mind: nothing of it is mapped.
     pub fn strings(&self) -> Result<Option<Strings>, Errno> {
-        if self.page.long(HAS_VALUE).load(Ordering::Acquire) == 0 {
-            return Ok(None);
+        match self.claimed_length() {
+            None => Ok(None),
+            Some(_) if self.value_fault().is_some() => Err(Errno::ENODATA),
+            Some(length) => {
+                memory::read_at(self.fd.as_raw_fd(), length, PAGE).map(|bytes| Some(Strings(bytes.into())))
+            }
         }
-        let length = self.page.long(LENGTH).load(Ordering::Acquire) as usize;
-        if length > fd::size(self.fd.as_raw_fd())?.saturating_sub(PAGE) {
-            return Err(Errno::ENODATA);
-        }
-        memory::read_at(self.fd.as_raw_fd(), length, PAGE).map(|bytes| Some(Strings(bytes.into())))
     }
 }
 
@@ -290,7 +312,7 @@ impl WorkerEnd {
         Ok(buffer.leak().as_mut_ptr())
     }
 
-    /// To nothing first: what an earlier value, or the order, left must not show through.
+    /// What an earlier value, or the order, left must not show through: it is punched out, as the file cannot shrink.
     fn resize(&self, length: usize) -> Result<(), Error> {
         // The worker's own code may have closed the descriptor and opened something else.
         if memory::first_word(self.fd) != Ok(inherited::MAGIC) {
@@ -299,8 +321,10 @@ impl WorkerEnd {
         }
         let size = PAGE.checked_add(length).filter(|&size| i64::try_from(size).is_ok());
         let size = size.ok_or_else(|| no_room(length, Errno::EFBIG))?;
+        let before = fd::size(self.fd).map_err(|errno| no_room(length, errno))?;
         memory::beyond_file_limit(|| {
-            memory::resize(self.fd, PAGE).and_then(|()| memory::resize(self.fd, size))
+            memory::empty(self.fd, PAGE, before)?;
+            if size > before { memory::resize(self.fd, size) } else { Ok(()) }
         })
         .map_err(|errno| no_room(length, errno))
     }

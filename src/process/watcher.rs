@@ -26,6 +26,7 @@ impl Table {
         let file = fd::above_protocol(memory::memfd(c"ice-groups")?)?;
         let length = (HEADER + slots) * 4;
         memory::resize(file.as_raw_fd(), length)?;
+        memory::fix_size(&file)?;
         let words = Mapping::of_file(file.as_raw_fd(), 0, length, true)?;
         words.word(0).store(std::process::id() as i32, Ordering::Relaxed);
         words.word(1).store(slots as i32, Ordering::Release);

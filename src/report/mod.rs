@@ -17,7 +17,7 @@ use crate::control::section::Name;
 use crate::control::watch::Said;
 use crate::ranks::Rank;
 use crate::spec::names::Signal;
-use crate::sys::memory::{self, Mapping};
+use crate::sys::memory::Mapping;
 use crate::sys::process::{Status, Usage};
 
 /// The class of a run's end.
@@ -157,9 +157,8 @@ impl Cause {
 pub struct Value(Mapping);
 
 impl Value {
-    /// Maps `length` bytes at `offset` of a dead worker's memfd.
+    /// Maps `length` bytes at `offset` of a dead worker's memfd, which are there and cannot be cut off.
     pub fn map(fd: &OwnedFd, offset: usize, length: usize) -> Result<Value, Errno> {
-        memory::seal_size(fd)?;
         Mapping::of_file(fd.as_raw_fd(), offset, length, false).map(Value)
     }
 

@@ -147,6 +147,29 @@ pub fn resize(fd: RawFd, length: usize) -> Result<(), Errno> {
     Errno::result(unsafe { libc::ftruncate(fd, length as i64) }).map(drop)
 }
 
+/// Makes what a file has between these two offsets zeros, and gives its memory back.
+pub fn empty(fd: RawFd, from: usize, to: usize) -> Result<(), Errno> {
+    if to <= from {
+        return Ok(());
+    }
+    let how = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::fallocate(fd, how, from as i64, (to - from) as i64) }).map(drop)
+}
+
+/// How much memory this machine has, swap space included, in bytes.
+pub fn installed() -> usize {
+    let mut info = std::mem::MaybeUninit::<libc::sysinfo>::uninit();
+    // SAFETY: the buffer has the size of the structure.
+    if unsafe { libc::sysinfo(info.as_mut_ptr()) } != 0 {
+        return usize::MAX;
+    }
+    // SAFETY: sysinfo succeeded and filled it.
+    let info = unsafe { info.assume_init() };
+    let pages = info.totalram.saturating_add(info.totalswap) as usize;
+    pages.saturating_mul(info.mem_unit as usize)
+}
+
 /// Writes all of `bytes` at `offset`: into fresh pages, without a fault for each.
 pub fn write_at(fd: RawFd, bytes: &[u8], offset: usize) -> Result<(), Errno> {
     let mut done = 0;
@@ -217,13 +240,19 @@ pub fn beyond_file_limit(act: impl FnOnce() -> Result<(), Errno>) -> Result<(), 
     }
 }
 
-/// From now on nobody, a descendant of a worker say, can cut the file under our mapping.
-pub fn seal_size(fd: &OwnedFd) -> Result<(), Errno> {
+/// From now on nobody can cut the file under a mapping of it, nor forbid anything else.
+pub fn forbid_shrinking(fd: &OwnedFd) -> Result<(), Errno> {
+    seal(fd, libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL)
+}
+
+/// The same, and nobody can make it longer.
+pub fn fix_size(fd: &OwnedFd) -> Result<(), Errno> {
+    seal(fd, libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL)
+}
+
+fn seal(fd: &OwnedFd, seals: i32) -> Result<(), Errno> {
     // SAFETY: plain numbers.
-    Errno::result(unsafe {
-        libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_SHRINK | libc::F_SEAL_GROW)
-    })
-    .map(drop)
+    Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) }).map(drop)
 }
 
 /// Whether a descriptor stands for a memfd that nobody can cut under a mapping of it.
@@ -241,9 +270,7 @@ impl Blob {
     pub fn copy(bytes: &[u8]) -> Result<Blob, Errno> {
         let fd = super::fd::above_protocol(memfd(c"ice-argument")?)?;
         beyond_file_limit(|| write_at(fd.as_raw_fd(), bytes, 0))?;
-        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL;
-        // SAFETY: plain numbers.
-        Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
+        seal(&fd, libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL)?;
         Ok(Blob(fd))
     }
 

@@ -39,6 +39,7 @@ mod proxy;
 mod rank;
 mod reap;
 mod rst;
+mod sec;
 mod section;
 mod server;
 mod sig;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         cfg::tests(),
         sp::tests(),
         func::tests(),
+        sec::tests(),
         crash::tests(),
         method::tests(),
         server::tests(),

@@ -6,6 +6,7 @@
  *   hash_argument  returns what `argument` writes
  *
  *   return TEXT | return_empty | return_escaped TEXT      the value
+ *   tamper HOW | claim_value N      a worker that lies: damages the memory it shares with the agent, or says what is not so
  *   return_bytes N | return_buffer N | return_half N      a pattern, copied, in place, its first half only
  *   record MESSAGE STACK   record_error                   ranks FILE   the six numbers of the worker
  *   argument FILE          "SIZE HASH" of the argument, or "none"
@@ -133,6 +134,49 @@ static int nest(const char *way, const char *file, char **argv, int argc) {
   return end;
 }
 
+/* The next descriptor from `fd` on that is a memfd of the agent's whose name begins so, or -1. */
+static int next_memory(int fd, const char *name) {
+  for (; fd < 256; fd++) {
+    char path[64], link[256];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(path, link, sizeof link - 1);
+    if (length <= 0) continue;
+    link[length] = '\0';
+    if (strncmp(link, "/memfd:", 7) == 0 && strncmp(link + 7, name, strlen(name)) == 0) return fd;
+  }
+  return -1;
+}
+
+static uint64_t *map_page(int fd) {
+  void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  return page == MAP_FAILED ? NULL : page;
+}
+
+/* Does to all memory that the agent shares with this process what no worker should. What cannot be done is not. */
+static void tamper_with_memory(const char *how) {
+  const off_t huge = (off_t)1 << 40;
+  for (int fd = 3; (fd = next_memory(fd, "ice-")) >= 0; fd++) {
+    if (strcmp(how, "shrink") == 0 && ftruncate(fd, 0) == 0) continue;
+    if (strcmp(how, "grow") == 0 && ftruncate(fd, huge) == 0) continue;
+    if (strcmp(how, "punch") == 0) fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, huge);
+    if (strcmp(how, "seal") == 0)
+      fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL);
+    if (strcmp(how, "scribble") == 0) {
+      uint64_t *page = map_page(fd);
+      if (page) memset(page, 0xff, 4096);
+    }
+  }
+}
+
+/* Says in the words of src/process/channel.rs that there is a value of so many bytes. */
+static void claim_value(uint64_t length) {
+  enum { HAS_VALUE = 5, LENGTH = 6 };
+  uint64_t *words = map_page(next_memory(3, "ice-value"));
+  if (!words) _exit(93);
+  words[LENGTH] = length;
+  words[HAS_VALUE] = 1;
+}
+
 /* Verbs that only a function knows. */
 static int function_verb(verbs_state *v, char **argv, int argc, int *used) {
   ice_worker *worker = ((own_data *)v->data)->worker;
@@ -170,6 +214,10 @@ static int function_verb(verbs_state *v, char **argv, int argc, int *used) {
     unsigned char *at = NULL;
     status = ice_worker_return_buffer(worker, size, (void **)&at);
     if (status == ICE_OK) memset(at, 7, size / 2);
+  } else if (strcmp(verb, "tamper") == 0) {
+    tamper_with_memory(value);
+  } else if (strcmp(verb, "claim_value") == 0) {
+    claim_value(strtoull(value, NULL, 10));
   } else if (strcmp(verb, "record") == 0) {
     status = ice_worker_record_error(value, argc > 2 ? argv[2] : NULL);
     *used = 2;
