@@ -7,6 +7,7 @@ use crate::process::attempt::Worker;
 use crate::report::oom::OomKills;
 use crate::report::{Cause, Outcome, WorkerReport, error_file, message_of};
 use crate::spec::Spec;
+use crate::sys::file::{self, Unusable};
 use crate::sys::process::Usage;
 
 /// Makes reports of dead workers.
@@ -72,11 +73,13 @@ impl Reporter<'_> {
         if let (true, Some(end)) = (worker.orphaned, self.server_end) {
             text = format!("{text}: {end}, and its workers go with it");
         }
+        let written = worker.files.error.as_ref().filter(|_| worker.pid != 0);
+        let contents = written.map_or(Ok(None), |path| error_file::read(path));
+        if let Err(unusable) = &contents {
+            text = format!("{text} (its error file {unusable}: not read)");
+        }
         report.message = c_string_lossy(text.as_bytes());
-        if let Some(path) = &worker.files.error
-            && worker.pid != 0
-            && let Some(contents) = error_file::read(path)
-        {
+        if let (Ok(Some(contents)), Some(path)) = (contents, written) {
             if !contents.message.is_empty() {
                 report.message = c_string_lossy(contents.message.as_bytes());
             }
@@ -101,10 +104,10 @@ impl Reporter<'_> {
     }
 }
 
-/// The last `bytes` of a file, from the start of a line.
-fn tail(path: &Path, bytes: usize) -> std::io::Result<Vec<u8>> {
+/// The last `bytes` of a worker's log, from the start of a line.
+fn tail(path: &Path, bytes: usize) -> Result<Vec<u8>, Unusable> {
     use std::io::{Read, Seek, SeekFrom};
-    let mut file = std::fs::File::open(path)?;
+    let mut file = file::open(path, libc::O_RDONLY | libc::O_NOFOLLOW, 0)?;
     let length = file.metadata()?.len();
     let from = length.saturating_sub(bytes as u64);
     file.seek(SeekFrom::Start(from))?;

@@ -10,6 +10,7 @@ use nix::sys::inotify::WatchDescriptor;
 
 use super::lines::{Lines, Piece};
 use crate::spec::streams::Streams;
+use crate::sys::file::{self, Unusable};
 
 /// How soon a line that rewrites itself is shown.
 pub const REWRITE: Duration = Duration::from_millis(200);
@@ -57,8 +58,8 @@ pub enum Read {
 }
 
 impl Follower {
-    pub fn open(stream: Stream) -> std::io::Result<Follower> {
-        let file = crate::sys::fd::open(&stream.path, libc::O_RDONLY, 0)?.into();
+    pub fn open(stream: Stream) -> Result<Follower, Unusable> {
+        let file = file::open(&stream.path, libc::O_RDONLY | libc::O_NOFOLLOW, 0)?;
         Ok(Follower {
             stream,
             file,

@@ -368,8 +368,8 @@ impl Thread {
                 Some(free) => self.followers[free] = Some(follower),
                 None => self.followers.push(Some(follower)),
             },
-            Err(error) => {
-                self.sinks.warnings.push(format!("{} cannot be followed: {error}", path.display()));
+            Err(unusable) => {
+                self.sinks.warnings.push(format!("{} {unusable}: it is not followed", path.display()));
             }
         }
     }

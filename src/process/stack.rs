@@ -4,7 +4,7 @@
 //! A thread of its own looks for it: even a look at /proc may wait for a lock that the stuck worker holds.
 
 use std::fs;
-use std::io::Read;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,12 +20,13 @@ use crate::error::Error;
 use crate::supervise::Now;
 use crate::sys::crash::{STACK_SIGNAL, STACK_SUFFIX};
 use crate::sys::fd::{self, Bell};
+use crate::sys::file::{self, Unusable};
 use crate::sys::process::{self, monotonic, poll_timeout};
 
 /// How many threads of a worker are looked at.
 const THREADS: usize = 64;
 /// What is read of one file: for each thread its handler writes 32 KiB at most.
-const MOST: u64 = THREADS as u64 * (32 << 10);
+const MOST: usize = THREADS * (32 << 10);
 /// What a search has beyond its limit, to end by itself.
 const SLACK: Duration = Duration::from_millis(500);
 /// How long one that was called off is waited for.
@@ -153,16 +154,24 @@ fn search(subject: &Subject, shared: &Shared) {
     }
     if let Some((path, mode)) = &subject.file
         && !fd::is_readable(shared.call_off.as_fd())
-        && let Err(error) = write(path, *mode, &shared.found.lock().clone())
     {
-        say(&format!("\n({} cannot be written: {error})\n", path.display()));
+        // The lock is not held any more when `say` takes it.
+        let text = shared.found.lock().clone();
+        if let Err(unusable) = write(path, *mode, &text) {
+            say(&format!("\n({} {unusable}: it is not written)\n", path.display()));
+        }
     }
 }
 
-fn write(path: &Path, mode: Option<u32>, text: &str) -> std::io::Result<()> {
+fn write(path: &Path, mode: Option<u32>, text: &str) -> Result<(), Unusable> {
     use std::os::unix::fs::PermissionsExt;
-    fs::write(path, text)?;
-    mode.map_or(Ok(()), |mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
+    let mut file = file::open(path, flags, 0o666)?;
+    file.write_all(text.as_bytes())?;
+    if let Some(mode) = mode {
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+    }
+    Ok(())
 }
 
 /// The threads of a process, the first one first.
@@ -174,10 +183,9 @@ fn threads(pid: i32) -> Vec<i32> {
     threads
 }
 
-/// A file, as far as it can be read.
+/// A file, of /proc or written by a worker, as far as it can be read.
 fn text(path: impl AsRef<Path>) -> Option<String> {
-    let mut bytes = Vec::new();
-    fs::File::open(path).ok()?.take(MOST).read_to_end(&mut bytes).ok()?;
+    let bytes = file::read(path.as_ref(), libc::O_NOFOLLOW, MOST).ok()?;
     Some(String::from_utf8_lossy(&bytes).trim_end().to_string())
 }
 

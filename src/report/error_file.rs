@@ -1,17 +1,18 @@
 //! torch's error files: `{"message": {"message": .., "extraInfo": {"py_callstack": .., "timestamp": ".."}}}`,
 //! or the short form `{"message": "..", "timestamp": ..}`. Whatever else is in one is data, not an error.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::error::Error;
+use crate::sys::file::{self, Unusable};
 use crate::sys::process::since_1970;
 
 /// What is kept of a file that somebody made huge.
-const LARGEST: u64 = 1 << 20;
+pub const LARGEST: usize = 1 << 20;
 
 /// What an error file says.
 #[derive(Debug, Default, PartialEq)]
@@ -22,11 +23,13 @@ pub struct Contents {
     pub raw: Vec<u8>,
 }
 
-/// Reads a worker's error file; none if it wrote none.
-pub fn read(path: &Path) -> Option<Contents> {
-    let mut raw = Vec::new();
-    std::fs::File::open(path).ok()?.take(LARGEST).read_to_end(&mut raw).ok()?;
-    Some(parse(raw))
+/// Reads a worker's error file; none if it wrote none. A link that it has left there may lead to what is not its own.
+pub fn read(path: &Path) -> Result<Option<Contents>, Unusable> {
+    match file::read(path, libc::O_NOFOLLOW, LARGEST) {
+        Ok(raw) => Ok(Some(parse(raw))),
+        Err(unusable) if unusable.is_missing() => Ok(None),
+        Err(unusable) => Err(unusable),
+    }
 }
 
 fn parse(raw: Vec<u8>) -> Contents {
@@ -76,11 +79,11 @@ pub fn record(message: &[u8], call_stack: &[u8]) -> Result<(), Error> {
         },
     }});
     write_whole(&path, contents.to_string().as_bytes())
-        .map_err(|error| Error::system(path.to_string_lossy(), error.raw_os_error().unwrap_or(0)))
+        .map_err(|unusable| unusable.into_error(path.to_string_lossy()))
 }
 
 /// Hands the root cause on to the agent's own parent, as torchrun does: its contents with the exit code.
-pub fn hand_on(contents: &Contents, exit_code: i32, to: &Path) -> std::io::Result<()> {
+pub fn hand_on(contents: &Contents, exit_code: i32, to: &Path) -> Result<(), Unusable> {
     let with_code = match serde_json::from_slice::<Value>(&contents.raw) {
         Ok(Value::Object(mut json)) => {
             if !matches!(json.get("message"), Some(Value::Object(_))) {
@@ -99,18 +102,23 @@ pub fn hand_on(contents: &Contents, exit_code: i32, to: &Path) -> std::io::Resul
     write_whole(to, with_code.as_bytes())
 }
 
-/// Under another name first, so that no reader sees half a file.
-fn write_whole(path: &Path, contents: &[u8]) -> std::io::Result<()> {
+/// Under another name first, so that no reader sees half a file. Only in the place of a regular file, or of none:
+/// what a link leads to is replaced and not the link, which may be /dev/stderr.
+fn write_whole(path: &Path, contents: &[u8]) -> Result<(), Unusable> {
+    let path = &path.canonicalize().unwrap_or_else(|_| path.into());
+    file::refuse_others(path)?;
     let mut name = path.file_name().unwrap_or_default().as_bytes().to_vec();
     name.extend(format!(".{}", std::process::id()).bytes());
     let partial = path.with_file_name(std::ffi::OsStr::from_bytes(&name));
-    let written = std::fs::File::create(&partial)
+    // What is in its place is of a process that had this number, and died in between.
+    let _ = std::fs::remove_file(&partial);
+    let written = std::fs::File::create_new(&partial)
         .and_then(|mut file| file.write_all(contents))
         .and_then(|()| std::fs::rename(&partial, path));
     if written.is_err() {
         let _ = std::fs::remove_file(&partial);
     }
-    written
+    Ok(written?)
 }
 
 #[cfg(test)]

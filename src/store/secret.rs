@@ -22,6 +22,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::error::Error;
+use crate::sys::file;
 
 /// What a client begins with.
 const HELLO: &[u8; 5] = b"ice 1";
@@ -52,9 +53,9 @@ impl Secret {
 
     /// What a file has, without a newline at its end.
     pub fn of_file(path: &Path) -> Result<Secret, Error> {
-        let bytes = std::fs::read(path).map_err(|error| {
-            let what = format!("cannot read the store's secret, {}", path.display());
-            Error::system(what, error.raw_os_error().unwrap_or(0))
+        // Longer than any secret, so that what is too long is known to be.
+        let bytes = file::read(path, 0, LENGTHS.end() + 2).map_err(|unusable| {
+            unusable.into_error(format_args!("cannot read the store's secret, {}", path.display()))
         })?;
         Secret::new(bytes.strip_suffix(b"\n").unwrap_or(&bytes))
     }

@@ -128,6 +128,11 @@ pub fn kind(fd: RawFd) -> Result<u32, Errno> {
     stat(fd).map(|stat| stat.st_mode & libc::S_IFMT)
 }
 
+/// Its device and inode.
+pub fn identity(fd: &OwnedFd) -> Result<(u64, u64), Errno> {
+    stat(fd.as_raw_fd()).map(|stat| (stat.st_dev, stat.st_ino))
+}
+
 /// How many bytes it has.
 pub fn size(fd: RawFd) -> Result<usize, Errno> {
     stat(fd).map(|stat| stat.st_size as usize)

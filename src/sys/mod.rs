@@ -8,6 +8,7 @@ pub mod crash;
 pub mod cuda;
 pub mod dispositions;
 pub mod fd;
+pub mod file;
 pub mod futex;
 pub mod inherited;
 pub mod library;

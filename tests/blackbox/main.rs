@@ -46,6 +46,7 @@ mod sig;
 mod sp;
 mod stat;
 mod store;
+mod strange;
 mod terminal;
 mod time;
 // Each area uses a part of it.
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         time::tests(),
         log::tests(),
         err::tests(),
+        strange::tests(),
         abi::tests(),
         cli::tests(),
         control::tests(),

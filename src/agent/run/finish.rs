@@ -14,6 +14,7 @@ use crate::report::event::flakiness;
 use crate::report::{End, GroupState, Outcome, RunReport, WorkerReport, error_file, root_cause, summary};
 use crate::spec::{Level, Spec};
 use crate::supervise::NoRestart;
+use crate::sys::file;
 
 /// How long the event that says that nothing works may take to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -118,7 +119,8 @@ impl Run<'_> {
     /// Gives the root cause to this process's own parent agent.
     fn hand_on(&self, root: &WorkerReport, to: &Path) {
         let Some(raw) = &root.error_data else { return };
-        if let Ok(old) = std::fs::read_to_string(to) {
+        if let Ok(old) = file::read(to, 0, error_file::LARGEST) {
+            let old = String::from_utf8_lossy(&old);
             self.log(Level::Warning, || format!("{} is replaced; it held: {old}", to.display()));
         }
         let contents = error_file::Contents {
@@ -126,8 +128,10 @@ impl Run<'_> {
             raw: raw.clone(),
             ..Default::default()
         };
-        if let Err(error) = error_file::hand_on(&contents, root.exit_code(), to) {
-            self.log(Level::Warning, || format!("{} cannot be written: {error}", to.display()));
+        if let Err(unusable) = error_file::hand_on(&contents, root.exit_code(), to) {
+            self.log(Level::Warning, || {
+                format!("{} {unusable}: the root cause is not written there", to.display())
+            });
         }
     }
 }

@@ -23,11 +23,17 @@ impl File {
     }
 
     pub fn create(path: &CStr) -> Option<File> {
-        File::new(path, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW, 0o666)
+        File::to_write(path, libc::O_TRUNC)
     }
 
     pub fn append(path: &CStr) -> Option<File> {
-        File::new(path, libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_NOFOLLOW, 0o666)
+        File::to_write(path, libc::O_APPEND)
+    }
+
+    /// Whoever dies waits for nobody who would read what was put there instead of a file.
+    fn to_write(path: &CStr, flags: i32) -> Option<File> {
+        let careful = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        File::new(path, libc::O_WRONLY | libc::O_CREAT | careful | flags, 0o666)
     }
 
     fn new(path: &CStr, flags: i32, mode: usize) -> Option<File> {
