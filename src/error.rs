@@ -50,6 +50,24 @@ impl Error {
         Error::System { what: what.into(), errno }
     }
 
+    /// Whether what could not be started at a restart may start a while later: something has run out that others
+    /// give back, or is missing because it is being replaced. It started once, so its words are no defect of it.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Error::System { errno, .. } => may_pass(*errno),
+            Error::Start { .. } | Error::Device { .. } | Error::Timeout { .. } => true,
+            Error::Argument { .. }
+            | Error::Config { .. }
+            | Error::State { .. }
+            | Error::Forked { .. }
+            | Error::Store { .. }
+            | Error::Interrupted { .. }
+            | Error::Rendezvous { .. }
+            | Error::Stale { .. }
+            | Error::Internal { .. } => false,
+        }
+    }
+
     pub fn no_thread(error: &std::io::Error) -> Error {
         Error::system("cannot make a thread", error.raw_os_error().unwrap_or(0))
     }
@@ -80,6 +98,20 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+fn may_pass(errno: i32) -> bool {
+    match errno {
+        // Processes, memory, descriptors, space on a disk, ports.
+        libc::EAGAIN | libc::ENOMEM | libc::ENOBUFS | libc::EMFILE | libc::ENFILE => true,
+        libc::ENOSPC | libc::EDQUOT | libc::EADDRINUSE => true,
+        // A program that is being installed anew, an interpreter, a working directory.
+        libc::ENOENT | libc::ETXTBSY | libc::EBUSY => true,
+        // A file system over a network, or one that is mounted when it is needed.
+        libc::ESTALE | libc::EIO | libc::ETIMEDOUT | libc::EHOSTDOWN | libc::EHOSTUNREACH => true,
+        libc::EINTR => true,
+        _ => false,
+    }
+}
 
 /// `ENOENT: No such file or directory`, as the field writes it.
 pub fn errno_text(errno: i32) -> String {
@@ -115,5 +147,28 @@ fn one_line(value: &str) -> String {
         format!("{text:?}")
     } else {
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rst_06_what_may_pass_and_what_cannot() {
+        let of = |errno| Error::system("x", errno).may_pass();
+        for errno in [libc::EAGAIN, libc::ENOMEM, libc::EMFILE, libc::ENFILE, libc::ENOSPC, libc::EDQUOT] {
+            assert!(of(errno), "{errno}");
+        }
+        for errno in [libc::EADDRINUSE, libc::ENOENT, libc::ETXTBSY, libc::ESTALE] {
+            assert!(of(errno), "{errno}");
+        }
+        for errno in [0, libc::EACCES, libc::EPERM, libc::ENOEXEC, libc::ENOTDIR, libc::E2BIG, libc::EINVAL] {
+            assert!(!of(errno), "{errno}");
+        }
+        assert!(Error::Start { what: "the fork server is gone".into() }.may_pass());
+        assert!(Error::Device { what: "fell off the bus".into() }.may_pass());
+        assert!(!Error::fork_after_cuda().may_pass());
+        assert!(!Error::config("program", "x", "must be").may_pass());
     }
 }

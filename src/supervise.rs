@@ -30,6 +30,10 @@ use crate::spec::StopSignals;
 /// A moment on the monotonic clock.
 pub type Now = Duration;
 
+/// The waits after restarts at which workers could not be started, where the spec has none: the first, and the
+/// longest.
+const START_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
 /// What the spec says about failures and stops.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -55,8 +59,8 @@ pub enum Event {
     Born,
     /// The last worker of the attempt was.
     Started,
-    /// A worker could not be started.
-    StartFailed,
+    /// A worker could not be started. `may_pass`: it may be later.
+    StartFailed { may_pass: bool },
     /// A worker ended by itself or not; `code` for one that exited.
     Exited { success: bool, code: Option<i32> },
     /// A worker's status was taken by somebody else.
@@ -169,6 +173,8 @@ pub struct Supervisor {
     restarts: u32,
     /// For workers that failed on any host.
     job_restarts: u32,
+    /// How many attempts in a row failed at their start.
+    start_failures: u32,
     alive: usize,
     no_restart: Option<NoRestart>,
     progress: Progress,
@@ -205,6 +211,7 @@ impl Supervisor {
             starts: 0,
             restarts: 0,
             job_restarts: 0,
+            start_failures: 0,
             alive: 0,
             no_restart: None,
             progress: Progress::default(),
@@ -235,6 +242,16 @@ impl Supervisor {
     /// Whether no workers were started before the present attempt.
     pub fn is_first_attempt(&self) -> bool {
         self.starts <= 1
+    }
+
+    /// Whether a failure now is not the last one.
+    pub fn has_restarts(&self) -> bool {
+        self.job_restarts() < self.policy.max_restarts
+    }
+
+    /// Whether another attempt follows, as far as is known.
+    pub fn goes_on(&self) -> bool {
+        !matches!(self.state, State::Over | State::Stopping { then: Then::End(_), .. })
     }
 
     pub fn no_restart(&self) -> Option<NoRestart> {
@@ -286,10 +303,26 @@ impl Supervisor {
                 self.state = State::Running { since: now };
                 self.all_gone(now)
             }
-            (State::Starting | State::Running { .. }, Event::StartFailed) => {
+            // It started once: as for a failed worker, the next attempt may do better.
+            (State::Starting | State::Running { .. }, Event::StartFailed { may_pass: true })
+                if !self.is_first_attempt() && self.has_restarts() =>
+            {
+                self.start_failures += 1;
+                self.fail(Then::Restart, now)
+            }
+            (State::Starting | State::Running { .. }, Event::StartFailed { .. }) => {
                 let end = if self.is_first_attempt() { End::StartError } else { End::AgentError };
                 self.stop(self.policy.stop.stop, Then::End(end), now)
             }
+            // The next round cannot be joined now. Nobody counts how often: that is for those in a round.
+            (State::Joining, Event::StartFailed { may_pass: true })
+                if self.starts > 0 && self.start_failures < self.policy.max_restarts =>
+            {
+                self.start_failures += 1;
+                self.state = State::Waiting { until: now + self.start_backoff() };
+                vec![]
+            }
+            (State::Joining, Event::StartFailed { .. }) => self.finish(End::AgentError),
             (State::Starting, Event::Exited { success: true, .. }) => vec![],
             (State::Running { .. }, Event::Exited { success: true, .. }) => self.all_gone(now),
             (State::Starting | State::Running { .. }, Event::Exited { code, .. }) => {
@@ -332,14 +365,14 @@ impl Supervisor {
                 self.ask(Kind::Stop, self.policy.stop.stop, Then::End(End::Interrupted), until)
             }
 
-            (State::Stopping { then, .. }, Event::Lost | Event::AgentFailed | Event::StartFailed) => {
-                // A worker that could not even start does not hide why the group is stopped.
-                if event != Event::StartFailed && then != Then::End(End::StartError) {
+            (State::Stopping { then, .. }, Event::Lost | Event::AgentFailed) => {
+                if then != Then::End(End::StartError) {
                     self.then(Then::End(End::AgentError));
                 }
                 self.all_gone(now)
             }
-            (State::Stopping { .. }, Event::Exited { .. }) => self.all_gone(now),
+            // A worker that could not even start does not hide why the group is stopped.
+            (State::Stopping { .. }, Event::Exited { .. } | Event::StartFailed { .. }) => self.all_gone(now),
             (State::Stopping { stage: Stage::Ask, signal, then, .. }, Event::Answered | Event::Deadline) => {
                 self.stop(signal, then, now)
             }
@@ -434,6 +467,7 @@ impl Supervisor {
             State::Running { since } => now.saturating_sub(since),
             _ => Duration::ZERO,
         };
+        self.start_failures = 0;
         self.progress.end_attempt();
         let (in_vain, most) = (self.progress.in_vain, self.policy.attempts_without_progress);
         self.no_restart = match code {
@@ -444,8 +478,7 @@ impl Supervisor {
             _ if most > 0 && in_vain >= most => Some(NoRestart::NoProgress(in_vain)),
             _ => None,
         };
-        let restarts = if self.policy.rendezvous.is_some() { self.job_restarts } else { self.restarts };
-        if self.no_restart.is_none() && restarts < self.policy.max_restarts {
+        if self.no_restart.is_none() && self.has_restarts() {
             Then::Restart
         } else {
             Then::End(End::WorkerFailure)
@@ -543,7 +576,7 @@ impl Supervisor {
             (Then::End(end), _) => actions.extend(self.finish(end)),
             (Then::Regroup, _) => actions.extend(self.join_or_start(self.attempt + 1)),
             (Then::Restart, _) => {
-                let wait = self.backoff();
+                let wait = if self.start_failures > 0 { Some(self.start_backoff()) } else { self.backoff() };
                 self.restarts += 1;
                 match wait {
                     Some(wait) => self.state = State::Waiting { until: now + wait },
@@ -573,10 +606,18 @@ impl Supervisor {
 
     /// The wait before the next attempt: doubled each time, up to the maximum.
     fn backoff(&self) -> Option<Duration> {
-        let (first, most) = self.policy.restart_backoff?;
-        let factor = 1u32.checked_shl(self.restarts).unwrap_or(u32::MAX);
-        Some(first.checked_mul(factor).unwrap_or(most).min(most))
+        self.policy.restart_backoff.map(|backoff| doubled(backoff, self.restarts))
     }
+
+    /// The same where nothing could be started: never none at all, unless the spec says so.
+    fn start_backoff(&self) -> Duration {
+        self.backoff().unwrap_or_else(|| doubled(START_BACKOFF, self.start_failures.saturating_sub(1)))
+    }
+}
+
+fn doubled((first, most): (Duration, Duration), times: u32) -> Duration {
+    let factor = 1u32.checked_shl(times).unwrap_or(u32::MAX);
+    first.checked_mul(factor).unwrap_or(most).min(most)
 }
 
 #[cfg(test)]
@@ -843,16 +884,89 @@ mod tests {
     fn rst_05_a_start_error_is_never_restarted() {
         let (mut group, _) = Supervisor::new(policy());
         group.step(Event::Born, SECOND);
-        assert_eq!(group.step(Event::StartFailed, SECOND), [Signal(libc::SIGTERM)]);
+        let may_pass = true;
+        assert_eq!(group.step(Event::StartFailed { may_pass }, SECOND), [Signal(libc::SIGTERM)]);
         assert_eq!(group.step(OK, SECOND), [EndAttempt { succeeded: false }, Finish(End::StartError)]);
+    }
+
+    /// The second attempt begins.
+    fn restarted(policy: Policy) -> Supervisor {
+        let mut group = started(policy);
+        group.step(FAILED, 9 * SECOND);
+        group.step(OK, 9 * SECOND);
+        assert!(group.is_starting());
+        group
     }
 
     #[test]
     fn rst_06_a_start_error_in_a_later_attempt_is_the_agents() {
-        let mut group = started(policy());
+        let mut group = restarted(Policy { max_restarts: 9, ..policy() });
+        let may_pass = false;
+        assert_eq!(
+            group.step(Event::StartFailed { may_pass }, SECOND).last(),
+            Some(&Finish(End::AgentError))
+        );
+    }
+
+    #[test]
+    fn rst_06_a_start_that_may_do_better_later_uses_restarts_up() {
+        let failed = Event::StartFailed { may_pass: true };
+        // min_uptime is for workers that ran.
+        let mut group = restarted(Policy { max_restarts: 4, min_uptime: SECOND, ..policy() });
+        for wait in [500, 1000, 2000] {
+            assert_eq!(group.step(Event::Born, SECOND), []);
+            assert_eq!(group.step(failed, SECOND), [Signal(libc::SIGTERM)]);
+            assert!(group.goes_on());
+            assert_eq!(group.step(FAILED, SECOND), [EndAttempt { succeeded: false }]);
+            assert_eq!(group.deadline(), Some(SECOND + Duration::from_millis(wait)));
+            let attempt = group.attempt() + 1;
+            assert_eq!(group.step(Event::Deadline, SECOND), [Start { attempt }]);
+        }
+        assert_eq!(group.restarts(), 4);
+        let end = [EndAttempt { succeeded: false }, Finish(End::AgentError)];
+        assert_eq!(group.step(failed, SECOND), end, "there is no restart left");
+        // The spec's own back-off counts all restarts.
+        let backoff = Some((SECOND, 3 * SECOND));
+        let mut group = started(Policy { max_restarts: 9, restart_backoff: backoff, ..policy() });
         group.step(FAILED, SECOND);
         group.step(OK, SECOND);
-        assert_eq!(group.step(Event::StartFailed, SECOND).last(), Some(&Finish(End::AgentError)));
+        group.step(Event::Deadline, 2 * SECOND);
+        assert_eq!(group.step(failed, 2 * SECOND), [EndAttempt { succeeded: false }]);
+        assert_eq!(group.deadline(), Some(4 * SECOND));
+        // A stop ends the wait.
+        assert_eq!(group.step(Event::Stop { signal: 15 }, 2 * SECOND), [Finish(End::Interrupted)]);
+    }
+
+    #[test]
+    fn rst_06_the_next_failure_of_a_worker_waits_as_usual() {
+        let mut group = restarted(Policy { max_restarts: 9, ..policy() });
+        group.step(Event::StartFailed { may_pass: true }, SECOND);
+        group.step(Event::Deadline, 2 * SECOND);
+        start(&mut group);
+        group.step(FAILED, SECOND);
+        assert_eq!(group.step(OK, SECOND), [EndAttempt { succeeded: false }, Start { attempt: 3 }]);
+    }
+
+    #[test]
+    fn rst_06_other_hosts_are_told_of_a_start_that_may_do_better_later() {
+        let failed = Event::StartFailed { may_pass: true };
+        let again = |restarts: u32| {
+            let mut group = joined(of_hosts(), 0, 0);
+            group.step(FAILED, SECOND);
+            group.step(OK, SECOND);
+            group.step(Event::Joined { round: 1, restarts }, SECOND);
+            group
+        };
+        let mut group = again(0);
+        let actions = [Announce { last: false }, EndAttempt { succeeded: false }];
+        assert_eq!(group.step(failed, SECOND), actions);
+        assert_eq!(group.deadline(), Some(SECOND + Duration::from_millis(500)));
+        assert_eq!(group.step(Event::RoundOver, SECOND), []);
+        assert_eq!(group.step(Event::Deadline, 2 * SECOND), [Join]);
+        // It cannot join yet: it tries again, but not for ever.
+        assert_eq!(group.step(failed, 2 * SECOND), [Finish(End::AgentError)]);
+        // The restarts of the job are used up.
+        assert_eq!(again(1).step(failed, SECOND).last(), Some(&Finish(End::AgentError)));
     }
 
     #[test]
@@ -953,7 +1067,7 @@ mod tests {
         /// no worker of the one before is alive, and there is always a deadline while it stops.
         #[test]
         fn no_order_of_events_leaves_the_machine_early(
-            events in prop::collection::vec(0u8..16, 1..60), timeout in 0u64..3, restarts in 0u32..3,
+            events in prop::collection::vec(0u8..17, 1..60), timeout in 0u64..3, restarts in 0u32..3,
             hosts in any::<bool>(),
         ) {
             let workers = 3;
@@ -992,6 +1106,7 @@ mod tests {
                     13 if hosts => Event::JobFailed,
                     14 if hosts && group.state == State::Joining => Event::NotNeeded,
                     15 if hosts => Event::JobSucceeded,
+                    16 => Event::StartFailed { may_pass: true },
                     _ => continue,
                 };
                 pending = group.step(event, now);

@@ -40,6 +40,8 @@ pub struct Others {
     pub round: Option<Round>,
     /// Where its workers meet, if this agent serves that.
     store: Option<Server>,
+    /// Why it does not, though it is to.
+    pub store_error: Option<Error>,
     /// How all of them ended.
     ending: Option<Ending>,
     /// It was this host's failure that ended the job.
@@ -58,8 +60,17 @@ impl Run<'_> {
 
     /// No worker is left here: the next round may begin.
     pub(super) fn join(&mut self) {
-        if let Err(error) = self.try_to_join() {
-            self.agent_failed(error);
+        match self.try_to_join() {
+            Ok(()) => {}
+            Err(error) if self.others.is_none() => self.agent_failed(error),
+            Err(error) => {
+                let text = error.to_string();
+                self.start_failed(error);
+                if self.supervisor.goes_on() {
+                    self.error = None;
+                    self.log(Level::Warning, || format!("{text}: joining later"));
+                }
+            }
         }
     }
 
@@ -72,6 +83,7 @@ impl Run<'_> {
                 member,
                 round: None,
                 store: None,
+                store_error: None,
                 ending: None,
                 was_us: false,
                 is_lost: false,
@@ -154,7 +166,8 @@ impl Run<'_> {
         let over = attempt.workers.iter().filter(|worker| worker.ended.is_some() || worker.verdict.is_some());
         let reports: Vec<_> = over.map(|worker| reporter.report(worker, attempt.number, false)).collect();
         let root = root_cause(&reports).map(|root| &reports[root]);
-        let reason = root.map_or_else(|| "a worker failed".into(), summary::line);
+        let failed = || self.error.as_ref().map_or_else(|| "a worker failed".into(), Error::to_string);
+        let reason = root.map_or_else(failed, summary::line);
         let exit_code = root.map(|root| root.exit_code());
         if let Some(others) = &mut self.others {
             others.was_us |= last;
@@ -262,11 +275,11 @@ impl Run<'_> {
         let keeps_port = is_first && !first.serves && round.shared_port.is_none();
         let store = match self.port.take() {
             Some((socket, _)) if is_first && first.serves && round.shared_port.is_none() => {
-                Some(Server::start_on(socket, &Config::default())?)
+                Server::start_on(socket, &Config::default()).map(Some)
             }
             port => {
                 self.port = port.filter(|_| keeps_port);
-                None
+                Ok(None)
             }
         };
         self.log(Level::Info, || {
@@ -285,7 +298,12 @@ impl Run<'_> {
             restarts: round.restarts,
         };
         if let Some(others) = &mut self.others {
-            (others.round, others.store) = (Some(round), store);
+            others.round = Some(round);
+            // The others have begun: they are told when this host's workers are not started.
+            (others.store, others.store_error) = match store {
+                Ok(store) => (store, None),
+                Err(error) => (None, Some(error)),
+            };
         }
         self.tell(joined);
         Ok(())

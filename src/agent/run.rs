@@ -33,7 +33,7 @@ use crate::control::section::Lessons;
 use crate::device::assign::Assignment;
 use crate::device::numa::Share;
 use crate::device::probe::{Probe, Request};
-use crate::error::{Error, panic_text};
+use crate::error::{Error, c_string_lossy, panic_text};
 use crate::logs::events::Places;
 use crate::logs::follow::Stream;
 use crate::logs::output::Output;
@@ -174,6 +174,8 @@ pub(super) struct Run<'a> {
     watcher: Option<Watcher>,
     groups: Option<Table>,
     run_dir: Option<RunDir>,
+    /// The files of this attempt could not be made: its workers do without.
+    without_files: bool,
     pub(super) output: Output<'a>,
     /// Whoever sits at the terminal is asked, or was.
     pub(super) asking: Option<Asking>,
@@ -252,6 +254,7 @@ impl<'a> Run<'a> {
             watcher: None,
             groups: None,
             run_dir: None,
+            without_files: false,
             origin: origin(spec, &output),
             output,
             asking: None,
@@ -471,7 +474,7 @@ impl<'a> Run<'a> {
             format!("attempt {number}: starting {} workers", self.spec.local_world_size)
         });
         self.attempt = Some(Attempt::new(number, &self.ranks));
-        self.restart_wish = None;
+        (self.restart_wish, self.error, self.without_files) = (None, None, false);
         (self.times.attempt, self.times.start, self.stopping) = (Some(monotonic()), None, None);
         self.publish(GroupState::Init);
         match self.start_workers(number) {
@@ -487,15 +490,23 @@ impl<'a> Run<'a> {
             }
             Ok(()) => {}
             Err(error) => {
-                self.log(Level::Error, || error.to_string());
-                self.error.get_or_insert(error);
-                self.tell(Event::StartFailed);
+                let text = error.to_string();
+                self.start_failed(error);
+                let level = if self.supervisor.goes_on() { Level::Warning } else { Level::Error };
+                self.log(level, || text);
                 // Workers that nobody listens for any more are not to be born.
                 if self.server.as_ref().is_some_and(|server| server.births() > 0) {
                     self.server_gone();
                 }
             }
         }
+    }
+
+    /// Something could not be started, in this attempt or for the next one.
+    pub(super) fn start_failed(&mut self, error: Error) {
+        let may_pass = error.may_pass();
+        self.error.get_or_insert(error);
+        self.tell(Event::StartFailed { may_pass });
     }
 
     /// Whether this attempt may go on to start workers. The next one may be due already: its fork server is
@@ -509,6 +520,9 @@ impl<'a> Run<'a> {
         self.take_requests();
         if !self.is_starting(number) {
             return Ok(());
+        }
+        if let Some(error) = self.others.as_mut().and_then(|others| others.store_error.take()) {
+            return Err(error);
         }
         match self.spec.method() {
             Some(StartMethod::Fork) if library::cuda_is_initialised() => return Err(Error::fork_after_cuda()),
@@ -524,8 +538,10 @@ impl<'a> Run<'a> {
         if self.run_dir.is_none() {
             self.run_dir = self.make_run_dir()?;
         }
-        if let Some(run_dir) = &self.run_dir {
-            run_dir.make_attempt(number)?;
+        if let Some(run_dir) = &mut self.run_dir
+            && let Err(error) = run_dir.make_attempt(number)
+        {
+            self.do_without_files(error)?;
         }
         let meeting = self.meeting();
         if meeting.is_none() && self.port.is_none() {
@@ -609,14 +625,38 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// The files of a worker, or none where they cannot be had.
+    fn make_files(&mut self, number: u32, index: usize) -> Result<WorkerFiles, Error> {
+        let Some(run_dir) = self.run_dir.as_mut().filter(|_| !self.without_files) else {
+            return Ok(WorkerFiles::default());
+        };
+        let (streams, merge) = (self.spec.file_streams(index), self.spec.merge_stderr);
+        let made = run_dir.make_worker(number, index, streams, merge);
+        if run_dir.was_remade() {
+            let path = run_dir.path().to_path_buf();
+            self.log(Level::Warning, || format!("{} was removed by somebody: made again", path.display()));
+        }
+        made.or_else(|error| self.do_without_files(error).map(|()| WorkerFiles::default()))
+    }
+
+    /// A restart does not fail for want of logs, as a first start does, where they were asked for: somebody may have
+    /// removed what the run directory is in. A full disk is tried again while there are restarts.
+    fn do_without_files(&mut self, error: Error) -> Result<(), Error> {
+        let full = matches!(error, Error::System { errno: libc::ENOSPC | libc::EDQUOT, .. });
+        let asked_for = self.spec.log_dir.is_some() || has_logs(self.spec);
+        if asked_for && (self.supervisor.is_first_attempt() || full && self.supervisor.has_restarts()) {
+            return Err(error);
+        }
+        self.without_files = true;
+        self.log(Level::Warning, || {
+            format!("{error}: workers of this attempt have no error files, and what is redirected is lost")
+        });
+        Ok(())
+    }
+
     fn start_worker(&mut self, plan: &Plan, reset: Reset, number: u32, index: usize) -> Result<(), Error> {
         let rank = self.ranks[index];
-        let files = match &self.run_dir {
-            None => WorkerFiles::default(),
-            Some(run_dir) => {
-                run_dir.make_worker(number, index, self.spec.file_streams(index), self.spec.merge_stderr)?
-            }
-        };
+        let files = self.make_files(number, index)?;
         let terminal = self.terminal_for(index).map(AsRawFd::as_raw_fd);
         let group = self.groups.as_ref().map(|groups| groups.slot(index));
         let (run_dir, server) = (self.run_dir.as_ref(), self.server.as_mut());
@@ -890,8 +930,7 @@ impl<'a> Run<'a> {
         let (rank, pid, outcome, cause) = (worker.rank, worker.pid, worker.outcome(), worker.cause());
         let likely_failed = matches!(cause, Cause::OwnFailure | Cause::Lost | Cause::TimedOut);
         if let Some(error) = start_error {
-            self.error.get_or_insert(error);
-            self.tell(Event::StartFailed);
+            self.start_failed(error);
         }
         self.tell(match outcome {
             Outcome::Lost => Event::Lost,
@@ -974,16 +1013,18 @@ impl<'a> Run<'a> {
         if let (true, Some(oom)) = (reports.iter().any(|report| report.likely_oom), reporter.oom) {
             oom.look();
         }
-        if let (false, Some(root)) = (succeeded, root_cause(&reports)) {
+        // That of an attempt which is not the last one is history.
+        let start_error = if self.supervisor.goes_on() { self.error.take() } else { None };
+        let failure = root_cause(&reports).map(|root| reports[root].certificate());
+        let failure = failure.or_else(|| not_started(&reports, &start_error?));
+        if let (false, Some(failure)) = (succeeded, failure) {
             if self.failures.len() == FAILURES {
                 self.failures.remove(0);
             }
             // Of the last attempt the result tells all.
             let level = if self.supervisor.is_over() { Level::Info } else { Level::Warning };
-            self.log(level, || {
-                format!("attempt {} failed: {}", attempt.number, summary::line(&reports[root]))
-            });
-            self.failures.push(reports[root].certificate());
+            self.log(level, || format!("attempt {} failed: {}", attempt.number, summary::line(&failure)));
+            self.failures.push(failure);
         }
         if let Some(run_dir) = &self.run_dir {
             run_dir.tidy_attempt(attempt.number, attempt.workers.len());
@@ -1009,6 +1050,13 @@ impl<'a> Run<'a> {
         let worker = &mut self.shared.snapshot.lock().workers[index];
         (worker.pid, worker.outcome) = (pid, outcome);
     }
+}
+
+/// Of an attempt that failed at its start: the first worker that never was, with the reason.
+fn not_started(reports: &[WorkerReport], error: &Error) -> Option<WorkerReport> {
+    let first = reports.iter().find(|report| report.cause == Cause::NeverStarted)?;
+    let message = c_string_lossy(error.to_string().as_bytes());
+    Some(WorkerReport { message, ..first.certificate() })
 }
 
 /// How long ago that was.

@@ -46,9 +46,11 @@ impl TimerFile {
         Some(working_dir.join(place))
     }
 
-    /// Makes it, in place of one that another agent has left there.
-    pub fn make(path: PathBuf) -> Result<TimerFile, Error> {
-        if path.symlink_metadata().is_ok_and(|data| data.file_type().is_fifo()) {
+    /// Makes it, in place of one that another agent has left there. `again`: there was one in an earlier attempt;
+    /// a client that wrote to it after its end may have made a file in its place.
+    pub fn make(path: PathBuf, again: bool) -> Result<TimerFile, Error> {
+        let there = path.symlink_metadata();
+        if there.is_ok_and(|data| data.file_type().is_fifo() || again && data.is_file()) {
             let _ = std::fs::remove_file(&path);
         }
         let failed = |errno: Errno| {
@@ -59,7 +61,8 @@ impl TimerFile {
         };
         nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).map_err(failed)?;
         // With a writer of its own it has no end: epoll would report that for ever.
-        match fd::open(&path, libc::O_RDWR | libc::O_NONBLOCK, 0) {
+        let flags = libc::O_RDWR | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW;
+        match fd::open(&path, flags, 0) {
             Ok(file) => Ok(TimerFile { path, file: file.into() }),
             Err(errno) => {
                 let _ = std::fs::remove_file(&path);
@@ -86,5 +89,21 @@ impl AsFd for TimerFile {
 impl Drop for TimerFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_what_a_late_client_has_made_is_in_nobodys_way() {
+        let path = std::env::temp_dir().join(format!("ice-timers-{}", std::process::id()));
+        std::fs::write(&path, "a request").unwrap();
+        assert!(TimerFile::make(path.clone(), false).is_err(), "it may be the user's");
+        let made = TimerFile::make(path.clone(), true).unwrap();
+        assert!(path.symlink_metadata().unwrap().file_type().is_fifo());
+        drop(made);
+        assert!(!path.exists());
     }
 }

@@ -533,8 +533,13 @@ pub extern "C" fn ice_spec_set_cpu_binding(spec: *mut ice_spec, binding: i32) ->
 }
 
 /// How often the whole group may be started again after a worker failed: 0 to 2147483647, default 3
-/// as torch's WorkerSpec (torchrun's own default is 0). 0 means exactly one attempt. Only worker
-/// failures use restarts up; start errors never do.
+/// as torch's WorkerSpec (torchrun's own default is 0). 0 means exactly one attempt.
+///
+/// A start error in the first attempt ends the run, whatever restarts are left. In a later attempt, what could not be
+/// started may be a while later, if nothing but room was missing (processes, memory, descriptors, space on a disk, a
+/// free port) or a file that is being replaced (ENOENT, ETXTBSY): that uses a restart up, after a wait, see
+/// `ice_spec_set_restart_backoff()`, and is one of the result's failures. Anything else (ENOEXEC, EACCES), or such an
+/// error when no restart is left, is an agent error. Hosts of a job are told of it as of a failed worker.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_max_restarts(spec: *mut ice_spec, count: i64) -> ice_status {
     edit(spec, |spec| {
@@ -545,7 +550,8 @@ pub extern "C" fn ice_spec_set_max_restarts(spec: *mut ice_spec, count: i64) -> 
 
 /// Waits before a restart: `initial` seconds before the first, twice as long before each further one,
 /// never more than `maximum` seconds. Counted from the moment the last worker is gone. Both 0 to 1e9,
-/// `initial` not above `maximum`. Default: no wait. A stop ends the wait at once.
+/// `initial` not above `maximum`. Default: no wait; after an attempt whose workers could not be started, 0.5 seconds,
+/// and twice as long after each further one in a row, never more than 30. A stop ends the wait at once.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_restart_backoff(
     spec: *mut ice_spec,
@@ -1018,9 +1024,14 @@ pub extern "C" fn ice_spec_set_run_id(spec: *mut ice_spec, run_id: *const c_char
 /// (torchrun `--log-dir`). Missing directories are made. Two runs never share a run directory, and none
 /// is removed, unless it is empty at the end.
 ///
-/// Default: `ice_<run id>_<unique>` below TMPDIR, if that is set, else below `/tmp`; if only error files
-/// may go there it is below `/dev/shm`, and they lie in it side by side as
-/// `attempt_<n>_<local rank>_error.json`. Removed if nothing was written to it.
+/// While the run is on, the directory is locked (flock(2)), which keeps systemd-tmpfiles from cleaning it away. If it
+/// vanishes all the same it is made again, at the same path, for the workers that start after that. Where that cannot
+/// be done at a restart, they start without error files, and what they would redirect goes nowhere: a warning.
+///
+/// Default: `ice_<run id>_<unique>` below TMPDIR, if that is set, else below `/tmp`. If only error files
+/// may go there they lie in it side by side as `attempt_<n>_<local rank>_error.json`; for users up to number 999 it
+/// is below `/dev/shm` then, if TMPDIR is not set (of other users systemd-logind may remove what is there when they
+/// log out). Removed if nothing was written to it.
 ///
 /// `/dev/null` means no files at all: streams that would go to a file go nowhere,
 /// TORCHELASTIC_ERROR_FILE is empty, and filters are ICE_ERROR_CONFIG.

@@ -2,22 +2,38 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::Error;
 use crate::spec::names::path_component;
 use crate::spec::streams::Streams;
 use crate::spec::{Checked, Spec};
-use crate::sys::fd;
+use crate::sys::{fd, file};
+
+const MEMORY: &str = "/dev/shm";
+/// The highest number of a user whom systemd counts as the system's.
+const SYSTEM_UID_MAX: u32 = 999;
 
 /// The directory of one run. None where the log dir is /dev/null.
+///
+/// Somebody may remove it while the run is on (a cleaner of temporary files, a logout): it is made again then, for
+/// the workers that start after that.
 pub struct RunDir {
     path: PathBuf,
     /// Nobody asked for logs: error files lie in it side by side, without a directory for each worker,
     /// which would cost more than the rest of a start.
     flat: bool,
     modes: Option<(u32, u32)>,
+    /// What is above it is made, too.
+    makes_base: bool,
+    /// Device and inode.
+    identity: Option<(u64, u64)>,
+    /// systemd-tmpfiles leaves a directory alone, and what is in it, that somebody has locked.
+    lock: Option<Flock<OwnedFd>>,
+    was_remade: bool,
 }
 
 /// The files of one worker in one attempt.
@@ -57,12 +73,25 @@ impl RunDir {
             )
         };
         let Some((base, name)) = place(spec, checked, run_id, working_dir, tmpdir) else { return Ok(None) };
-        let modes = spec.log_modes;
         if spec.log_dir.is_some() {
-            make_all(&base, modes).map_err(|error| failed(&base, error))?;
+            make_all(&base, spec.log_modes).map_err(|error| failed(&base, error))?;
         }
-        let path = make_unique(&base, &name, modes).map_err(|error| failed(&base, error))?;
-        Ok(Some(RunDir { path, flat: is_flat(spec), modes }))
+        let path = make_unique(&base, &name, spec.log_modes).map_err(|error| failed(&base, error))?;
+        let mut run_dir = RunDir::at(spec, path);
+        run_dir.hold();
+        Ok(Some(run_dir))
+    }
+
+    fn at(spec: &Spec, path: PathBuf) -> RunDir {
+        RunDir {
+            path,
+            flat: is_flat(spec),
+            modes: spec.log_modes,
+            makes_base: spec.log_dir.is_some(),
+            identity: None,
+            lock: None,
+            was_remade: false,
+        }
     }
 
     /// Where `create` would make it; nothing is made.
@@ -74,8 +103,39 @@ impl RunDir {
         tmpdir: Option<&Path>,
     ) -> Option<RunDir> {
         let (base, name) = place(spec, checked, run_id, working_dir, tmpdir)?;
-        let path = base.join(format!("{name}_XXXXXXXX"));
-        Some(RunDir { path, flat: is_flat(spec), modes: spec.log_modes })
+        Some(RunDir::at(spec, base.join(format!("{name}_XXXXXXXX"))))
+    }
+
+    /// Makes sure that it is not cleaned away, as far as that is possible.
+    fn hold(&mut self) {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+        let Ok(opened) = fd::open(&self.path, flags, 0) else { return };
+        self.identity = fd::identity(&opened).ok();
+        self.lock = Flock::lock(opened, FlockArg::LockExclusiveNonblock).ok();
+    }
+
+    /// Makes it again if it is not there any more. A directory of another user in its place is not used.
+    fn restore(&mut self) -> io::Result<()> {
+        match self.path.symlink_metadata() {
+            Ok(found) if self.identity == Some((found.dev(), found.ino())) => return Ok(()),
+            Ok(found) if found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() => {}
+            Ok(_) => return Err(io::Error::from_raw_os_error(libc::EEXIST)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if let (true, Some(base)) = (self.makes_base, self.path.parent()) {
+                    make_all(base, self.modes)?;
+                }
+                make(&self.path, self.modes)?;
+            }
+            Err(error) => return Err(error),
+        }
+        self.was_remade = true;
+        self.hold();
+        Ok(())
+    }
+
+    /// Whether it had to be made again since this was asked last.
+    pub fn was_remade(&mut self) -> bool {
+        std::mem::take(&mut self.was_remade)
     }
 
     pub fn path(&self) -> &Path {
@@ -86,25 +146,34 @@ impl RunDir {
         self.path.join(format!("attempt_{attempt}"))
     }
 
-    pub fn make_attempt(&self, attempt: u32) -> Result<(), Error> {
+    pub fn make_attempt(&mut self, attempt: u32) -> Result<(), Error> {
+        self.restore().map_err(|error| not_made(&self.path, error))?;
         if self.flat {
             return Ok(());
         }
         let dir = self.attempt_dir(attempt);
-        make(&dir, self.modes).map_err(|error| not_made(&dir, error))
+        make_below(&dir, self.modes).map_err(|error| not_made(&dir, error))
     }
 
     /// Makes the directory of one worker and names its files.
     pub fn make_worker(
-        &self,
+        &mut self,
         attempt: u32,
         local_rank: usize,
         streams: Streams,
         merge: bool,
     ) -> Result<WorkerFiles, Error> {
-        if !self.flat {
-            let dir = self.worker_dir(attempt, local_rank);
-            make(&dir, self.modes).map_err(|error| not_made(&dir, error))?;
+        let dir = self.worker_dir(attempt, local_rank);
+        match self.flat {
+            true => self.restore().map_err(|error| not_made(&self.path, error))?,
+            false => match make_below(&dir, self.modes) {
+                // Removed since the worker before this one was born.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.make_attempt(attempt)?;
+                    make_below(&dir, self.modes).map_err(|error| not_made(&dir, error))?;
+                }
+                made => made.map_err(|error| not_made(&dir, error))?,
+            },
         }
         Ok(self.worker_files(attempt, local_rank, streams, merge))
     }
@@ -142,7 +211,16 @@ impl RunDir {
 
     /// Opens a log for a worker to write to.
     pub fn open_log(&self, path: &Path) -> Result<OwnedFd, Error> {
-        open_log(path, self.modes)
+        open_log(path, self.modes).or_else(|error| match path.parent() {
+            // Removed since it was made, a moment ago.
+            Some(dir)
+                if matches!(error, Error::System { errno: libc::ENOENT, .. })
+                    && make_all(dir, self.modes).is_ok() =>
+            {
+                open_log(path, self.modes)
+            }
+            _ => Err(error),
+        })
     }
 
     /// Removes what an attempt left empty.
@@ -159,7 +237,8 @@ impl RunDir {
 
     /// Removes the run directory if nothing is in it; says whether it is still there.
     pub fn tidy(&self) -> bool {
-        std::fs::remove_dir(&self.path).is_err()
+        let removed = std::fs::remove_dir(&self.path);
+        removed.is_err() && self.path.symlink_metadata().is_ok_and(|data| data.is_dir())
     }
 }
 
@@ -187,15 +266,22 @@ fn is_flat(spec: &Spec) -> bool {
 }
 
 /// Where a run without a log dir puts its own: with nothing but error files to hold, in memory, where
-/// making and removing it costs a tenth of what it costs on a disk.
+/// making and removing it costs a tenth of what it costs on a disk. Not where systemd-logind may clean up there when
+/// the user logs out (RemoveIPC), though the run goes on: it spares the system's users only.
 fn temporary_base(spec: &Spec, tmpdir: Option<&Path>) -> PathBuf {
-    const MEMORY: &str = "/dev/shm";
-    if let Some(dir) = tmpdir {
-        return dir.into();
-    }
-    let logs = has_logs(spec);
     let writable = || nix::unistd::access(MEMORY, nix::unistd::AccessFlags::W_OK).is_ok();
-    if !logs && writable() { MEMORY.into() } else { "/tmp".into() }
+    match tmpdir {
+        Some(dir) => dir.into(),
+        None if !has_logs(spec) && stays_in_memory(nix::unistd::geteuid().as_raw()) && writable() => {
+            MEMORY.into()
+        }
+        None => "/tmp".into(),
+    }
+}
+
+/// Whether this user's files stay in memory when he logs out.
+fn stays_in_memory(uid: u32) -> bool {
+    uid <= SYSTEM_UID_MAX
 }
 
 /// Whether any stream of a worker goes to a file.
@@ -203,15 +289,22 @@ pub fn has_logs(spec: &Spec) -> bool {
     (0..spec.local_world_size).any(|rank| spec.file_streams(rank) != Streams::NONE)
 }
 
-/// Opens a log to write to. O_APPEND, so that a truncated file starts anew.
+/// Opens a log of the run directory to write to. O_APPEND, so that a truncated file starts anew.
 pub fn open_log(path: &Path, modes: Option<(u32, u32)>) -> Result<OwnedFd, Error> {
     let mode = modes.map_or(0o666, |(_, file)| file);
-    let opened = fd::open(path, libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND, mode)
-        .map_err(|errno| Error::system(format!("cannot open {}", path.display()), errno as i32))?;
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_NOFOLLOW;
+    let opened = file::open(path, flags, mode).or_else(|unusable| {
+        // Something else can only be there to be in the way: a worker of an earlier attempt has put it there.
+        let in_the_way = unusable.is.is_some() && std::fs::remove_file(path).is_ok();
+        if in_the_way { file::open(path, flags, mode) } else { Err(unusable) }
+    });
+    let opened =
+        opened.map_err(|unusable| unusable.into_error(format_args!("cannot open {}", path.display())))?;
     if modes.is_some() {
-        set_mode(path, mode).map_err(|error| not_made(path, error))?;
+        let mode = std::fs::Permissions::from_mode(mode);
+        opened.set_permissions(mode).map_err(|error| not_made(path, error))?;
     }
-    Ok(opened)
+    Ok(opened.into())
 }
 
 fn not_made(path: &Path, error: io::Error) -> Error {
@@ -222,6 +315,20 @@ fn make(path: &Path, modes: Option<(u32, u32)>) -> io::Result<()> {
     let mode = modes.map_or(0o777, |(directory, _)| directory);
     std::fs::DirBuilder::new().mode(mode).create(path)?;
     if modes.is_some() { set_mode(path, mode) } else { Ok(()) }
+}
+
+/// A directory that may be there already: the attempt, or the run, has begun to make it, or a worker has.
+fn make_below(path: &Path, modes: Option<(u32, u32)>) -> io::Result<()> {
+    match make(path, modes) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if path.symlink_metadata()?.is_dir() {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        }
+        made => made,
+    }
 }
 
 fn make_all(path: &Path, modes: Option<(u32, u32)>) -> io::Result<()> {
@@ -270,4 +377,15 @@ fn unique() -> String {
             letter as char
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_the_default_place_survives_a_logout() {
+        assert!(stays_in_memory(0) && stays_in_memory(999));
+        assert!(!stays_in_memory(1000) && !stays_in_memory(u32::MAX));
+    }
 }

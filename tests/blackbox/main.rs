@@ -53,6 +53,7 @@ mod time;
 #[allow(dead_code)]
 mod tool;
 mod torch;
+mod vanish;
 
 use std::process::ExitCode;
 
@@ -87,6 +88,7 @@ fn main() -> ExitCode {
         log::tests(),
         err::tests(),
         strange::tests(),
+        vanish::tests(),
         abi::tests(),
         cli::tests(),
         control::tests(),

@@ -17,6 +17,7 @@ pub fn tests() -> Vec<Trial> {
         rst_02_all_are_stopped_then_all_are_started,
         rst_05_start_errors_use_no_restart,
         rst_06_a_start_error_in_a_later_attempt,
+        rst_06_what_cannot_pass_is_no_restart,
         rst_10_backoff_between_attempts,
         rst_10_a_stop_ends_the_backoff,
         rst_10_min_uptime_ends_a_crash_loop,
@@ -135,7 +136,7 @@ fn rst_06_a_start_error_in_a_later_attempt() {
     let t = Case::new();
     let copy = t.path("copy");
     std::fs::copy(probe(), &copy).unwrap();
-    let host = t.host().set("max_restarts", 5).set("local_world_size", 2).set("program", &copy);
+    let host = t.host().set("max_restarts", 4).set("local_world_size", 2).set("program", &copy);
     let rm = format!("rm {copy}; exit 1");
     let host = [
         "append",
@@ -161,8 +162,28 @@ fn rst_06_a_start_error_in_a_later_attempt() {
     run.failed_as(END_AGENT_ERROR);
     assert_eq!(run.result()["errno"], libc::ENOENT);
     let message = run.result()["message"].as_str().unwrap();
-    assert!(message.contains("attempt 2") && message.contains(&copy), "{message}");
-    assert_eq!(run.result()["restarts"], 2);
+    // It may come back, so the restarts are used up first.
+    assert!(message.contains("attempt 4") && message.contains(&copy), "{message}");
+    assert_eq!(run.result()["restarts"], 4);
+    assert_eq!(run.result()["failures"].as_array().unwrap().len(), 4);
+}
+
+fn rst_06_what_cannot_pass_is_no_restart() {
+    let t = Case::new();
+    let copy = t.path("copy");
+    for (spoil, errno) in [("chmod 600", libc::EACCES), ("truncate -s 0", libc::ENOEXEC)] {
+        std::fs::copy(probe(), t.path("new")).unwrap();
+        std::fs::rename(t.path("new"), &copy).unwrap();
+        let host = t.host().set("max_restarts", 5).set("program", &copy);
+        let script = format!("until {spoil} {copy}; do sleep 0.1; done; exit 1");
+        let run = ["exec", "sh", "-c", &script].iter().fold(host, |host, verb| host.set("arg", verb)).run();
+        run.failed_as(END_AGENT_ERROR);
+        assert_eq!(
+            (&run.result()["errno"], &run.result()["restarts"]),
+            (&errno.into(), &1.into()),
+            "{spoil}"
+        );
+    }
 }
 
 /// CLOCK_MONOTONIC at the start of each attempt.

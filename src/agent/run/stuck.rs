@@ -121,11 +121,12 @@ impl Run<'_> {
             }
         }
         let working_dir = self.host.working_dir.clone().unwrap_or_default();
-        let (run_dir, tmpdir) = (self.run_dir.as_ref(), self.host.tmpdir.as_deref());
+        let run_dir = self.run_dir.as_ref().filter(|_| !self.without_files);
+        let tmpdir = self.host.tmpdir.as_deref();
         let Some(path) = TimerFile::place(self.checked, run_dir, number, &working_dir, tmpdir) else {
             return Ok(None);
         };
-        let file = TimerFile::make(path.clone())?;
+        let file = TimerFile::make(path.clone(), !self.supervisor.is_first_attempt())?;
         self.epoll
             .add(&file, EpollEvent::new(EpollFlags::EPOLLIN, TIMERS))
             .map_err(|errno| Error::system("cannot watch the FIFO of the file timers", errno as i32))?;
