@@ -30,7 +30,7 @@ pub fn tests() -> Vec<Trial> {
         fn_crash_signal_from_outside,
         fn_crash_peers_that_are_stopped_leave_none,
         fn_crash_dumps_the_same_core,
-        fn_crash_is_over_soon_if_the_record_hangs,
+        fn_crash_is_over_soon_if_nobody_takes_the_record,
         fn_crash_at_the_limits,
         fn_crash_of_a_deleted_program,
     ]
@@ -390,13 +390,13 @@ fn fn_crash_dumps_the_same_core() {
     }
 }
 
-fn fn_crash_is_over_soon_if_the_record_hangs() {
+fn fn_crash_is_over_soon_if_nobody_takes_the_record() {
     let t = Case::new();
     let run = crashed(&t, &["block_record", "crash", "segv"]);
     died_of(&run, libc::SIGSEGV);
     assert_eq!(run.worker(0)["error_file"], "");
     assert!(run.worker(0)["message"].as_str().unwrap().starts_with("Signal 11 (SIGSEGV) received by PID"));
-    assert!(run.wall > Duration::from_secs(3) && run.wall < Duration::from_secs(15), "{:?}", run.wall);
+    assert!(run.wall < Duration::from_secs(15), "{:?}", run.wall);
 }
 
 fn fn_crash_at_the_limits() {

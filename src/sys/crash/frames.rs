@@ -498,7 +498,8 @@ mod tests {
             (all, named)
         };
         assert!(count(8192).1 > 0);
-        assert_eq!(count(300).1, count(8192).1);
+        // Other tests of this process map files meanwhile: a look that none of them disturbs is enough.
+        assert!((0..1000).any(|_| count(300).1 == count(8192).1));
     }
 
     /// A function of this program by its address, in a file that is read like any other.
