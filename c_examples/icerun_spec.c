@@ -268,6 +268,7 @@ static const struct {
   {OPT_STRAGGLER_TIMEOUT, ice_spec_set_straggler_timeout},
   {OPT_STACK_TIMEOUT, ice_spec_set_stack_timeout},
   {OPT_HEARTBEAT_TIMEOUT, ice_spec_set_heartbeat_timeout},
+  {OPT_INITIAL_HEARTBEAT_TIMEOUT, ice_spec_set_initial_heartbeat_timeout},
   {OPT_CHECKPOINT_BEFORE_STOP, ice_spec_set_checkpoint_before_stop},
 };
 

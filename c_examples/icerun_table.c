@@ -94,6 +94,9 @@ const struct option OPTIONS[OPTION_COUNT] = {
             "asks whether they should save a checkpoint; another ^C stops the run at once."},
   [OPT_HEARTBEAT_TIMEOUT] = {VALUE("heartbeat-timeout", "SECONDS", NULL),
     .help = "A worker that has said a step or a heartbeat, and then none for so long, has failed."},
+  [OPT_INITIAL_HEARTBEAT_TIMEOUT] = {VALUE("initial-heartbeat-timeout", "SECONDS", NULL),
+    .help = "A worker that has said no step, heartbeat or section for so long from its start on has "
+            "failed."},
   [OPT_CHECKPOINT_BEFORE_STOP] = {VALUE("checkpoint-before-stop", "SECONDS", NULL),
     .help = "Before a signal stops the run, workers are asked to save a checkpoint, all at the same "
             "step, and have so much time for it. A second SIGINT skips it."},

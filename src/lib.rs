@@ -16,6 +16,7 @@ mod ranks;
 mod rendezvous;
 mod report;
 mod spec;
+mod standstill;
 mod store;
 mod supervise;
 mod sys;

@@ -290,6 +290,13 @@ impl Supervisor {
         }
     }
 
+    /// So much time counts for nobody: they all stood still.
+    pub fn give_back(&mut self, lost: Duration) {
+        if let State::Stopping { deadline: until, .. } | State::Barrier { until } = &mut self.state {
+            *until = until.saturating_add(lost);
+        }
+    }
+
     pub fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
         match event {
             Event::Born => self.alive += 1,
@@ -790,6 +797,30 @@ mod tests {
         assert_eq!(group.deadline(), Some(16 * SECOND));
         let last = group.step(Event::Deadline, 16 * SECOND);
         assert_eq!(last, [GiveUp, EndAttempt { succeeded: false }, Finish(End::Interrupted)]);
+    }
+
+    #[test]
+    fn time_21_a_stop_and_the_barrier_have_the_time_back_in_which_all_stood_still() {
+        let mut group = started(policy());
+        group.give_back(SECOND);
+        assert_eq!(group.deadline(), None);
+        group.step(Event::Stop { signal: 0 }, SECOND);
+        group.give_back(7 * SECOND);
+        assert_eq!(group.deadline(), Some(13 * SECOND));
+        assert_eq!(group.step(Event::Deadline, 13 * SECOND), [Kill]);
+        group.give_back(2 * SECOND);
+        assert_eq!(group.deadline(), Some(25 * SECOND));
+        let mut waiting = joined(of_hosts(), 0, 0);
+        waiting.step(OK, SECOND);
+        waiting.step(OK, SECOND);
+        waiting.give_back(9 * SECOND);
+        assert_eq!(waiting.deadline(), Some(20 * SECOND));
+        // A back-off is no limit.
+        let mut group = started(Policy { restart_backoff: Some((SECOND, SECOND)), ..policy() });
+        group.step(FAILED, SECOND);
+        group.step(FAILED, SECOND);
+        group.give_back(9 * SECOND);
+        assert_eq!(group.deadline(), Some(2 * SECOND));
     }
 
     #[test]

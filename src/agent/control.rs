@@ -2,6 +2,7 @@
 //! workers let expire. All in the one loop, which a call of a worker or a deadline wakes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::run::Run;
 use crate::control::Now;
@@ -10,7 +11,7 @@ use crate::control::listener::Listener;
 use crate::control::page::{Page, TIMERS_MOST};
 use crate::control::request::{Answer, Answers, Debugged, Kind, Reason, Request, View, common_step};
 use crate::control::section::{Course, Lessons, SECTIONS_MOST};
-use crate::control::watch::{self, Beat, Stay, earlier};
+use crate::control::watch::{self, Beat, Silence, Stay, earlier};
 use crate::error::Error;
 use crate::logs::bar::Group;
 use crate::spec::Level;
@@ -127,6 +128,23 @@ impl Conversation {
         self.anew = now;
         self.beats.iter_mut().for_each(|beat| beat.excuse(now));
         self.next_look = Some(now);
+    }
+
+    /// The time of this rank begins.
+    pub(super) fn worker_born(&mut self, rank: usize, now: Now) {
+        self.beats[rank].excuse(now);
+    }
+
+    /// So much of the time up to now counts for nobody. What is asked for before a stop has a later end; a request
+    /// of the host's has none but the one that its caller waits for.
+    pub(super) fn give_back(&mut self, lost: Duration) {
+        let Some(asked) = self.asked.as_mut().filter(|asked| asked.before_stop) else { return };
+        asked.request.deadline = asked.request.deadline.saturating_add(lost);
+        let request = asked.request;
+        if self.view.request.is_some_and(|told| told.id == request.id) {
+            self.page.announce(self.sequence);
+            self.say(View { request: Some(request), ..self.view });
+        }
     }
 }
 
@@ -385,8 +403,9 @@ impl Run<'_> {
         let (Some(conversation), Some(attempt)) = (&mut self.conversation, &self.attempt) else {
             return None;
         };
-        let limit = self.spec.heartbeat_timeout;
-        let heartbeat = (!limit.is_zero()).then_some(limit);
+        let limit = |limit: Duration| (!limit.is_zero()).then_some(limit);
+        let (first, further) = (self.spec.initial_heartbeat_timeout, self.spec.heartbeat_timeout);
+        let limits = Silence { first: limit(first), further: limit(further) };
         let (page, sections) = (&conversation.page, &self.spec.sections);
         let mut learnt = None;
         let lessons = match sections.learning {
@@ -414,7 +433,7 @@ impl Run<'_> {
                     let limit = sections.of(course.name, course.first.count == 0, lessons)?;
                     Some(Stay { name: course.name, since: place.since.max(conversation.anew), limit })
                 });
-                match watch::look(&said, timers, stay, beat, heartbeat, now) {
+                match watch::look(&said, timers, stay, beat, limits, &self.standstill, now) {
                     Ok(look) => {
                         next = earlier(next, look);
                         break;

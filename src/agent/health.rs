@@ -19,6 +19,7 @@ use serde_json::json;
 use super::Shared;
 use crate::error::Error;
 use crate::report::metrics::{self, Around};
+use crate::standstill::lost;
 use crate::sys::dispositions;
 use crate::sys::fd::{self, Bell};
 use crate::sys::listener::{listen_at, listen_at_path};
@@ -217,12 +218,16 @@ impl Server {
                 };
                 Some(PollFd::new(client.stream.as_fd(), flags))
             }));
-            let timeout = self.next_deadline().map_or(PollTimeout::NONE, poll_timeout);
-            let _ = poll(&mut items, timeout);
+            let wait = self.next_deadline();
+            let begin = monotonic();
+            let _ = poll(&mut items, wait.map_or(PollTimeout::NONE, poll_timeout));
+            // A process that stood still has not had the time to answer.
+            let lost = wait.map_or(Duration::ZERO, |wait| lost(begin, begin + wait, monotonic()));
             if items[0].any().unwrap_or(false) {
                 return;
             }
             drop(items);
+            self.clients.iter_mut().for_each(|client| client.deadline += lost);
             self.accept();
             let clients = std::mem::take(&mut self.clients);
             self.clients = clients.into_iter().filter_map(|client| self.attend(client)).collect();

@@ -52,6 +52,7 @@ use crate::report::{message_of, root_cause, summary};
 use crate::spec::names::{Signal, hostname};
 use crate::spec::streams::Streams;
 use crate::spec::{Checked, Level, Spec, StartMethod};
+use crate::standstill::{self, Standstill};
 use crate::supervise::{Action, Event, Policy, Supervisor};
 use crate::sys::child::Child;
 use crate::sys::dispositions::Reset;
@@ -191,6 +192,8 @@ pub(super) struct Run<'a> {
     pub(super) port: Option<(OwnedFd, u16)>,
     /// For workers that are stuck.
     watch: Watch,
+    /// When this loop did not run though it was to.
+    pub(super) standstill: Standstill,
     stop_told: bool,
     hurry_told: bool,
     /// Why the run cannot go on, for a start error or agent error.
@@ -265,6 +268,7 @@ impl<'a> Run<'a> {
             others: None,
             port: None,
             watch: Watch::default(),
+            standstill: Standstill::default(),
             stop_told: false,
             hurry_told: false,
             error: None,
@@ -558,6 +562,8 @@ impl<'a> Run<'a> {
         if let Some(server) = &mut self.server {
             self.launcher.prepare_server(server, &plan, page)?;
         }
+        // What comes before may take its time.
+        self.standstill.begin(monotonic());
         // A fork server's workers are none of ours.
         let reset = if self.server.is_some() { Reset::nothing() } else { Reset::for_children() };
         for index in 0..self.ranks.len() {
@@ -582,7 +588,7 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         let env = plan::probe_env(self.spec, &self.host.env);
-        let found = Probe::start(&Request::of(self.spec, &env)).and_then(|probe| {
+        let found = Probe::start(&Request::of(self.spec, &env)).and_then(|mut probe| {
             while !probe.is_over(Some(self.inbox.as_fd())) {
                 self.take_requests();
                 if !self.is_starting(number) {
@@ -692,6 +698,9 @@ impl<'a> Run<'a> {
         let Some(attempt) = &mut self.attempt else { return Ok(()) };
         let (pid, by_server) = (child.pid, self.server.is_some());
         attempt.born(index, child, by_server);
+        if let Some(conversation) = &mut self.conversation {
+            conversation.worker_born(index, monotonic());
+        }
         self.tell(Event::Born);
         let attempt = self.attempt.as_ref();
         if let (false, Some(pidfd)) = (by_server, attempt.and_then(|attempt| attempt.pidfd(index))) {
@@ -785,14 +794,17 @@ impl<'a> Run<'a> {
     // ---- events
 
     fn wait_for_events(&mut self) {
+        let now = monotonic();
+        let lost = self.standstill.work(now);
+        self.give_back(lost);
         let deadlines = [self.supervisor.deadline(), self.watch_deadline(), self.control_deadline()];
-        let timeout = match deadlines.into_iter().flatten().min() {
-            None => EpollTimeout::NONE,
-            Some(deadline) => {
-                let left = deadline.saturating_sub(monotonic());
-                EpollTimeout::try_from(milliseconds(left)).unwrap_or(EpollTimeout::ZERO)
-            }
-        };
+        let wait = deadlines.into_iter().flatten().min().map(|deadline| {
+            let left = deadline.saturating_sub(now);
+            standstill::piece(left)
+        });
+        let timeout = wait.map_or(EpollTimeout::NONE, |wait| {
+            EpollTimeout::try_from(milliseconds(wait)).unwrap_or(EpollTimeout::ZERO)
+        });
         // What the fork server told while the agent waited for something else.
         let kept = self.server.as_mut().map(Forkserver::take_kept).unwrap_or_default();
         if !kept.is_empty() {
@@ -805,6 +817,8 @@ impl<'a> Run<'a> {
         // Signals are blocked in this thread, so the only error is one that a retry ends.
         let count = self.epoll.wait(&mut events, timeout).unwrap_or(0);
         self.shared.pulse.beat();
+        let lost = self.standstill.wake(wait.map(|wait| now.saturating_add(wait)), monotonic());
+        self.give_back(lost);
         for event in &events[..count] {
             match event.data() {
                 INBOX => self.take_requests(),
@@ -826,6 +840,24 @@ impl<'a> Run<'a> {
             self.tell(Event::Deadline);
         }
         self.look_after_stuck();
+    }
+
+    /// For so long nobody ran, at most: no limit counts it.
+    fn give_back(&mut self, lost: Duration) {
+        if lost.is_zero() {
+            return;
+        }
+        if self.attempt.is_some() {
+            let seconds = lost.as_secs_f64();
+            self.log(Level::Info, || {
+                format!("this agent did not run for up to {seconds:.3} s: no time limit counts them")
+            });
+        }
+        self.supervisor.give_back(lost);
+        self.watch.give_back(lost);
+        if let Some(conversation) = &mut self.conversation {
+            conversation.give_back(lost);
+        }
     }
 
     fn take_requests(&mut self) {

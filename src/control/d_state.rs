@@ -30,6 +30,11 @@ impl Stays {
         }
         now.saturating_sub(stay.since)
     }
+
+    /// So much of the time up to now counts for nobody.
+    pub fn give_back(&mut self, lost: Duration) {
+        self.0.values_mut().for_each(|stay| stay.since = stay.since.saturating_add(lost));
+    }
 }
 
 #[cfg(test)]
@@ -44,6 +49,14 @@ mod tests {
         assert_eq!(stays.look(3, Some(7), 10 * SECOND), Duration::ZERO);
         assert_eq!(stays.look(0, Some(7), 11 * SECOND), Duration::ZERO);
         assert_eq!(stays.look(3, Some(7), 14 * SECOND), 4 * SECOND);
+    }
+
+    #[test]
+    fn time_21_what_all_stood_still_does_not_count() {
+        let mut stays = Stays::default();
+        stays.look(0, Some(7), 10 * SECOND);
+        stays.give_back(5 * SECOND);
+        assert_eq!(stays.look(0, Some(7), 16 * SECOND), SECOND);
     }
 
     #[test]

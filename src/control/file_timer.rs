@@ -167,6 +167,11 @@ impl Timers {
         self.0.values_mut().for_each(|timer| timer.set = now);
     }
 
+    /// So much of the time up to now counts for nobody.
+    pub fn give_back(&mut self, lost: Duration) {
+        self.0.values_mut().for_each(|timer| timer.set = timer.set.saturating_add(lost));
+    }
+
     /// When the next one expires.
     pub fn deadline(&self) -> Option<Now> {
         self.0.values().map(Timer::deadline).min()
@@ -242,6 +247,14 @@ mod tests {
         timers.acquire(holder(0), until(100, "a", 5.0, 9), at(1)).unwrap();
         timers.begin_anew(100 * SECOND);
         assert_eq!(timers.deadline(), Some(104 * SECOND));
+    }
+
+    #[test]
+    fn time_21_what_all_stood_still_does_not_count() {
+        let mut timers = Timers::default();
+        timers.acquire(holder(0), until(100, "a", 5.0, 9), at(1)).unwrap();
+        timers.give_back(60 * SECOND);
+        assert_eq!(timers.deadline(), Some(65 * SECOND));
     }
 
     #[test]

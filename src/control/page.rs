@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! header   magic and number of ranks | the request, written by the agent | the bell, rung by workers
-//! rank 0   step, progress, heartbeat, place | answers, written by the worker alone | its timers | its sections
+//! rank 0   step, progress, heartbeat, place, begin | answers, written by the worker alone | its timers | its sections
 //! rank 1   ...
 //! ```
 //!
@@ -66,6 +66,8 @@ const DONE: usize = 1;
 const TOTAL: usize = 2;
 const HEARTBEAT: usize = 3;
 const PLACE: usize = 4;
+/// When its process began, 0 for none.
+const BEGAN: usize = 5;
 const ANSWERED: usize = 16;
 const ANSWER: usize = 17;
 const ANSWER_STEP: usize = 18;
@@ -256,12 +258,13 @@ impl Page {
 
     /// A process begins as this rank: what one before it said, the first of a script say, is void. What that
     /// one answered is not.
-    pub fn begin(&self, rank: usize) {
+    pub fn begin(&self, rank: usize, now: Now) {
         (0..TIMERS_MOST).for_each(|index| self.set_timer(rank, index, None));
         let sections = SECTIONS..SECTIONS + SECTIONS_MOST * SECTION;
         for word in [STEP, DONE, TOTAL, HEARTBEAT, PLACE, PAUSED, DEBUG].into_iter().chain(sections) {
             self.of(rank, word).store(0, Ordering::Relaxed);
         }
+        self.of(rank, BEGAN).store(words_of(now), Ordering::Relaxed);
         self.of(rank, OPENED).store(1, Ordering::Release);
     }
 
@@ -282,12 +285,13 @@ impl Page {
 
     pub fn said(&self, rank: usize) -> Said {
         let word = |word| self.of(rank, word).load(Ordering::Acquire);
-        let heartbeat = word(HEARTBEAT);
+        let time = |word| (word != 0).then(|| Duration::from_nanos(word));
         Said {
             opened: word(OPENED) != 0,
             step: self.step(rank),
             progress: (word(DONE), word(TOTAL)),
-            heartbeat: (heartbeat != 0).then(|| Duration::from_nanos(heartbeat)),
+            heartbeat: time(word(HEARTBEAT)),
+            began: time(word(BEGAN)),
             paused: word(PAUSED) != 0,
             place: self.place(rank),
         }
@@ -608,7 +612,8 @@ mod tests {
         let course = Course { name: name(3), first: seen(9, 1), further: seen(5, 3) };
         assert_eq!(page.course(1, 3), Some(course));
         assert_eq!((page.course(1, SECTIONS_MOST), page.course(0, 3)), (None, None));
-        page.begin(1);
+        page.begin(1, Duration::from_secs(7));
+        assert_eq!(page.said(1).began, Some(Duration::from_secs(7)));
         assert_eq!(page.course(1, 3), None);
     }
 

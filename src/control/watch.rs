@@ -8,18 +8,37 @@ use std::time::Duration;
 
 use super::Now;
 use super::section::{Limit, Name, Place};
+use crate::standstill::Standstill;
 
 /// What a worker says of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Said {
     /// It knows of the page.
     pub opened: bool,
+    /// Since when, if it says so.
+    pub began: Option<Now>,
     pub step: Option<u64>,
     pub progress: (u64, u64),
     pub heartbeat: Option<Now>,
     pub paused: bool,
     /// None if it says nothing of sections.
     pub place: Option<Place>,
+}
+
+impl Said {
+    /// Whether it gives signs of life that are missed when they stay away.
+    fn beats(&self) -> bool {
+        self.step.is_some() || self.heartbeat.is_some()
+    }
+}
+
+/// How long a rank may be silent.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Silence {
+    /// Before its first step, heartbeat or section.
+    pub first: Option<Duration>,
+    /// After a step or a heartbeat.
+    pub further: Option<Duration>,
 }
 
 /// A timer that is armed.
@@ -38,6 +57,12 @@ impl Timer {
             if armed_before { self.expires.max(from.saturating_add(self.lasts)) } else { self.expires };
         Timer { expires, ..self }
     }
+
+    /// The same with the time back in which all stood still.
+    fn given_back(self, still: &Standstill) -> Timer {
+        let armed = self.expires.saturating_sub(self.lasts);
+        Timer { expires: still.shift(armed).saturating_add(self.expires.saturating_sub(armed)), ..self }
+    }
 }
 
 /// A section that a worker is in, or the time outside of all, if there is a limit to that.
@@ -55,6 +80,8 @@ pub enum Expired {
     Timer { scope: String, lasts: Duration, after: Duration },
     /// No heartbeat and no step for so long.
     Heartbeat { limit: Duration, after: Duration },
+    /// It never said anything.
+    First { limit: Duration, after: Duration },
     /// It is still in the same section, or in none.
     Section { name: Name, limit: Limit, after: Duration },
 }
@@ -69,6 +96,11 @@ impl std::fmt::Display for Expired {
             Expired::Heartbeat { limit, after } => {
                 let (limit, after) = (limit.as_secs_f64(), after.as_secs_f64());
                 write!(out, "no heartbeat and no step for {after:.3} s, {limit:.3} s are allowed")
+            }
+            Expired::First { limit, after } => {
+                let (limit, after) = (limit.as_secs_f64(), after.as_secs_f64());
+                let what = "since it began, and no heartbeat, step or section yet";
+                write!(out, "{after:.3} s {what}, {limit:.3} s are allowed")
             }
             Expired::Section { name, limit, after } => {
                 let (lasts, after) = (limit.lasts.as_secs_f64(), after.as_secs_f64());
@@ -111,37 +143,41 @@ pub fn earlier(one: Option<Now>, other: Option<Now>) -> Option<Now> {
 }
 
 /// What of this rank has expired first, and was not told before; else when to look again. While it keeps a
-/// pause, time stands still for it.
+/// pause, time stands still for it; the time in which all stood still does not count.
 pub fn look(
     said: &Said,
     timers: impl Iterator<Item = Timer>,
     stay: Option<Stay>,
     beat: &mut Beat,
-    heartbeat: Option<Duration>,
+    limits: Silence,
+    still: &Standstill,
     now: Now,
 ) -> Result<Option<Now>, Expired> {
     if said.paused {
         beat.since = now;
-        return Ok(heartbeat.map(|limit| now + limit));
+        return Ok(earlier(limits.first, limits.further).map(|limit| now.saturating_add(limit)));
     }
     let timer = timers
+        .map(|timer| timer.given_back(still))
         .filter(|timer| beat.told_timer.is_none_or(|told| timer.expires > told))
         .min_by_key(|timer| timer.expires);
     let stay = stay.filter(|stay| beat.told_stay != Some(stay.since));
     if said.step != beat.step {
         (beat.step, beat.since) = (said.step, now);
     }
-    let last = said.heartbeat.unwrap_or_default().min(now).max(beat.since);
+    let last = said.heartbeat.or(said.began).unwrap_or_default().min(now).max(beat.since);
     // One that never said anything does not know how, or is still at its preparations.
-    let has_spoken = said.step.is_some() || said.heartbeat.is_some();
-    let silence = heartbeat.filter(|_| has_spoken && beat.told_silence != Some(last));
+    let is_first = !said.beats() && said.place.is_none();
+    let limit = if is_first { limits.first } else { limits.further.filter(|_| said.beats()) };
+    let silence = limit.filter(|_| beat.told_silence != Some(last));
+    let ran_since = |since: Now| now.saturating_sub(still.shift(since));
     let timer_ends = timer.as_ref().map(|timer| timer.expires);
-    let stay_ends = stay.map(|stay| stay.since.saturating_add(stay.limit.lasts));
-    let silence_ends = silence.map(|limit| last + limit);
+    let stay_ends = stay.map(|stay| still.shift(stay.since).saturating_add(stay.limit.lasts));
+    let silence_ends = silence.map(|limit| still.shift(last).saturating_add(limit));
     let first = earlier(earlier(timer_ends, stay_ends), silence_ends);
     if first.is_none_or(|first| first > now) {
-        let looks_for_words = heartbeat.filter(|_| silence.is_none());
-        return Ok(earlier(first, looks_for_words.map(|limit| now + limit)));
+        let looks_for_words = limits.further.filter(|_| silence.is_none() || is_first);
+        return Ok(earlier(first, looks_for_words.map(|limit| now.saturating_add(limit))));
     }
     Err(match (timer, stay, silence) {
         (Some(Timer { scope, expires, lasts }), _, _) if first == Some(expires) => {
@@ -154,12 +190,12 @@ pub fn look(
         }
         (_, Some(Stay { name, since, limit }), _) if first == stay_ends => {
             beat.told_stay = Some(since);
-            Expired::Section { name, limit, after: now.saturating_sub(since) }
+            Expired::Section { name, limit, after: ran_since(since) }
         }
         (_, _, limit) => {
             beat.told_silence = Some(last);
-            let limit = limit.unwrap_or_default();
-            Expired::Heartbeat { limit, after: now.saturating_sub(last) }
+            let (limit, after) = (limit.unwrap_or_default(), ran_since(last));
+            if is_first { Expired::First { limit, after } } else { Expired::Heartbeat { limit, after } }
         }
     })
 }
@@ -174,8 +210,21 @@ mod tests {
         Timer { scope: scope.into(), expires: expires * SECOND, lasts: lasts * SECOND }
     }
 
+    fn beats(limit: u32) -> Silence {
+        Silence { first: None, further: Some(limit * SECOND) }
+    }
+
     fn timers(timers: &[Timer], now: u32) -> Result<Option<Now>, Expired> {
-        look(&Said::default(), timers.iter().cloned(), None, &mut Beat::default(), None, now * SECOND)
+        let (limits, still) = (Silence::default(), Standstill::default());
+        look(
+            &Said::default(),
+            timers.iter().cloned(),
+            None,
+            &mut Beat::default(),
+            limits,
+            &still,
+            now * SECOND,
+        )
     }
 
     #[test]
@@ -192,7 +241,7 @@ mod tests {
         let mut beat = Beat::default();
         let mut at = |step, heartbeat: Option<u32>, now: u32| {
             let said = Said { step, heartbeat: heartbeat.map(|at| at * SECOND), ..Said::default() };
-            look(&said, std::iter::empty(), None, &mut beat, Some(3 * SECOND), now * SECOND)
+            look(&said, std::iter::empty(), None, &mut beat, beats(3), &Standstill::default(), now * SECOND)
         };
         assert_eq!(at(None, None, 10), Ok(Some(13 * SECOND)), "it has not begun");
         assert_eq!(at(None, Some(12), 13), Ok(Some(15 * SECOND)));
@@ -212,7 +261,7 @@ mod tests {
         let said = Said { step: Some(1), ..Said::default() };
         let mut at = |now: u32, excuse: u32| {
             beat.excuse(excuse * SECOND);
-            look(&said, std::iter::empty(), None, &mut beat, Some(3 * SECOND), now * SECOND)
+            look(&said, std::iter::empty(), None, &mut beat, beats(3), &Standstill::default(), now * SECOND)
         };
         assert_eq!(at(1, 0), Ok(Some(4 * SECOND)));
         assert_eq!(at(100, 100), Ok(Some(103 * SECOND)));
@@ -225,7 +274,15 @@ mod tests {
         let mut beat = Beat::default();
         let late = [timer("a", 1, 1)];
         let mut at = |said: &Said, timers: &[Timer], now: u32| {
-            look(said, timers.iter().cloned(), None, &mut beat, Some(3 * SECOND), now * SECOND)
+            look(
+                said,
+                timers.iter().cloned(),
+                None,
+                &mut beat,
+                beats(3),
+                &Standstill::default(),
+                now * SECOND,
+            )
         };
         assert_eq!(at(&said, &late, 100), Ok(Some(103 * SECOND)));
         assert_eq!(at(&Said { paused: false, ..said }, &[], 102), Ok(Some(105 * SECOND)));
@@ -236,9 +293,17 @@ mod tests {
         let mut beat = Beat::default();
         let mut at = |timers: &[Timer], stay: Option<Stay>, step, now: u32| {
             let said = Said { step, ..Said::default() };
-            look(&said, timers.iter().cloned(), stay, &mut beat, Some(9 * SECOND), now * SECOND)
-                .map(|next| next.map(|next| next.as_secs()))
-                .map_err(|expired| expired.to_string())
+            look(
+                &said,
+                timers.iter().cloned(),
+                stay,
+                &mut beat,
+                beats(9),
+                &Standstill::default(),
+                now * SECOND,
+            )
+            .map(|next| next.map(|next| next.as_secs()))
+            .map_err(|expired| expired.to_string())
         };
         let armed = [timer("b", 5, 1), timer("a", 4, 1), timer("c", 30, 1)];
         let limit = Limit { lasts: 4 * SECOND, learnt_from: Some(7) };
@@ -257,5 +322,68 @@ mod tests {
         assert_eq!(at(&armed, Some(stay), Some(2), 21), Ok(Some(30)), "it speaks again");
         let later = Stay { since: 20 * SECOND, ..stay };
         assert!(at(&[], Some(later), Some(2), 25).unwrap_err().contains("5.000 s"), "another stay");
+    }
+    #[test]
+    fn time_22_a_first_word_may_be_waited_for() {
+        let both = Silence { first: Some(9 * SECOND), further: Some(3 * SECOND) };
+        let first = |after| Err(Expired::First { limit: 9 * SECOND, after: after * SECOND });
+        let mut beat = Beat::default();
+        beat.excuse(10 * SECOND);
+        let mut at = |said: &Said, limits, now: u32| {
+            look(said, std::iter::empty(), None, &mut beat, limits, &Standstill::default(), now * SECOND)
+        };
+        let mute = Said::default();
+        let only = Silence { further: None, ..both };
+        assert_eq!(at(&mute, only, 11), Ok(Some(19 * SECOND)), "from its birth on");
+        assert_eq!(at(&mute, both, 11), Ok(Some(14 * SECOND)), "it may say a word meanwhile");
+        assert_eq!(at(&mute, both, 19), first(9));
+        assert_eq!(at(&mute, both, 20), Ok(Some(23 * SECOND)), "that was told");
+        let opened = Said { opened: true, began: Some(15 * SECOND), ..mute };
+        assert_eq!(at(&opened, only, 20), Ok(Some(24 * SECOND)), "another process of the worker's");
+        let text = at(&opened, only, 24).unwrap_err().to_string();
+        assert!(text.starts_with("9.000 s since it began, and no heartbeat"), "{text}");
+        let in_section = Said { place: Some(Place { section: None, since: SECOND }), ..opened };
+        assert_eq!(at(&in_section, only, 60), Ok(None), "a word of sections is one");
+        assert_eq!(at(&Said { heartbeat: Some(40 * SECOND), ..opened }, only, 60), Ok(None));
+        let steps = Said { step: Some(1), ..opened };
+        assert_eq!(at(&steps, both, 60), Ok(Some(63 * SECOND)));
+        let mut far = Beat::default();
+        far.excuse(SECOND);
+        let ahead = Said { began: Some(900 * SECOND), ..opened };
+        let at = look(&ahead, std::iter::empty(), None, &mut far, only, &Standstill::default(), 2 * SECOND);
+        assert_eq!(at, Ok(Some(11 * SECOND)), "a moment that is to come is now");
+    }
+
+    #[test]
+    fn time_21_what_all_stood_still_does_not_count() {
+        let mut still = Standstill::default();
+        still.begin(10 * SECOND);
+        still.wake(Some(11 * SECOND), 70 * SECOND);
+        let mut beat = Beat::default();
+        beat.excuse(5 * SECOND);
+        let mut at = |said: &Said, timers: &[Timer], stay, now: u32| {
+            let limits = Silence { first: Some(12 * SECOND), further: Some(3 * SECOND) };
+            look(said, timers.iter().cloned(), stay, &mut beat, limits, &still, now * SECOND)
+        };
+        let only_first = |at: Result<Option<Now>, Expired>| at.unwrap().unwrap().as_secs();
+        assert_eq!(
+            only_first(at(&Said::default(), &[], None, 70)),
+            73,
+            "7 s are left, it may speak meanwhile"
+        );
+        assert_eq!(at(&Said::default(), &[], None, 77).unwrap_err().to_string()[..8], *"12.000 s");
+        let said = Said { heartbeat: Some(9 * SECOND), ..Said::default() };
+        assert_eq!(at(&said, &[], None, 71), Ok(Some(72 * SECOND)));
+        assert_eq!(at(&said, &[timer("a", 12, 4)], None, 71), Ok(Some(72 * SECOND)));
+        assert_eq!(
+            at(&said, &[timer("a", 12, 3)], None, 71),
+            Ok(Some(72 * SECOND)),
+            "armed at 9, and 2 s are left at 70"
+        );
+        assert!(at(&said, &[timer("a", 11, 2)], None, 71).unwrap_err().to_string().contains("2.000 s after"));
+        let limit = Limit { lasts: 5 * SECOND, learnt_from: None };
+        let stay = Stay { name: Name::new(b"step"), since: 6 * SECOND, limit };
+        let expired = at(&said, &[], Some(stay), 71).unwrap_err().to_string();
+        assert!(expired.contains("for 5.000 s"), "{expired}");
     }
 }

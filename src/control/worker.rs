@@ -49,7 +49,7 @@ impl Control {
         if rank >= page.ranks() {
             return Control(None);
         }
-        page.begin(rank);
+        page.begin(rank, monotonic());
         let fenced = page.is_fenced();
         Control(Some(Line { page, rank, fenced, settled: AtomicI32::new(0), state: Mutex::default() }))
     }
@@ -420,7 +420,7 @@ mod tests {
         pass(b"");
         assert_eq!(page.rung(), 0, "nobody watches");
         page.watch_sections(None);
-        page.begin(0);
+        page.begin(0, monotonic());
         // The first comes to its end with the second's begin; the fifth after it with the seventh's.
         let rung = [(); 9].map(|()| {
             pass(b"step");

@@ -15,6 +15,7 @@ use crate::process::channel::{Channel, Kind};
 use crate::process::launch::{Failure, Single};
 use crate::process::{entry, image};
 use crate::spec::Spec;
+use crate::standstill::lost;
 use crate::sys::child::{Child, Setup, Step};
 use crate::sys::dispositions;
 use crate::sys::fd;
@@ -79,7 +80,7 @@ impl<'a> Request<'a> {
 
 /// Asks the driver, in a process that dies with this thread.
 pub fn probe(request: &Request) -> Result<Found, Error> {
-    let probe = Probe::start(request)?;
+    let mut probe = Probe::start(request)?;
     while !probe.is_over(None) {}
     probe.finish()
 }
@@ -107,9 +108,13 @@ impl Probe {
     }
 
     /// Waits until it has ended, its time is over, or the bell rings; not in the last case.
-    pub fn is_over(&self, bell: Option<BorrowedFd>) -> bool {
-        let left = self.deadline.saturating_sub(process::monotonic());
-        process::ends_within(&self.child.pidfd, left, bell) || process::monotonic() >= self.deadline
+    pub fn is_over(&mut self, bell: Option<BorrowedFd>) -> bool {
+        let begin = process::monotonic();
+        let ended = process::ends_within(&self.child.pidfd, self.deadline.saturating_sub(begin), bell);
+        let now = process::monotonic();
+        // If this process stood still, the probe most likely did, too.
+        self.deadline = self.deadline.saturating_add(lost(begin, self.deadline.max(begin), now));
+        ended || now >= self.deadline
     }
 
     /// What came of it. One that has not ended is killed.

@@ -906,7 +906,8 @@ pub extern "C" fn ice_spec_set_progress_bar(spec: *mut ice_spec, on: i32) -> ice
 /// A worker that has said a step or a heartbeat (`ice_worker_step()`, `ice_worker_heartbeat()`) and then
 /// neither for `seconds` is looked at (`ice_spec_set_stack_timeout()`) and killed (SIGKILL, or what
 /// `ice_spec_set_timer_signal()` says). It has failed then, as ICE_CAUSE_TIMED_OUT, with all that follows;
-/// its message says why. One that never said anything is left alone. Heartbeats are seen to the millisecond;
+/// its message says why. One that never said anything is left alone here, see
+/// `ice_spec_set_initial_heartbeat_timeout()`. Heartbeats are seen to the millisecond;
 /// a step is taken to be as young as it can be since the agent looked last, once in `seconds`, so that a
 /// worker which says steps alone is killed `seconds` to twice `seconds` after its last. 0 to 1e9; 0, the
 /// default, is off. Any other implies `ice_spec_set_control()`.
@@ -918,11 +919,35 @@ pub extern "C" fn ice_spec_set_heartbeat_timeout(spec: *mut ice_spec, seconds: f
     })
 }
 
+/// How long a worker may take until its first word: a step, a heartbeat or a section (`ice_worker_step()`,
+/// `ice_worker_heartbeat()`, `ice_worker_section()`). One that says none of them for `seconds` from its birth on is
+/// dealt with as one whose heartbeat stays away, whether or not it has come as far as `ice_worker_open()`: so a
+/// worker that hangs in its imports is found, and one that never uses libice is ended, too. A worker that is several
+/// processes in turn, as a shell script, has the whole time again each time that one of them opens its handle. Apart
+/// from `ice_spec_set_heartbeat_timeout()`, which may be off: a first step takes longer than others, with imports,
+/// data and compilation before it. 0 to 1e9; 0, the default, is off: a first word that never comes is not missed.
+/// Any other implies `ice_spec_set_control()`. What `initial_rank_heartbeat_timeout` is to NVIDIA's ft_launcher.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_initial_heartbeat_timeout(spec: *mut ice_spec, seconds: f64) -> ice_status {
+    edit(spec, |spec| {
+        spec.initial_heartbeat_timeout = spec::seconds("initial_heartbeat_timeout", seconds)?;
+        Ok(())
+    })
+}
+
 /// The signal for a worker that has let a timer of `ice_worker_expires()`, its heartbeat or the limit of a
 /// section expire, or is a straggler (`ice_spec_set_straggler_timeout()`): 1 to 64, default SIGKILL (9).
 /// Where several have expired, one signal is sent, for the earliest. A worker that lives on is killed after
 /// the shutdown time-out. 0: nobody is ended; the log (ICE_LOG_WARNING) and the events (`STUCK`) tell of each
 /// that expires, once. Torch's file timers name a signal each themselves.
+///
+/// No limit of a worker counts time in which the agent could not run either: both were stopped by SIGSTOP or a
+/// debugger, frozen in their cgroup, or the machine was paused, suspended, or overloaded. This holds for heartbeats,
+/// timers, file timers, sections, stragglers and uninterruptible sleep, for the shutdown time-out, and for the time to
+/// save a checkpoint before a stop. To see it, the agent sleeps for no more than an eighth of what is left of the
+/// next limit, and at least for half a second; without a limit it sleeps until something happens. What it missed
+/// between two looks is given back as a whole, if it is more than half a second: so a worker that hangs is found
+/// that much later. A worker that is stopped alone has its limits as ever.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_timer_signal(spec: *mut ice_spec, signal: i32) -> ice_status {
     edit(spec, |spec| {
@@ -933,7 +958,7 @@ pub extern "C" fn ice_spec_set_timer_signal(spec: *mut ice_spec, signal: i32) ->
 }
 
 /// How long a worker may be in the section `name` (`ice_worker_section()`), or with NULL in none, once it has said
-/// a word of sections: more than `seconds`, and it is looked at and ended, as one whose timer has expired; its
+/// a word of sections (up to its first word `ice_spec_set_initial_heartbeat_timeout()` counts): more than `seconds`, and it is looked at and ended, as one whose timer has expired; its
 /// message names the section, how long it was there, and the limit. 0 to 1e9; 0: no limit, whatever is learnt
 /// (`ice_spec_set_section_learning()`). The first 40 bytes of the name count; not empty. To be called for each
 /// section; a later call replaces the limit. Default: none. Implies `ice_spec_set_control()`.

@@ -122,9 +122,10 @@ impl Leader {
         self.remove(id, |name| format!("{name} has vanished: no sign of it for {limit:?}"), now);
     }
 
-    /// Nobody could be heard up to now.
-    pub fn listen_anew(&mut self, now: Now) {
+    /// Nobody could be heard up to now, and for so long nobody could join.
+    pub fn give_back(&mut self, lost: Duration, now: Now) {
         self.pulses.values_mut().for_each(|(_, since)| *since = now);
+        self.deadline = self.deadline.map(|deadline| deadline.saturating_add(lost));
     }
 
     /// Leads no longer: somebody who is there does, or else who comes next.
@@ -568,7 +569,7 @@ mod tests {
     fn dyn_10_one_that_is_heard_anew_has_its_full_time() {
         let mut leader = leader(rules(2, 2));
         tell(&mut leader, &[join("a"), join("b")], SECOND);
-        leader.listen_anew(60 * SECOND);
+        leader.give_back(Duration::ZERO, 60 * SECOND);
         leader.tick(74 * SECOND);
         assert_eq!(leader.publish().unwrap().phase, Phase::Complete);
         leader.tick(75 * SECOND);

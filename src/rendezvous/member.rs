@@ -18,6 +18,7 @@ use super::options::Options;
 use super::state::{Ending, Message, Node, Phase, State, decode, encode};
 use crate::error::Error;
 use crate::spec::Level;
+use crate::standstill::lost;
 use crate::store::interrupt::Interrupter;
 use crate::supervise::Now;
 use crate::sys::dispositions;
@@ -138,6 +139,7 @@ impl Member {
             from_round: 0,
             is_done: false,
             leaders_beat: (None, Duration::ZERO),
+            answered: Duration::ZERO,
             trash: VecDeque::new(),
         };
         let thread = std::thread::Builder::new()
@@ -171,9 +173,13 @@ impl Member {
         hurried: impl Fn() -> bool,
     ) -> VecDeque<Notice> {
         self.wish(Wish::Leave { reason, linger });
-        let until = Instant::now() + within.max(linger);
+        let mut begin = monotonic();
+        let mut until = begin.saturating_add(within.max(linger));
         while self.end.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-            if hurried() || Instant::now() >= until {
+            let now = monotonic();
+            until = until.saturating_add(lost(begin, begin + LOOK, now));
+            begin = now;
+            if hurried() || now >= until {
                 self.interrupter.interrupt();
                 break;
             }
@@ -235,6 +241,8 @@ struct Part {
     is_done: bool,
     /// The last one of the leader, and when it was another one.
     leaders_beat: (Option<u64>, Now),
+    /// When the place was last reached.
+    answered: Now,
     trash: VecDeque<String>,
 }
 
@@ -266,7 +274,7 @@ fn is_passing(error: &Error) -> bool {
 
 impl Part {
     fn run(mut self) {
-        let mut answered = monotonic();
+        self.answered = monotonic();
         let mut failing: Option<Duration> = None;
         while self.take_wishes() {
             if self.stage == Stage::Out {
@@ -275,7 +283,7 @@ impl Part {
                 continue;
             }
             match self.turn() {
-                Ok(()) => (answered, failing) = (monotonic(), None),
+                Ok(()) => (self.answered, failing) = (monotonic(), None),
                 Err(error) if is_passing(&error) => {
                     // The connection is made anew, and with it what was read.
                     (self.leader, self.chain) = (None, None);
@@ -283,11 +291,13 @@ impl Part {
                         self.log(Level::Info, format!("the rendezvous is not reached: {error}"));
                         PAUSES.0
                     });
-                    if let Some(error) = self.is_too_long(answered, &error) {
+                    if let Some(error) = self.is_too_long(&error) {
                         self.give_up(error);
                     } else {
                         failing = Some((pause * 2).min(PAUSES.1));
+                        let begin = monotonic();
                         self.pause(Some(pause));
+                        self.give_back(begin, begin + pause);
                     }
                 }
                 Err(error) => self.give_up(error),
@@ -296,7 +306,7 @@ impl Part {
     }
 
     /// What to say if the place is out of reach for longer than it may be, since its last answer.
-    fn is_too_long(&self, answered: Now, why: &Error) -> Option<Error> {
+    fn is_too_long(&self, why: &Error) -> Option<Error> {
         let now = monotonic();
         if let Stage::Joining { until: Some(until), .. } = self.stage {
             return (until <= now).then(|| self.joins_no_more(&format!("it was not reached: {why}")));
@@ -306,7 +316,7 @@ impl Part {
             Stage::In { .. } if self.is_done => self.settings.rules.dead_after,
             _ => self.settings.options.lost_timeout,
         };
-        let waited = now.saturating_sub(answered);
+        let waited = now.saturating_sub(self.answered);
         let what = format!("lost rendezvous: not reached for {waited:.1?}: {why}");
         (waited >= limit).then_some(Error::Rendezvous { what })
     }
@@ -340,6 +350,24 @@ impl Part {
         if self.stage != Stage::Out {
             self.stage = Stage::Out;
             self.tell(Notice::Failed(error));
+        }
+    }
+
+    /// It waited from `begin` on, and was to go on when it was `due`. If it did not, it stood still, and most likely
+    /// others with it: what it missed counts for nobody.
+    fn give_back(&mut self, begin: Now, due: Now) {
+        let now = monotonic();
+        let lost = lost(begin, due, now);
+        if lost.is_zero() {
+            return;
+        }
+        self.answered = self.answered.saturating_add(lost);
+        self.leaders_beat.1 = now;
+        if let Some(leader) = &mut self.leader {
+            leader.give_back(lost, now);
+        }
+        if let Stage::Joining { until: Some(until), .. } = &mut self.stage {
+            *until = until.saturating_add(lost);
         }
     }
 
@@ -692,7 +720,7 @@ impl Part {
         if stood_still {
             // The whole machine may have, with all the others on it: nobody is missed before it could give a sign.
             self.leaders_beat.1 = now;
-            self.leader.iter_mut().for_each(|leader| leader.listen_anew(now));
+            self.leader.iter_mut().for_each(|leader| leader.give_back(Duration::ZERO, now));
         }
         if self.leader.is_some() { self.look_at_all(now) } else { self.look_at_leader(now) }
     }
@@ -790,8 +818,12 @@ impl Part {
         };
         let due = self.leader.as_ref().and_then(Leader::deadline);
         let first = [Some(self.beat_at), joins, due].into_iter().flatten().min().unwrap_or(self.beat_at);
-        let until = Instant::now() + first.saturating_sub(monotonic());
-        let is_there = self.backend.wait(&key, until, self.shared.bell.as_fd())?;
+        let begin = monotonic();
+        let until = Instant::now() + first.saturating_sub(begin);
+        let is_there = self.backend.wait(&key, until, self.shared.bell.as_fd());
+        // A place that is slow to answer is no standstill.
+        self.give_back(begin, first.max(begin).saturating_add(self.settings.options.answer_within()));
+        let is_there = is_there?;
         if is_there && self.leader.is_none() {
             match self.backend.get(&key)? {
                 Some(found) => self.adopt(next_state, &found.value)?,

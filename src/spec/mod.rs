@@ -262,6 +262,8 @@ pub struct Spec {
     pub control: bool,
     /// Zero: heartbeats are not asked for.
     pub heartbeat_timeout: Duration,
+    /// Zero: a worker need never say a word.
+    pub initial_heartbeat_timeout: Duration,
     /// What a worker is sent that lets something expire; 0 for nothing.
     pub timer_signal: i32,
     pub sections: Limits,
@@ -352,6 +354,7 @@ impl Default for Spec {
             stack_command: Vec::new(),
             control: false,
             heartbeat_timeout: Duration::ZERO,
+            initial_heartbeat_timeout: Duration::ZERO,
             timer_signal: libc::SIGKILL,
             sections: Limits::default(),
             checkpoint_before_stop: Duration::ZERO,
@@ -591,6 +594,7 @@ impl Spec {
         self.control
             || self.progress_bar
             || !self.heartbeat_timeout.is_zero()
+            || !self.initial_heartbeat_timeout.is_zero()
             || !self.checkpoint_before_stop.is_zero()
             || self.sections.are_wanted()
             || self.attempts_without_progress > 0

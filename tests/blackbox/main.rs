@@ -45,6 +45,7 @@ mod server;
 mod sig;
 mod sp;
 mod stat;
+mod still;
 mod store;
 mod strange;
 mod terminal;
@@ -93,6 +94,7 @@ fn main() -> ExitCode {
         cli::tests(),
         control::tests(),
         section::tests(),
+        still::tests(),
         ask::tests(),
         terminal::tests(),
         dev::tests(),

@@ -91,6 +91,7 @@ static void null_spec(void) {
   ARGUMENT(ice_spec_set_debug_rank(NULL, 0));
   ARGUMENT(ice_spec_set_progress_bar(NULL, 1));
   ARGUMENT(ice_spec_set_heartbeat_timeout(NULL, 1));
+  ARGUMENT(ice_spec_set_initial_heartbeat_timeout(NULL, 1));
   ARGUMENT(ice_spec_set_checkpoint_before_stop(NULL, 1));
   ARGUMENT(ice_spec_set_timer_signal(NULL, 9));
   ARGUMENT(ice_spec_set_section_limit(NULL, "step", 1));

@@ -461,6 +461,7 @@ static int set_field(const char *key, char *value, ice_status *status) {
   REAL(stack_timeout)
   REAL(straggler_timeout)
   REAL(heartbeat_timeout)
+  REAL(initial_heartbeat_timeout)
   REAL(exit_barrier_timeout)
   REAL(checkpoint_before_stop)
 #undef TEXT

@@ -89,6 +89,20 @@ impl Watch {
         condemned.chain(timers).chain(self.next_look).chain(self.stragglers_at).min()
     }
 
+    /// So much of the time up to now counts for nobody.
+    pub(super) fn give_back(&mut self, lost: Duration) {
+        self.stays.give_back(lost);
+        if let Some(served) = &mut self.served {
+            served.timers.give_back(lost);
+        }
+        self.stragglers_at = self.stragglers_at.map(|at| at.saturating_add(lost));
+        for condemned in &mut self.condemned {
+            if let Stage::Signalled { until } = &mut condemned.stage {
+                *until = until.saturating_add(lost);
+            }
+        }
+    }
+
     fn is_searching(&self) -> bool {
         self.condemned.iter().any(|condemned| matches!(condemned.stage, Stage::LookedFor(_)))
     }
@@ -155,6 +169,9 @@ impl Run<'_> {
         self.watch.stays = Stays::default();
         if let Some(served) = &mut self.watch.served {
             served.timers.begin_anew(now);
+        }
+        if self.watch.stragglers_at.is_some_and(|at| at < Now::MAX) {
+            self.watch.stragglers_at = Some(now.saturating_add(self.spec.straggler_timeout));
         }
         if let Some(conversation) = &mut self.conversation {
             conversation.begin_anew(now);
@@ -273,7 +290,7 @@ impl Run<'_> {
     pub(super) fn expect_stragglers(&mut self) {
         let limit = self.spec.straggler_timeout;
         if !limit.is_zero() {
-            self.watch.stragglers_at.get_or_insert_with(|| monotonic() + limit);
+            self.watch.stragglers_at.get_or_insert_with(|| monotonic().saturating_add(limit));
         }
     }
 
