@@ -116,6 +116,11 @@ pub trait Backend: Send {
         false
     }
 
+    /// What went on all the same, but is for people to know; each thing once.
+    fn warning(&mut self) -> Option<String> {
+        None
+    }
+
     /// Nothing more is asked.
     fn disconnect(&mut self) {}
 

@@ -70,6 +70,7 @@ unit_tests! {
     etcd_05_keys_stay_as_long_as_one_agent_does_and_then_vanish
     etcd_06_jobs_do_not_see_each_other
     etcd_09_the_tests_servers_end_with_their_test
+    etcd_10_certificates_that_were_replaced_are_read_anew(openssl)
 }
 
 fn etcd_00_all_unit_tests_are_here() {

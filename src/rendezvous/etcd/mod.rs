@@ -17,15 +17,14 @@ mod tls;
 mod watch;
 
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::ClientConfig;
 use serde_json::Value;
 
 use self::http::Connection;
 use self::lease::Lease;
 use self::link::{Link, Login};
+use self::tls::Tls;
 use self::watch::Watch;
 use super::backend::{Backend, Found, Swap, Token};
 use super::endpoint::Endpoint;
@@ -44,7 +43,7 @@ const LEASE: &str = "lease";
 
 pub struct Etcd {
     servers: Vec<Endpoint>,
-    tls: Option<Arc<ClientConfig>>,
+    tls: Option<Tls>,
     login: Option<Login>,
     ttl: Duration,
     /// How long an answer may take.
@@ -74,7 +73,7 @@ impl Etcd {
         }
         let most = if servers.len() > 1 { ONE_OF_MANY } else { Duration::MAX };
         Ok(Etcd {
-            tls: if is_https { Some(tls::config(&options.etcd)?) } else { None },
+            tls: if is_https { Some(Tls::new(&options.etcd)?) } else { None },
             login: login(&options.etcd)?,
             ttl: options.ttl(),
             patience: options.answer_within().min(most),
@@ -94,8 +93,8 @@ impl Etcd {
     }
 
     fn connect_to(&mut self, server: &Endpoint) -> Result<(), Error> {
-        let connection =
-            Connection::open(server, self.tls.as_ref(), &self.interrupter, Instant::now() + TRY)?;
+        let tls = self.tls.as_mut().map(Tls::config);
+        let connection = Connection::open(server, tls.as_ref(), &self.interrupter, Instant::now() + TRY)?;
         let by = Instant::now() + self.patience;
         let mut link = Link::open(connection, server, self.login.as_ref(), by)?;
         let lease = Lease::find(&mut link, &self.key(LEASE), self.ttl, by)?;
@@ -133,9 +132,14 @@ impl Etcd {
     fn watch(&mut self, key: &str, revision: i64) -> Result<&mut Watch, Error> {
         let kind = key.rfind('/').map_or(key, |end| &key[..=end]);
         if self.watch.as_ref().is_none_or(|watch| watch.prefix() != kind) {
-            let (tls, interrupter) = (self.tls.clone(), self.interrupter.clone());
+            let (tls, interrupter) = (self.tls.as_mut().map(Tls::config), self.interrupter.clone());
             let watch = self.with_link(|link, _, by| {
-                let connection = Connection::open(&link.server, tls.as_ref(), &interrupter, by)?;
+                let connection = Connection::open(&link.server, tls.as_ref(), &interrupter, by);
+                // It was right when the link was made.
+                let connection = connection.map_err(|error| match error {
+                    Error::Rendezvous { what } => Error::Store { what },
+                    other => other,
+                })?;
                 Watch::begin(connection, link, kind, revision, by)
             })?;
             self.watch = Some(watch);
@@ -159,6 +163,7 @@ impl Backend for Etcd {
                 Err(_) if matches!(why, Error::Rendezvous { .. }) => {}
                 Err(error) => why = error,
             }
+            self.tls.iter_mut().for_each(Tls::distrust);
             self.turn += 1;
         }
         match why {
@@ -215,6 +220,10 @@ impl Backend for Etcd {
 
     fn disconnect(&mut self) {
         self.hang_up();
+    }
+
+    fn warning(&mut self) -> Option<String> {
+        self.tls.as_mut().and_then(Tls::warning)
     }
 }
 

@@ -1,5 +1,7 @@
-//! Who may be spoken with by https, and as whom.
+//! Who may be spoken with by https, and as whom. Certificates may live for hours only, and be replaced on disk: each
+//! connection is made with what the files hold by then.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,7 +17,70 @@ fn refuse(key: &str, path: &Path, want: String) -> Error {
     Error::config("rendezvous_option", format!("{key}={}", path.display()), want)
 }
 
-pub fn config(options: &EtcdOptions) -> Result<Arc<ClientConfig>, Error> {
+/// What a file is known by: one with other contents has another.
+type Stamp = Option<(u64, u64, u64, [i64; 4])>;
+
+fn stamp(path: &Path) -> Stamp {
+    let data = path.metadata().ok()?;
+    let times = [data.mtime(), data.mtime_nsec(), data.ctime(), data.ctime_nsec()];
+    Some((data.dev(), data.ino(), data.size(), times))
+}
+
+pub struct Tls {
+    options: EtcdOptions,
+    /// Made of the last files that were good.
+    config: Arc<ClientConfig>,
+    /// Of the files that were last read; none, if they are to be read again whatever they look like.
+    stamps: Option<[Stamp; 3]>,
+    /// What is wrong with the present ones.
+    trouble: Option<String>,
+    warning: Option<String>,
+}
+
+impl Tls {
+    pub fn new(options: &EtcdOptions) -> Result<Tls, Error> {
+        let stamps = Some(stamps(options));
+        let config = config(options)?;
+        Ok(Tls { options: options.clone(), config, stamps, trouble: None, warning: None })
+    }
+
+    /// For the next connection. Files that are missing at the moment, or only half written, change nothing.
+    pub fn config(&mut self) -> Arc<ClientConfig> {
+        // Before they are read: what changes meanwhile is read the next time.
+        let now = stamps(&self.options);
+        if self.stamps != Some(now) {
+            match config(&self.options) {
+                Ok(config) => (self.config, self.stamps, self.trouble) = (config, Some(now), None),
+                Err(error) => {
+                    let why = error.to_string();
+                    if self.trouble.as_ref() != Some(&why) {
+                        let text = "the certificates for etcd cannot be read anew, the last ones are used";
+                        self.warning = Some(format!("{text}: {why}"));
+                    }
+                    (self.stamps, self.trouble) = (None, Some(why));
+                }
+            }
+        }
+        self.config.clone()
+    }
+
+    /// They did not lead to a connection. Those of the system have no stamps.
+    pub fn distrust(&mut self) {
+        self.stamps = None;
+    }
+
+    /// What is new to say.
+    pub fn warning(&mut self) -> Option<String> {
+        self.warning.take()
+    }
+}
+
+fn stamps(options: &EtcdOptions) -> [Stamp; 3] {
+    let paths = [&options.ca_cert, &options.ssl_cert, &options.ssl_cert_key];
+    paths.map(|path| path.as_deref().and_then(stamp))
+}
+
+fn config(options: &EtcdOptions) -> Result<Arc<ClientConfig>, Error> {
     let failed = |error: rustls::Error| Error::Internal { what: format!("no TLS: {error}") };
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
     let builder = builder.with_safe_default_protocol_versions().map_err(failed)?;

@@ -465,6 +465,60 @@ fn etcd_04_both_sides_show_certificates() {
     assert!(error.contains("ssl_cert=") && error.contains("does not go with its key"), "{error}");
 }
 
+#[test]
+#[ignore = "needs etcd"]
+fn etcd_10_certificates_that_were_replaced_are_read_anew() {
+    const OWN: [&str; 3] = ["ca.pem", "client.pem", "client.key"];
+    let mut server = https_server("server");
+    let (dir, own, new) = (server.dir.clone(), server.dir.join("own"), server.dir.join("new"));
+    [&own, &new].iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
+    let copy = |from: &Path, to: &Path, names: &[&str]| {
+        names
+            .iter()
+            .for_each(|name| assert!(std::fs::copy(from.join(name), to.join(name)).is_ok(), "{name}"));
+    };
+    copy(&dir, &own, &OWN);
+    let [ca, cert, key] = OWN.map(|name| own.join(name).display().to_string());
+    let pairs = [("protocol", "https"), ("ca_cert", &ca), ("ssl_cert", &cert), ("ssl_cert_key", &key)];
+    let options = options(&pairs);
+    let agents = ["a", "b"].map(|name| {
+        let mut settings = settings(2, 2);
+        settings.options.etcd = options.etcd.clone();
+        settings.options.lost_timeout = Duration::from_secs(60);
+        settings.options.keep_alive_interval = Duration::from_millis(500);
+        settings.rules.dead_after = settings.options.dead_after();
+        let etcd = Etcd::new(&server.endpoint(), "job", &settings.options).unwrap();
+        Agent::over(Box::new(etcd), name, settings)
+    });
+    assert_eq!(together(&agents), 0);
+    // Somebody is about to replace them.
+    let mut etcd = Etcd::new(&server.endpoint(), "own", &options).unwrap();
+    let half = std::fs::read(&cert).unwrap();
+    std::fs::write(&cert, &half[..half.len() / 2]).unwrap();
+    std::fs::remove_file(&key).unwrap();
+    etcd.connect().unwrap();
+    let warning = etcd.warning().unwrap();
+    assert!(warning.contains("the last ones are used") && warning.contains(&key), "{warning}");
+    etcd.connect().unwrap();
+    assert_eq!(etcd.warning(), None);
+    server.kill();
+    server.restart();
+    restarted(&agents, 1);
+    // All are others now, and the agents see theirs later than the server.
+    certificates(&new);
+    copy(&new, &dir, &["ca.pem", "server.pem", "server.key"]);
+    server.kill();
+    server.restart();
+    assert!(matches!(etcd.connect(), Err(Error::Store { .. })));
+    copy(&new, &own, &OWN);
+    let deadline = soon();
+    while let Err(error) = etcd.connect() {
+        assert!(Instant::now() < deadline, "{error}");
+    }
+    restarted(&agents, 2);
+    agents.into_iter().for_each(Agent::leave);
+}
+
 // ---- agents
 
 fn agents(endpoints: &str, run_id: &str, names: &[&str], min_nodes: usize) -> Vec<Agent> {
