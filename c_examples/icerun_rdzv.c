@@ -123,10 +123,16 @@ static void set_conf(const struct options *options, ice_spec *spec) {
 
 /* ---- the spec ---- */
 
-static void set_run_id(const struct options *options, ice_spec *spec) {
+/* `nodes`: of how many hosts the job may be. An id that is made up is known to one host only. */
+static void set_run_id(const struct options *options, ice_spec *spec, int64_t nodes) {
   if (option_filled(options, OPT_RDZV_ID)) {
     const char *id = option_text(options, OPT_RDZV_ID);
     accept_value(options, OPT_RDZV_ID, ice_spec_set_run_id(spec, id));
+    return;
+  }
+  if (nodes > 1) {
+    notice(options, "no --rdzv-id: the run id is %s, as of all jobs there without one",
+           option_text(options, OPT_RDZV_ID));
     return;
   }
   int named = option_filled(options, OPT_RDZV_ENDPOINT) || option_on(options, OPT_MASTER_PORT);
@@ -200,12 +206,25 @@ static void set_rendezvous(const struct options *options, ice_spec *spec, const 
   accept_value(options, OPT_RDZV_BACKEND, status);
 }
 
+/* What was said of other hosts, and is not heard. */
+static void note_standalone(const struct options *options) {
+  static const enum option_id unheard[] = {OPT_NNODES, OPT_NODE_RANK, OPT_RDZV_BACKEND,
+                                           OPT_RDZV_ENDPOINT, OPT_MASTER_ADDR};
+  for (size_t i = 0; i < sizeof unheard / sizeof *unheard; i++) {
+    const struct setting *setting = &options->settings[unheard[i]];
+    if (!setting->value || !*setting->value) continue;
+    notice(options, "--%s %s has no effect beside --standalone: the run is of this host alone",
+           OPTIONS[unheard[i]].name, setting->value);
+  }
+}
+
 void rendezvous_to_spec(const struct options *options, ice_spec *spec) {
   int standalone = option_on(options, OPT_STANDALONE);
   const char *backend = standalone ? "c10d" : option_text(options, OPT_RDZV_BACKEND);
   int64_t nodes = standalone ? 1 : set_nodes(options, spec);
   set_conf(options, spec);
-  set_run_id(options, spec);
+  if (standalone) note_standalone(options);
+  set_run_id(options, spec, nodes);
   if (option_filled(options, OPT_EXIT_BARRIER_TIMEOUT)) {
     double seconds = option_number(options, OPT_EXIT_BARRIER_TIMEOUT);
     accept_value(options, OPT_EXIT_BARRIER_TIMEOUT,

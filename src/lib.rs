@@ -13,6 +13,7 @@ mod logs;
 mod plan;
 mod process;
 mod ranks;
+mod reminder;
 mod rendezvous;
 mod report;
 mod spec;

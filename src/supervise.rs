@@ -129,6 +129,21 @@ enum Then {
     End(End),
 }
 
+/// What a run waits for that is no work of its workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// The next round, of a job of several hosts.
+    Round,
+    /// The exit barrier.
+    Others { until: Now },
+    /// Workers were asked to save, or to save and end.
+    Answers { until: Now },
+    /// Workers were sent a signal.
+    Ends { until: Now },
+    /// The back-off before a restart.
+    BackOff { until: Now },
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Ask,
@@ -294,6 +309,24 @@ impl Supervisor {
     pub fn give_back(&mut self, lost: Duration) {
         if let State::Stopping { deadline: until, .. } | State::Barrier { until } = &mut self.state {
             *until = until.saturating_add(lost);
+        }
+    }
+
+    /// What goes on, if it is nothing that workers do.
+    pub fn wait(&self) -> Option<Wait> {
+        match self.state {
+            State::Joining => Some(Wait::Round),
+            State::Barrier { until } => Some(Wait::Others { until }),
+            State::Waiting { until } => Some(Wait::BackOff { until }),
+            State::Stopping { stage: Stage::Ask, deadline, .. } => Some(Wait::Answers { until: deadline }),
+            State::Stopping { stage: Stage::PreStop | Stage::Term, deadline, .. } => {
+                Some(Wait::Ends { until: deadline })
+            }
+            // Who is still there soon after SIGKILL is given up.
+            State::Stopping { stage: Stage::Kill, .. }
+            | State::Starting
+            | State::Running { .. }
+            | State::Over => None,
         }
     }
 

@@ -264,6 +264,14 @@ impl Run<'_> {
         self.attempt.as_ref().is_some_and(|attempt| attempt.workers[rank].is_alive())
     }
 
+    /// The global ranks of those whose answer is waited for.
+    pub(super) fn owing(&self) -> Vec<usize> {
+        let (Some(asked), Some(conversation)) = (self.asked(), &self.conversation) else { return Vec::new() };
+        let owes =
+            |rank: &usize| conversation.page.answered(*rank).id != asked.request.id && self.lives(*rank);
+        (0..conversation.page.ranks()).filter(owes).map(|rank| self.ranks[rank].global).collect()
+    }
+
     fn asked(&self) -> Option<Asked> {
         self.conversation.as_ref()?.asked
     }

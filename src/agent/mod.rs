@@ -11,6 +11,7 @@ mod rendezvous;
 mod reporter;
 mod run;
 mod timer_file;
+mod vigil;
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
@@ -39,7 +40,7 @@ use crate::ranks;
 use crate::report::metrics::Times;
 use crate::report::oom::OomKills;
 use crate::report::{GroupState, Outcome, RunReport, Snapshot, SnapshotWorker};
-use crate::spec::{Checked, Spec, StartMethod};
+use crate::spec::{Checked, Level, Spec, StartMethod};
 use crate::sys::fd::Bell;
 use crate::sys::signals::{Handlers, Inbox};
 use crate::sys::terminal::{self, Terminal};
@@ -392,7 +393,8 @@ fn share_out(spec: &Spec) -> Result<Assignment, Error> {
         cpus: &device::usable_cpus,
         devices: &|| {
             let env = plan::probe_env(spec, &host_env());
-            probe::probe(&Request::of(spec, &env))
+            // No run, and so no thread for messages, is there yet.
+            probe::probe(&Request::of(spec, &env), |text| spec.say(Level::Warning, &text))
         },
     };
     assign(spec, &host)

@@ -1,6 +1,7 @@
 //! The agent's part in a job of several hosts: what the supervisor wants of the others goes to them, what they say
 //! becomes events; and the store that the workers of all hosts meet at.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use super::port::reserve_port;
@@ -9,6 +10,7 @@ use super::run::Run;
 use crate::error::Error;
 use crate::plan::Meeting;
 use crate::ranks;
+use crate::reminder::{Reminder, seconds};
 use crate::rendezvous::backend::Backend;
 use crate::rendezvous::c10d::{self, C10d};
 use crate::rendezvous::endpoint::Hosting;
@@ -35,7 +37,11 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The others, and what was agreed with them.
 pub struct Others {
-    member: Member,
+    pub(super) member: Member,
+    /// Where they are met, in words.
+    pub(super) place: String,
+    /// Since when that does not answer; none while it does.
+    pub(super) unreached: Option<Reminder>,
     /// The last one that this host takes, or took, part in.
     pub round: Option<Round>,
     /// Where its workers meet, if this agent serves that.
@@ -49,12 +55,12 @@ pub struct Others {
     /// Nobody hears what this host says.
     is_lost: bool,
     /// Since when it is in no round, and waits for the next.
-    joining: Option<Duration>,
+    pub(super) joining: Option<Duration>,
 }
 
 impl Run<'_> {
     /// Where this run meets others, if it does.
-    fn rendezvous(&self) -> Option<&Rendezvous> {
+    pub(super) fn rendezvous(&self) -> Option<&Rendezvous> {
         self.checked.rendezvous.as_ref()
     }
 
@@ -81,6 +87,8 @@ impl Run<'_> {
             let member = self.meet(rendezvous)?;
             self.others = Some(Others {
                 member,
+                place: rendezvous.place.to_string(),
+                unreached: Some(Reminder::since(monotonic())),
                 round: None,
                 store: None,
                 store_error: None,
@@ -96,7 +104,10 @@ impl Run<'_> {
             others.joining = Some(monotonic());
             others.member.wish(Wish::Join { port });
         }
-        self.log(Level::Info, || "joining the rendezvous".into());
+        self.log(Level::Info, || {
+            let place = self.others.as_ref().map_or("", |others| &others.place);
+            format!("joining the rendezvous of run id {} at {place}", String::from_utf8_lossy(&self.run_id))
+        });
         Ok(())
     }
 
@@ -192,6 +203,12 @@ impl Run<'_> {
         while let Some(notice) = self.others.as_ref().and_then(|others| others.member.notice()) {
             match notice {
                 Notice::Log(level, text) => self.log(level, || text),
+                Notice::Reached => self.is_reached(),
+                Notice::Unreached { since } => {
+                    if let Some(others) = &mut self.others {
+                        others.unreached = Some(Reminder::since(since));
+                    }
+                }
                 Notice::Joined(round) => {
                     if let Err(error) = self.joined(*round) {
                         self.agent_failed(error);
@@ -208,7 +225,7 @@ impl Run<'_> {
                 }
                 Notice::Failed(error) => {
                     if let Some(others) = &mut self.others {
-                        others.is_lost = true;
+                        (others.is_lost, others.unreached) = (true, None);
                     }
                     self.rendezvous_ended(self.supervisor.next_round(), Err(&error.to_string()));
                     self.agent_failed(error);
@@ -346,10 +363,23 @@ impl Run<'_> {
         if matches!(end, End::StartError | End::AgentError) && ending.is_none() && !is_lost {
             member.wish(Wish::Close { reason: message.to_string() });
         }
-        let inbox = self.inbox;
-        let hurried = move || match end {
-            End::Succeeded => inbox.stop_requested().is_some(),
-            _ => inbox.in_a_hurry(),
+        let (run, reminder) = (&*self, Cell::new(Reminder::since(monotonic())));
+        let hurried = move || {
+            let (now, mut next) = (monotonic(), reminder.get());
+            if let Some(waited) = next.look(now) {
+                let left = seconds(within.max(linger).saturating_sub(waited));
+                run.log(Level::Warning, || {
+                    format!(
+                        "the other hosts have not heard of the end for {}; left in {left}",
+                        seconds(waited)
+                    )
+                });
+            }
+            reminder.set(next);
+            match end {
+                End::Succeeded => run.inbox.stop_requested().is_some(),
+                _ => run.inbox.in_a_hurry(),
+            }
         };
         for notice in member.leave(reason, within, linger, hurried) {
             if let Notice::Log(level, text) = notice {

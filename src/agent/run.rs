@@ -45,6 +45,7 @@ use crate::process::launch::{Birth, Launcher};
 use crate::process::watcher::{Table, Watcher};
 use crate::process::wire::Answer;
 use crate::ranks::{self, Rank};
+use crate::reminder::Reminder;
 use crate::report::event::{self, Origin, Stage};
 use crate::report::metrics::{self, Times};
 use crate::report::{Cause, End, GroupState, Outcome, RunReport, Snapshot, WorkerReport};
@@ -53,7 +54,7 @@ use crate::spec::names::{Signal, hostname};
 use crate::spec::streams::Streams;
 use crate::spec::{Checked, Level, Spec, StartMethod};
 use crate::standstill::{self, Standstill};
-use crate::supervise::{Action, Event, Policy, Supervisor};
+use crate::supervise::{Action, Event, Policy, Supervisor, Wait};
 use crate::sys::child::Child;
 use crate::sys::dispositions::Reset;
 use crate::sys::fd::above_stdio;
@@ -188,6 +189,8 @@ pub(super) struct Run<'a> {
     health: Option<Health>,
     /// The other hosts of the job, once they are met.
     pub(super) others: Option<Others>,
+    /// What is waited for, and when that is said next.
+    pub(super) vigil: Option<(Wait, Reminder)>,
     /// Keeps MASTER_PORT from being given away while an attempt runs.
     pub(super) port: Option<(OwnedFd, u16)>,
     /// For workers that are stuck.
@@ -266,6 +269,7 @@ impl<'a> Run<'a> {
             stopping: None,
             health: None,
             others: None,
+            vigil: None,
             port: None,
             watch: Watch::default(),
             standstill: Standstill::default(),
@@ -305,6 +309,7 @@ impl<'a> Run<'a> {
         self.start_health();
         loop {
             self.act();
+            self.look_at_waits();
             if let Some(end) = self.end {
                 return Ok(self.finish(end));
             }
@@ -438,6 +443,7 @@ impl<'a> Run<'a> {
         let groups = self.groups.as_ref().map(|table| (table, self.ranks.len()));
         let mut server = self.launcher.start_server(self.spec, &env, groups)?;
         let pid = server.pid();
+        let mut reminder = Reminder::since(monotonic());
         loop {
             match server.hear() {
                 Heard::Answer(Answer::Ready, _) => break,
@@ -449,7 +455,10 @@ impl<'a> Run<'a> {
                 // Then looked again: a stop may come at any moment.
                 Heard::Nothing if self.inbox.has_requests() => self.take_requests(),
                 Heard::Nothing => {
-                    server.wait(Some(self.inbox.as_fd()), None);
+                    let left = self.remind(&mut reminder, |waited| {
+                        format!("the fork server (PID {pid}) has not been warm for {waited}")
+                    });
+                    server.wait(Some(self.inbox.as_fd()), Some(left));
                 }
                 Heard::Answer(..) | Heard::Gone => {
                     self.forget_server_group();
@@ -458,6 +467,9 @@ impl<'a> Run<'a> {
             }
         }
         self.log(Level::Debug, || format!("the fork server is PID {pid}"));
+        self.remind_no_more(&reminder, |waited| {
+            format!("the fork server (PID {pid}) is warm after {waited}")
+        });
         for fd in server.fds() {
             self.epoll
                 .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, SERVER))
@@ -474,6 +486,7 @@ impl<'a> Run<'a> {
     }
 
     fn start(&mut self, number: u32) {
+        self.look_at_waits();
         self.log(Level::Info, || {
             format!("attempt {number}: starting {} workers", self.spec.local_world_size)
         });
@@ -589,7 +602,7 @@ impl<'a> Run<'a> {
         }
         let env = plan::probe_env(self.spec, &self.host.env);
         let found = Probe::start(&Request::of(self.spec, &env)).and_then(|mut probe| {
-            while !probe.is_over(Some(self.inbox.as_fd())) {
+            while !probe.is_over(Some(self.inbox.as_fd()), |text| self.log(Level::Warning, || text)) {
                 self.take_requests();
                 if !self.is_starting(number) {
                     break;
@@ -721,7 +734,7 @@ impl<'a> Run<'a> {
 
     /// Waits until no more than `left` births are under way at the fork server.
     fn await_births(&mut self, plan: &Plan, number: u32, left: usize) -> Result<(), Error> {
-        let mut deadline = None;
+        let (mut deadline, mut reminder) = (None, Reminder::since(monotonic()));
         while let Some(server) = self.server.as_mut().filter(|server| server.births() > left) {
             match server.hear() {
                 Heard::Answer(Answer::Born { slot, pid }, Some(pidfd)) if slot < self.ranks.len() => {
@@ -747,14 +760,20 @@ impl<'a> Run<'a> {
                     if deadline.is_none() && stops {
                         deadline = Some(monotonic() + BIRTHS_WITHIN);
                     }
+                    let (rung, births) = (self.inbox.has_requests(), server.births());
+                    let next = self.remind(&mut reminder, |waited| {
+                        format!("{births} workers have not been forked by the fork server for {waited}")
+                    });
                     // A signal to hand on is for all that were born, so it waits until the server has told. The
                     // bell rings on meanwhile, and a stop is looked for.
-                    let rung = self.inbox.has_requests();
                     let limit = match deadline {
-                        Some(deadline) => Some(Duration::saturating_sub(deadline, monotonic())),
-                        None => rung.then_some(LOOK_FOR_STOP),
+                        Some(deadline) => Duration::saturating_sub(deadline, monotonic()),
+                        None if rung => LOOK_FOR_STOP,
+                        None => next,
                     };
-                    server.wait((!rung).then(|| self.inbox.as_fd()), limit);
+                    if let Some(server) = &self.server {
+                        server.wait((!rung).then(|| self.inbox.as_fd()), Some(limit));
+                    }
                 }
             }
         }
@@ -797,7 +816,12 @@ impl<'a> Run<'a> {
         let now = monotonic();
         let lost = self.standstill.work(now);
         self.give_back(lost);
-        let deadlines = [self.supervisor.deadline(), self.watch_deadline(), self.control_deadline()];
+        let deadlines = [
+            self.supervisor.deadline(),
+            self.watch_deadline(),
+            self.control_deadline(),
+            self.vigil_deadline(),
+        ];
         let wait = deadlines.into_iter().flatten().min().map(|deadline| {
             let left = deadline.saturating_sub(now);
             standstill::piece(left)

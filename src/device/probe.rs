@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::process::channel::{Channel, Kind};
 use crate::process::launch::{Failure, Single};
 use crate::process::{entry, image};
+use crate::reminder::{Reminder, seconds};
 use crate::spec::Spec;
 use crate::standstill::lost;
 use crate::sys::child::{Child, Setup, Step};
@@ -78,10 +79,10 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Asks the driver, in a process that dies with this thread.
-pub fn probe(request: &Request) -> Result<Found, Error> {
+/// Asks the driver, in a process that dies with this thread. `say` is told if that takes its time.
+pub fn probe(request: &Request, say: impl Fn(String)) -> Result<Found, Error> {
     let mut probe = Probe::start(request)?;
-    while !probe.is_over(None) {}
+    while !probe.is_over(None, &say) {}
     probe.finish()
 }
 
@@ -92,6 +93,7 @@ pub struct Probe {
     child: Child,
     limit: Duration,
     deadline: Duration,
+    reminder: Reminder,
 }
 
 impl Probe {
@@ -103,18 +105,34 @@ impl Probe {
         let channel = Channel::new(Kind::Probe)
             .map_err(|errno| Error::system("cannot prepare a probe", errno as i32))?;
         let child = start(&channel, &path, &argv, &without_stubs(request.env))?;
-        let deadline = process::monotonic().saturating_add(request.limit);
-        Ok(Probe { channel, path, child, limit: request.limit, deadline })
+        let now = process::monotonic();
+        let (limit, deadline) = (request.limit, now.saturating_add(request.limit));
+        Ok(Probe { channel, path, child, limit, deadline, reminder: Reminder::since(now) })
     }
 
-    /// Waits until it has ended, its time is over, or the bell rings; not in the last case.
-    pub fn is_over(&mut self, bell: Option<BorrowedFd>) -> bool {
+    /// Waits until it has ended, its time is over, the bell rings, or there was something to `say`; not in the last
+    /// two cases.
+    pub fn is_over(&mut self, bell: Option<BorrowedFd>, say: impl Fn(String)) -> bool {
         let begin = process::monotonic();
-        let ended = process::ends_within(&self.child.pidfd, self.deadline.saturating_sub(begin), bell);
+        let due = self.deadline.min(self.reminder.due()).max(begin);
+        let ended = process::ends_within(&self.child.pidfd, due.saturating_sub(begin), bell);
         let now = process::monotonic();
         // If this process stood still, the probe most likely did, too.
-        self.deadline = self.deadline.saturating_add(lost(begin, self.deadline.max(begin), now));
-        ended || now >= self.deadline
+        self.deadline = self.deadline.saturating_add(lost(begin, due, now));
+        let is_over = ended || now >= self.deadline;
+        if is_over {
+            if let Some(waited) = self.reminder.over(now) {
+                say(format!("the GPU probe is over after {}", seconds(waited)));
+            }
+        } else if let Some(waited) = self.reminder.look(now) {
+            let left = seconds(self.deadline.saturating_sub(now));
+            say(format!(
+                "the CUDA driver has been asked for its GPUs for {} (PID {}); given up in {left}",
+                seconds(waited),
+                self.child.pid,
+            ));
+        }
+        is_over
     }
 
     /// What came of it. One that has not ended is killed.

@@ -121,12 +121,9 @@ pub extern "C" fn ice_device_list_new(
             false => Some(spec::c_bytes("runner", spec::not_empty("runner", text(runner, "runner")?)?)?),
         };
         let vars = std::env::vars_os().map(|(key, value)| (key.into_vec(), value.into_vec()));
-        let found = probe::probe(&Request {
-            env: &plan::host_env(vars),
-            runner: runner.as_ref(),
-            how: "as the runner",
-            limit,
-        })?;
+        let request =
+            Request { env: &plan::host_env(vars), runner: runner.as_ref(), how: "as the runner", limit };
+        let found = probe::probe(&request, |_| {})?;
         *out = Box::into_raw(Box::new(ice_device_list::new(found)));
         Ok(())
     })

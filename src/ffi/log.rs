@@ -23,6 +23,14 @@ pub enum ice_log_level {
 /// for one agent, never after the run's result was handed out, and with no lock held. It may block or
 /// be slow: workers and restarts do not wait for it. It must return: `ice_agent_free()` waits for it.
 /// It must not call `ice_agent_free()` of its own agent.
+///
+/// `ice_agent_new()`, which may have to ask the CUDA driver for its GPUs, calls it in the calling thread, before it
+/// returns, if that takes more than five seconds.
+///
+/// Whatever a run waits for longer than that is an ICE_LOG_WARNING: what it is, since when and until when. It comes
+/// after 5, 10, 20, 40, ... seconds, and once more when it is over: a rendezvous that is not reached, at first or
+/// later; hosts that are missing in a round or have not come to the exit barrier; workers that were asked to save
+/// or to end; the back-off before a restart; GPUs; a fork server.
 pub type ice_log_fn = Option<extern "C" fn(user_data: *mut c_void, level: i32, text: *const c_char)>;
 
 /// Takes one event of a run, see `ice_spec_set_event_callback()`: `json` is one line of JSON in UTF-8

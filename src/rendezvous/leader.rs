@@ -57,6 +57,11 @@ impl Leader {
         leader
     }
 
+    /// As far as the leader knows, which is more than it has published.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
     /// The number of the message that is due.
     pub fn taken(&self) -> u64 {
         self.state.taken

@@ -69,6 +69,12 @@ pub enum Notice {
     NotNeeded,
     /// The rendezvous is over for this agent alone.
     Failed(Error),
+    /// The place answers.
+    Reached,
+    /// It has not answered since, see `Member::trouble`.
+    Unreached {
+        since: Now,
+    },
     Log(Level, String),
 }
 
@@ -109,6 +115,10 @@ struct Shared {
     wishes: Mutex<VecDeque<Wish>>,
     bell: Bell,
     notices: Mutex<VecDeque<Notice>>,
+    /// Why the place was not reached by the last try.
+    trouble: Mutex<Option<String>>,
+    /// What this node knows of the others, if it leads them: nobody else knows who has come, or has succeeded.
+    state: Mutex<Option<State>>,
 }
 
 impl Member {
@@ -120,7 +130,13 @@ impl Member {
         ring: impl Fn() + Send + 'static,
     ) -> Result<Member, Error> {
         let bell = Bell::new().map_err(|errno| Error::system("cannot make an eventfd", errno as i32))?;
-        let shared = Arc::new(Shared { wishes: Mutex::default(), bell, notices: Mutex::default() });
+        let shared = Arc::new(Shared {
+            wishes: Mutex::default(),
+            bell,
+            notices: Mutex::default(),
+            trouble: Mutex::default(),
+            state: Mutex::default(),
+        });
         let interrupter = backend.interrupter();
         let (at_end, end) = mpsc::channel();
         let part = Part {
@@ -138,6 +154,7 @@ impl Member {
             beat_at: Duration::ZERO,
             from_round: 0,
             is_done: false,
+            is_reached: false,
             leaders_beat: (None, Duration::ZERO),
             answered: Duration::ZERO,
             trash: VecDeque::new(),
@@ -161,6 +178,16 @@ impl Member {
 
     pub fn notice(&self) -> Option<Notice> {
         self.shared.notices.lock().pop_front()
+    }
+
+    /// What is wrong with the way to the place, as far as that is known.
+    pub fn trouble(&self) -> Option<String> {
+        self.shared.trouble.lock().clone()
+    }
+
+    /// Who has come, or has succeeded, as far as is known: by the node that leads.
+    pub fn state(&self) -> Option<State> {
+        self.shared.state.lock().clone()
     }
 
     /// Goes; returns when the others know, or do not know `within` that time, or when somebody is `hurried`: a place
@@ -239,6 +266,8 @@ struct Part {
     from_round: u64,
     /// Whether it was said that all workers of the round have succeeded.
     is_done: bool,
+    /// Whether the place has answered, and the agent was told so.
+    is_reached: bool,
     /// The last one of the leader, and when it was another one.
     leaders_beat: (Option<u64>, Now),
     /// When the place was last reached.
@@ -282,11 +311,17 @@ impl Part {
                 self.pause(None);
                 continue;
             }
-            match self.turn() {
+            let done = self.turn();
+            self.warn();
+            match done {
                 Ok(()) => (self.answered, failing) = (monotonic(), None),
                 Err(error) if is_passing(&error) => {
                     // The connection is made anew, and with it what was read.
                     (self.leader, self.chain) = (None, None);
+                    *self.shared.trouble.lock() = Some(error.to_string());
+                    if std::mem::take(&mut self.is_reached) {
+                        self.tell(Notice::Unreached { since: self.answered });
+                    }
                     let pause = failing.unwrap_or_else(|| {
                         self.log(Level::Info, format!("the rendezvous is not reached: {error}"));
                         PAUSES.0
@@ -344,6 +379,13 @@ impl Part {
 
     fn log(&mut self, level: Level, text: String) {
         self.tell(Notice::Log(level, text));
+    }
+
+    /// Says what the back end has to say.
+    fn warn(&mut self) {
+        while let Some(text) = self.backend.warning() {
+            self.log(Level::Warning, text);
+        }
     }
 
     fn give_up(&mut self, error: Error) {
@@ -469,6 +511,10 @@ impl Part {
         if self.chain.is_none() {
             self.backend.connect()?;
             self.enter()?;
+            if !std::mem::replace(&mut self.is_reached, true) {
+                *self.shared.trouble.lock() = None;
+                self.tell(Notice::Reached);
+            }
         }
         self.post_join();
         self.say()?;
@@ -624,6 +670,7 @@ impl Part {
 
     /// What the state means to the agent.
     fn judge(&mut self) {
+        *self.shared.state.lock() = self.leader.as_ref().map(|leader| leader.state().clone());
         let Some(Chain { state, .. }) = &self.chain else { return };
         if self.stage == Stage::Out {
             return;

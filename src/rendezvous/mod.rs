@@ -18,6 +18,7 @@ pub mod foreign;
 pub mod leader;
 pub mod member;
 pub mod options;
+pub mod roll;
 #[cfg(test)]
 mod simulation;
 pub mod state;

@@ -389,6 +389,14 @@ impl Default for Spec {
 }
 
 impl Spec {
+    /// A message for the host from the thread that calls, where there is no run.
+    pub fn say(&self, level: Level, text: &str) {
+        if let Some(log) = self.log_callback.filter(|_| level <= self.log_level) {
+            let text = crate::error::c_string_lossy(text.as_bytes());
+            (log.function)(log.user_data.0 as *mut std::ffi::c_void, level as i32, text.as_ptr());
+        }
+    }
+
     /// Lets one setter change the spec; what it refuses is remembered for `check`.
     pub fn edit(&mut self, change: impl FnOnce(&mut Spec) -> Result<(), Error>) -> Result<(), Error> {
         let done = change(self);

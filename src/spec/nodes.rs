@@ -1,5 +1,6 @@
 //! The hosts of a job: how many, which one this is, and where their agents meet.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::Spec;
@@ -76,6 +77,16 @@ pub enum Place {
     Etcd(String),
     /// One that the host brought, by its name, and what that calls a place.
     Foreign(String, String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Static(endpoint) | Place::C10d(endpoint) => write!(out, "{endpoint}"),
+            Place::Etcd(servers) => write!(out, "etcd {servers}"),
+            Place::Foreign(name, place) => write!(out, "{name} {place}"),
+        }
+    }
 }
 
 /// As an agent goes by it.

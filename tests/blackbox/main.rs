@@ -55,6 +55,7 @@ mod time;
 mod tool;
 mod torch;
 mod vanish;
+mod wait;
 
 use std::process::ExitCode;
 
@@ -111,6 +112,7 @@ fn main() -> ExitCode {
         torch::tests(),
         examples::tests(),
         hosts::tests(),
+        wait::tests(),
         fault::tests(),
     ];
     libtest_mimic::run(&arguments, areas.into_iter().flatten().collect()).exit_code()

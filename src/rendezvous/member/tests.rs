@@ -137,7 +137,7 @@ impl Agent {
         loop {
             self.heard.recv_timeout(Duration::from_secs(60)).unwrap();
             match self.member.as_ref().unwrap().notice() {
-                Some(Notice::Log(..)) | None => {}
+                Some(Notice::Log(..) | Notice::Reached | Notice::Unreached { .. }) | None => {}
                 Some(notice) => return notice,
             }
         }
