@@ -288,6 +288,7 @@ static const struct {
 } FLAGS[] = {
   {OPT_MERGE_STDERR, ice_spec_set_merge_stderr},
   {OPT_TIMESTAMPS, ice_spec_set_log_timestamps},
+  {OPT_LOG_THROUGH_AGENT, ice_spec_set_log_through_agent},
   {OPT_VIRTUAL_LOCAL_RANK, ice_spec_set_virtual_local_rank},
   {OPT_DEVICE_UUIDS, ice_spec_set_device_uuids},
   {OPT_CONTROL, ice_spec_set_control},

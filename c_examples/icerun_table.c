@@ -175,6 +175,9 @@ const struct option OPTIONS[OPTION_COUNT] = {
     .help = "Streams that go to files and, each line with a prefix, to the console."},
   [OPT_MERGE_STDERR] = {FLAG("merge-stderr"),
     .help = "A worker's stderr goes where its stdout goes."},
+  [OPT_LOG_THROUGH_AGENT] = {FLAG("log-through-agent"),
+    .help = "Output that goes to files goes through icerun, which writes them: a full disk then fails "
+            "no worker, and tee'd lines all reach the console. Somewhat slower."},
   [OPT_LOCAL_RANKS_FILTER] = {VALUE("local-ranks-filter", "RANKS", NULL),
     .help = "Only these local ranks reach the console: 0,2. Others go to files."},
   [OPT_LOG_LINE_PREFIX_TEMPLATE] = {VALUE("log-line-prefix-template", "TEXT", NULL),

@@ -37,6 +37,7 @@ use crate::error::{Error, c_string_lossy, panic_text};
 use crate::logs::events::Places;
 use crate::logs::follow::Stream;
 use crate::logs::output::Output;
+use crate::logs::relay::Tap;
 use crate::logs::run_dir::{RunDir, WorkerFiles, has_logs};
 use crate::plan::{self, Job, Meeting, Plan};
 use crate::process::attempt::Attempt;
@@ -646,16 +647,26 @@ impl<'a> Run<'a> {
 
     /// The files of a worker, or none where they cannot be had.
     fn make_files(&mut self, number: u32, index: usize) -> Result<WorkerFiles, Error> {
-        let Some(run_dir) = self.run_dir.as_mut().filter(|_| !self.without_files) else {
-            return Ok(WorkerFiles::default());
-        };
+        let Some(run_dir) = self.run_dir.as_mut() else { return Ok(WorkerFiles::default()) };
         let (streams, merge) = (self.spec.file_streams(index), self.spec.merge_stderr);
+        // What goes through the agent is shown all the same.
+        let without = match self.spec.log_through_agent {
+            true => WorkerFiles {
+                error: None,
+                stack: None,
+                ..run_dir.worker_files(number, index, streams, merge)
+            },
+            false => WorkerFiles::default(),
+        };
+        if self.without_files {
+            return Ok(without);
+        }
         let made = run_dir.make_worker(number, index, streams, merge);
         if run_dir.was_remade() {
             let path = run_dir.path().to_path_buf();
             self.log(Level::Warning, || format!("{} was removed by somebody: made again", path.display()));
         }
-        made.or_else(|error| self.do_without_files(error).map(|()| WorkerFiles::default()))
+        made.or_else(|error| self.do_without_files(error).map(|()| without))
     }
 
     /// A restart does not fail for want of logs, as a first start does, where they were asked for: somebody may have
@@ -663,6 +674,7 @@ impl<'a> Run<'a> {
     fn do_without_files(&mut self, error: Error) -> Result<(), Error> {
         let full = matches!(error, Error::System { errno: libc::ENOSPC | libc::EDQUOT, .. });
         let asked_for = self.spec.log_dir.is_some() || has_logs(self.spec);
+        let asked_for = asked_for && !self.spec.log_through_agent;
         if asked_for && (self.supervisor.is_first_attempt() || full && self.supervisor.has_restarts()) {
             return Err(error);
         }
@@ -700,6 +712,13 @@ impl<'a> Run<'a> {
         let Some(attempt) = &mut self.attempt else { return Ok(()) };
         attempt.workers[index].files = files;
         attempt.workers[index].channel = born.channel;
+        if self.spec.log_through_agent {
+            self.follow(plan, index, number, &born.taps)?;
+            for tap in born.taps {
+                let relayed = self.output.relay(number, tap);
+                relayed.map_err(|errno| Error::system("cannot pass output on", errno as i32))?;
+            }
+        }
         match born.child {
             Some(child) => self.born(plan, number, index, child),
             None => Ok(()), // the server is to tell
@@ -723,7 +742,7 @@ impl<'a> Run<'a> {
         self.event(|origin| Some(origin.worker_started(&self.ranks[index], pid, number)));
         self.update_snapshot(index, pid, Outcome::Running);
         self.hand_terminal();
-        self.follow(plan, index, number)
+        if self.spec.log_through_agent { Ok(()) } else { self.follow(plan, index, number, &[]) }
     }
 
     fn watch(&self, pidfd: std::os::fd::BorrowedFd, index: usize) -> Result<(), Error> {
@@ -781,7 +800,7 @@ impl<'a> Run<'a> {
     }
 
     /// Has the worker's streams followed to the console or the host, if that is wanted.
-    fn follow(&self, plan: &Plan, index: usize, number: u32) -> Result<(), Error> {
+    fn follow(&self, plan: &Plan, index: usize, number: u32, taps: &[Tap]) -> Result<(), Error> {
         let (Some(attempt), Some(run_dir)) = (&self.attempt, &self.run_dir) else { return Ok(()) };
         let worker = &attempt.workers[index];
         let shown = self.spec.console_streams(index);
@@ -803,6 +822,7 @@ impl<'a> Run<'a> {
                 prefix: plan.macros(&worker.rank).expand(&self.checked.log_prefix_template),
                 to_console,
                 filtered: (!filters.is_empty()).then(|| run_dir.attempt_dir(number).join(filtered)),
+                spills: taps.iter().find(|tap| tap.which == which).map(|tap| tap.spills.clone()),
             };
             let followed = self.output.follow(stream);
             followed.map_err(|errno| Error::system("cannot start the output thread", errno as i32))?;
@@ -1054,6 +1074,8 @@ impl<'a> Run<'a> {
             }
         }
         self.port = None;
+        // Before the reports, which look into the files.
+        self.output.drain(attempt.number);
         self.output.close(attempt.number);
         let oom = self.shared.oom_kills.get();
         let reporter = Reporter { spec: self.spec, oom, server_end: self.server_end.as_deref() };

@@ -1107,6 +1107,31 @@ pub extern "C" fn ice_spec_set_merge_stderr(spec: *mut ice_spec, on: i32) -> ice
     })
 }
 
+/// Non-zero: streams that go to files go through the agent, which writes the files and, of tee'd streams, the
+/// console; workers write to pipes. Default 0: workers write their log files themselves, and the console follows
+/// the files.
+///
+/// A disk that is full then fails no worker. What it does not take (ENOSPC, EDQUOT, EIO, EFBIG by RLIMIT_FSIZE, a
+/// file system that has become read-only, directories that cannot be made for an attempt) is missing in the files,
+/// and nowhere else: tee'd lines are all on the console. The first loss of an attempt is one warning, and its total
+/// is another one at the end of the attempt. With the default a worker's own write fails, as that of any program
+/// whose stdout is a file, and lines that did not get into the file do not reach the console.
+///
+/// What it costs: output is copied twice more, and a worker that writes faster than the disk takes it waits. A disk that takes nothing at all for five seconds, or, where the disk is
+/// full, a console that does not, holds nobody up any longer: what comes then is lost, and counted, until it takes
+/// some again. For each stream the agent has three descriptors more while the worker lives, if it is tee'd.
+///
+/// When the agent's process dies, so do its workers, as ever; what they wrote last, at most 256 KiB of each stream
+/// and 8 MiB of all, is in no file then. A process that outlives its worker, or the agent, and goes on writing has nobody
+/// who reads: it gets SIGPIPE, or EPIPE.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_log_through_agent(spec: *mut ice_spec, on: i32) -> ice_status {
+    edit(spec, |spec| {
+        spec.log_through_agent = on != 0;
+        Ok(())
+    })
+}
+
 /// What stands before each line of a tee'd stream; macros as in `ice_spec_add_arg()`. Default: the
 /// environment variable TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE of the host when the agent is made, else
 /// `[${role_name}${local_rank}]:` (torchrun `--log-line-prefix-template`).

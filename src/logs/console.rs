@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
+use super::loss::Loss;
 use crate::sys::fd;
 
 /// How much may wait for a console before its streams are read no further.
@@ -37,6 +38,10 @@ pub struct Console {
     /// Somebody is asked something: where in the buffer the question ends. What follows waits for the answer.
     held: Option<usize>,
     gone: bool,
+    /// What it was given and did not take.
+    lost: Loss,
+    /// The last that it took is the beginning of a line whose end was lost.
+    torn: bool,
 }
 
 /// The column is kept while the row below is made, if need be, and written to: cursor down and up again, so that
@@ -54,8 +59,8 @@ pub enum Flushed {
     Stuck,
     /// Nobody reads it any more. Said once.
     Gone(Errno),
-    /// It lost what it was given (a full disk).
-    Failed(Errno),
+    /// It lost what it was given (a full disk); whether for the first time.
+    Failed(Errno, bool),
 }
 
 impl Console {
@@ -85,6 +90,8 @@ impl Console {
             drawn: false,
             held: None,
             gone: false,
+            lost: Loss::default(),
+            torn: false,
         })
     }
 
@@ -98,6 +105,10 @@ impl Console {
 
     pub fn is_gone(&self) -> bool {
         self.gone
+    }
+
+    pub fn lost(&self) -> &Loss {
+        &self.lost
     }
 
     /// How much it could take now.
@@ -119,6 +130,7 @@ impl Console {
             return;
         }
         self.wipe_footer();
+        self.mend();
         let fresh = match self.open_line {
             Some(open) if open != of => {
                 self.buffer.push(b'\n');
@@ -139,7 +151,15 @@ impl Console {
     pub fn add_line(&mut self, line: &[u8]) {
         if !self.gone {
             self.end_line();
+            self.mend();
             self.buffer.extend_from_slice(line);
+        }
+    }
+
+    /// What follows a loss is a line of its own.
+    fn mend(&mut self) {
+        if self.torn && self.buffer.is_empty() && self.open_line.is_none() {
+            self.buffer.push(b'\n');
         }
     }
 
@@ -234,7 +254,10 @@ impl Console {
     fn send(&mut self) -> Flushed {
         while self.waiting() > 0 {
             match self.write() {
-                Ok(count) => self.sent += count,
+                Ok(count) => {
+                    self.sent += count;
+                    self.torn = false;
+                }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => {
                     // Keep the buffer from growing at its front for ever.
@@ -247,8 +270,10 @@ impl Console {
                     return Flushed::Gone(errno);
                 }
                 Err(errno) => {
+                    self.torn |= self.sent > 0 && self.buffer[self.sent - 1] != b'\n';
+                    let is_first = self.lost.add(&self.buffer[self.sent..]);
                     self.clear();
-                    return Flushed::Failed(errno);
+                    return Flushed::Failed(errno, is_first);
                 }
             }
         }

@@ -105,7 +105,8 @@ impl Events {
         for place in self.places.iter_mut().flatten() {
             match place.flush() {
                 Flushed::All | Flushed::Stuck => {}
-                Flushed::Gone(errno) | Flushed::Failed(errno) => {
+                Flushed::Failed(_, false) => {}
+                Flushed::Gone(errno) | Flushed::Failed(errno, true) => {
                     self.lost += 1;
                     if self.lost == 1 {
                         wrong = Some(format!("the event file takes no more events: {}", errno.desc()));
@@ -114,6 +115,12 @@ impl Events {
             }
         }
         wrong
+    }
+
+    /// What is missing, at the end, of what a full disk did not take.
+    pub fn total(&self) -> Option<String> {
+        let totals: Vec<String> = self.places().filter_map(|place| place.lost().total()).collect();
+        (!totals.is_empty()).then(|| format!("{} of events are missing", totals.join(" and ")))
     }
 
     /// What may have to be waited for.

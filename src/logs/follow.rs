@@ -4,11 +4,13 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::inotify::WatchDescriptor;
 
 use super::lines::{Lines, Piece};
+use super::relay::{Spill, Spills};
 use crate::spec::streams::Streams;
 use crate::sys::file::{self, Unusable};
 
@@ -27,11 +29,14 @@ pub struct Stream {
     pub to_console: bool,
     /// The file for lines that a filter lets through, if there is one.
     pub filtered: Option<PathBuf>,
+    /// What the file does not take, where the agent writes it.
+    pub spills: Option<Arc<Spills>>,
 }
 
 pub struct Follower {
     pub stream: Stream,
-    file: File,
+    /// None where the agent could not make it.
+    file: Option<File>,
     offset: u64,
     lines: Lines,
     /// The worker is gone: what is in the file is all there will be.
@@ -59,7 +64,10 @@ pub enum Read {
 
 impl Follower {
     pub fn open(stream: Stream) -> Result<Follower, Unusable> {
-        let file = file::open(&stream.path, libc::O_RDONLY | libc::O_NOFOLLOW, 0)?;
+        let file = match file::open(&stream.path, libc::O_RDONLY | libc::O_NOFOLLOW, 0) {
+            Err(_) if stream.spills.is_some() => None,
+            opened => Some(opened?),
+        };
         Ok(Follower {
             stream,
             file,
@@ -72,18 +80,43 @@ impl Follower {
         })
     }
 
-    /// The file itself, whatever name it has by now.
-    pub fn proc_path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+    /// The file itself, whatever name it has by now, if there is one.
+    pub fn proc_path(&self) -> Option<PathBuf> {
+        self.file.as_ref().map(|file| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())))
     }
 
     /// Reads the next bytes that the worker wrote.
     pub fn read(&mut self, buffer: &mut [u8]) -> Read {
+        let Some(spills) = self.stream.spills.clone() else { return self.read_file(buffer) };
+        let mut spills = spills.0.lock();
+        let room = spills.front().map_or(buffer.len() as u64, |first| first.at.saturating_sub(self.offset));
+        let size = (buffer.len() as u64).min(room) as usize;
+        match if size > 0 { self.read_file(&mut buffer[..size]) } else { Read::End } {
+            Read::End => {}
+            read => return read,
+        }
+        let Some(Spill { bytes, .. }) = spills.front_mut() else { return Read::End };
+        let count = bytes.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&bytes[..count]);
+        bytes.drain(..count);
+        if bytes.is_empty() {
+            spills.pop_front();
+        }
+        Read::Some(count)
+    }
+
+    /// Whether there is something that the file did not take.
+    pub fn has_spills(&self) -> bool {
+        self.stream.spills.as_ref().is_some_and(|spills| !spills.0.lock().is_empty())
+    }
+
+    fn read_file(&mut self, buffer: &mut [u8]) -> Read {
+        let Some(file) = &self.file else { return Read::End };
         loop {
-            match self.file.read_at(buffer, self.offset) {
+            match file.read_at(buffer, self.offset) {
                 Ok(0) => {
                     // logrotate's copytruncate: go on from the new start.
-                    let length = self.file.metadata().map_or(self.offset, |data| data.len());
+                    let length = file.metadata().map_or(self.offset, |data| data.len());
                     if length >= self.offset {
                         return Read::End;
                     }

@@ -6,5 +6,7 @@ pub mod console;
 pub mod events;
 pub mod follow;
 pub mod lines;
+pub mod loss;
 pub mod output;
+pub mod relay;
 pub mod run_dir;

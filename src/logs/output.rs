@@ -9,7 +9,6 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
 use std::fs::File;
-use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,6 +26,8 @@ use super::console::{Console, Flushed};
 use super::events::{Events, Places};
 use super::follow::{CHUNK, Follower, Next, Read, Stream};
 use super::lines::Piece;
+use super::loss::Loss;
+use super::relay::{self, Hear, Relay, Spills, Tap};
 use super::run_dir::open_log;
 use crate::report::event::Event;
 use crate::spec::streams::Streams;
@@ -41,8 +42,15 @@ const BREATH: Duration = Duration::from_millis(3);
 /// Without inotify (its instances are limited per user): between two looks at all files.
 const WITHOUT_EVENTS: Duration = Duration::from_millis(50);
 
+/// How long the end of an attempt waits for its output to be in files; a disk that stands still gets no more.
+const DRAINED_WITHIN: Duration = Duration::from_secs(10);
+/// The same for the end of a run, at least.
+const LEAST: Duration = Duration::from_secs(1);
+
 enum Command {
     Follow(Stream),
+    /// There is something that a file did not take.
+    Spilled(Arc<Spills>),
     /// The workers of this attempt are gone: show the rest of its streams and let go of them.
     Close {
         attempt: u32,
@@ -99,6 +107,8 @@ pub struct Output<'a> {
     spec: &'a Spec,
     events: Places,
     started: OnceCell<Result<Started, Errno>>,
+    /// Where output goes through the agent.
+    relay: OnceCell<Result<Relay, Errno>>,
 }
 
 struct Started {
@@ -118,9 +128,19 @@ impl Queue {
     }
 }
 
+impl Hear for Queue {
+    fn warn(&self, text: String) {
+        self.push(Command::Log(Level::Warning, text));
+    }
+
+    fn spilled(&self, spills: Arc<Spills>) {
+        self.push(Command::Spilled(spills));
+    }
+}
+
 impl<'a> Output<'a> {
     pub fn new(spec: &'a Spec, events: Places) -> Output<'a> {
-        Output { spec, events, started: OnceCell::new() }
+        Output { spec, events, started: OnceCell::new(), relay: OnceCell::new() }
     }
 
     fn started(&self) -> Result<&Started, Errno> {
@@ -151,6 +171,24 @@ impl<'a> Output<'a> {
 
     pub fn follow(&self, stream: Stream) -> Result<(), Errno> {
         self.push(Command::Follow(stream))
+    }
+
+    /// Has what comes out of a worker's pipe written to its file. Whoever follows that does so already.
+    pub fn relay(&self, attempt: u32, tap: Tap) -> Result<(), Errno> {
+        let start = || Relay::start(self.started()?.queue.clone());
+        self.relay.get_or_init(start).as_ref().map_err(|errno| *errno)?.add(attempt, tap);
+        Ok(())
+    }
+
+    /// The workers of an attempt are gone: waits until what they wrote is in their files, as far as it can be.
+    pub fn drain(&self, attempt: u32) {
+        if let Some(Ok(relay)) = self.relay.get()
+            && !relay.close(attempt, DRAINED_WITHIN)
+        {
+            self.log(Level::Warning, || {
+                "the disk of the logs does not answer: the last output may be missing".into()
+            });
+        }
     }
 
     /// An attempt has begun: the bar is about that one.
@@ -185,6 +223,9 @@ impl<'a> Output<'a> {
 
     /// Waits until all is shown, or until the time is over.
     pub fn finish(&mut self, time: Duration) {
+        if let Some(Ok(relay)) = self.relay.take() {
+            relay.end(time.max(LEAST));
+        }
         if let Some(Ok(started)) = self.started.take() {
             let now = Instant::now();
             let deadline = now.checked_add(time).unwrap_or(now + Duration::from_secs(1_000_000_000));
@@ -211,7 +252,7 @@ impl Started {
                 filters: [spec.stdout_filters.clone(), spec.stderr_filters.clone()],
                 filtered: HashMap::new(),
                 warnings: Vec::new(),
-                lost: [false; 2],
+                lost: Loss::default(),
                 timestamps: spec.log_timestamps,
                 log_modes: spec.log_modes,
             },
@@ -293,6 +334,14 @@ impl Thread {
                     self.held.push_back(command);
                 }
                 Some(Command::Follow(stream)) => self.follow(stream),
+                Some(Command::Spilled(spills)) => {
+                    let is_theirs = |follower: &&mut Follower| {
+                        follower.stream.spills.as_ref().is_some_and(|own| Arc::ptr_eq(own, &spills))
+                    };
+                    if let Some(follower) = self.followers.iter_mut().flatten().find(is_theirs) {
+                        follower.next = Next::Now;
+                    }
+                }
                 Some(Command::Close { attempt }) => {
                     for follower in self.followers.iter_mut().flatten() {
                         if follower.stream.attempt == attempt {
@@ -408,7 +457,7 @@ impl Thread {
         match follower.read(&mut self.buffer) {
             Read::Some(count) => {
                 self.sinks.take(id, follower, &self.buffer[..count]);
-                let more = follower.closing || count == self.buffer.len();
+                let more = follower.closing || count == self.buffer.len() || follower.has_spills();
                 follower.next = if more { Next::Now } else { Next::At(now + BREATH) };
                 more
             }
@@ -417,14 +466,15 @@ impl Thread {
                 self.let_go(id);
                 false
             }
-            Read::End if follower.watch.is_some() => {
+            Read::End if follower.watch.is_some() || follower.proc_path().is_none() => {
                 follower.next = Next::OnEvent;
                 false
             }
             Read::End => {
                 let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ONESHOT;
                 let inotify = self.inotify.as_ref();
-                match inotify.and_then(|inotify| inotify.add_watch(&follower.proc_path(), flags).ok()) {
+                let path = follower.proc_path().unwrap_or_default();
+                match inotify.and_then(|inotify| inotify.add_watch(&path, flags).ok()) {
                     Some(watch) => {
                         self.by_watch.insert(watch, id);
                         follower.watch = Some(watch);
@@ -471,16 +521,15 @@ impl Thread {
     fn flush(&mut self) {
         let names: &[&str] =
             if self.sinks.consoles.len() == 1 { &["stdout and stderr"] } else { &["stdout", "stderr"] };
-        let consoles = self.sinks.consoles.iter_mut().zip(&mut self.sinks.lost).zip(names);
-        for ((console, lost), name) in consoles {
+        for (console, name) in self.sinks.consoles.iter_mut().zip(names) {
             match console.flush() {
                 Flushed::All | Flushed::Stuck => {}
                 Flushed::Gone(errno) => self.sinks.warnings.push(format!(
                     "the console for {name} is gone ({}): workers go on, their output is in their files",
                     errno.desc()
                 )),
-                Flushed::Failed(errno) => {
-                    if !std::mem::replace(lost, true) {
+                Flushed::Failed(errno, is_first) => {
+                    if is_first {
                         self.sinks
                             .warnings
                             .push(format!("the console for {name} lost output: {}", errno.desc()));
@@ -513,12 +562,23 @@ impl Thread {
     }
 
     fn give_up(&mut self) {
+        let mut warnings = Vec::new();
         if self.bar.is_some() {
             self.sinks.terminal().leave_footer();
             self.flush();
         }
         if self.followers.iter().any(Option::is_some) || self.sinks.consoles.iter().any(|c| c.waiting() > 0) {
             self.say(Level::Warning, "the console takes no output: what it did not show is in the log files");
+        }
+        for total in self.sinks.consoles.iter().filter_map(|console| console.lost().total()) {
+            warnings.push(format!("the console lost {total}"));
+        }
+        if let Some(total) = self.sinks.lost.total() {
+            warnings.push(format!("{total} are missing in the filtered logs"));
+        }
+        warnings.extend(self.events.total());
+        for warning in warnings {
+            self.say(Level::Warning, &warning);
         }
         if self.events.places().any(|place| place.waiting() > 0) {
             self.say(Level::Warning, "the event file takes no more: the last events are not in it");
@@ -592,11 +652,11 @@ struct Sinks {
     consoles: Vec<Console>,
     callback: Option<OutputCallback>,
     filters: [Vec<Vec<u8>>; 2],
-    /// None for one that could not be written.
+    /// None for one that could not be made.
     filtered: HashMap<PathBuf, Option<File>>,
     warnings: Vec<String>,
-    /// Whether a console lost something: said once.
-    lost: [bool; 2],
+    /// What the filtered files did not take.
+    lost: Loss,
     timestamps: bool,
     log_modes: Option<(u32, u32)>,
 }
@@ -700,10 +760,10 @@ impl Sinks {
             }
         };
         if let Some(open) = file
-            && let Err(error) = open.write_all(bytes)
+            && let Err((written, error)) = relay::write(open, bytes)
+            && self.lost.add(&bytes[written..])
         {
-            *file = None;
-            self.warnings.push(format!("a filtered log is written no further: {error}"));
+            self.warnings.push(format!("a filtered log takes no more: {error}"));
         }
     }
 }

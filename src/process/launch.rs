@@ -12,6 +12,7 @@ use nix::errno::Errno;
 
 use crate::control::page::Page;
 use crate::error::{Error, c_string_lossy};
+use crate::logs::relay::Tap;
 use crate::logs::run_dir::{RunDir, WorkerFiles};
 use crate::plan::{Plan, WorkerPlan, as_c_strs};
 use crate::process::channel::{Channel, Kind, WorkerEnd};
@@ -79,6 +80,8 @@ pub struct Born {
     /// None while the fork server has not answered.
     pub child: Option<Child>,
     pub channel: Option<Channel>,
+    /// Its streams, where they go through the agent.
+    pub taps: Vec<Tap>,
 }
 
 impl Launcher {
@@ -125,11 +128,18 @@ impl Launcher {
         let Birth { rank, restarts, run_dir, files, reset, group, server, page, terminal } = birth;
         let page_fd = page.and_then(|page| page.fd());
         let worker = plan.worker(rank, files.error.as_ref());
-        let open = |path: &Option<PathBuf>| match (run_dir, path) {
+        let mut taps = Vec::new();
+        let mut open = |path: &Option<PathBuf>, which: Streams| match (run_dir, path) {
+            (Some(run_dir), Some(path)) if spec.log_through_agent => {
+                let (tap, theirs) = Tap::new(which, path, run_dir)?;
+                taps.push(tap);
+                Ok(Some(theirs))
+            }
             (Some(run_dir), Some(path)) => run_dir.open_log(path).map(Some),
             _ => Ok(None),
         };
-        let (out_file, err_file) = (open(&files.stdout)?, open(&files.stderr)?);
+        let out_file = open(&files.stdout, Streams::STDOUT)?;
+        let err_file = open(&files.stderr, Streams::STDERR)?;
         let stdio = match terminal {
             Some(terminal) => [terminal; 3],
             None => self.stdio(spec, rank.local, &out_file, &err_file),
@@ -168,7 +178,7 @@ impl Launcher {
                     page: page.cloned(),
                 };
                 let child = fork(&setup, callback, channel.fd(), &surroundings, &env)?;
-                Ok(Born { child: Some(child), channel: Some(channel) })
+                Ok(Born { child: Some(child), channel: Some(channel), taps })
             }
             (Some(StartMethod::Forkserver), _, Some(server), _) => {
                 let channel = channel()?;
@@ -184,7 +194,7 @@ impl Launcher {
                 server
                     .ask(rank.local, stdio, own_streams, &channel)
                     .map_err(|errno| Error::system("cannot ask the fork server", errno as i32))?;
-                Ok(Born { child: None, channel: Some(channel) })
+                Ok(Born { child: None, channel: Some(channel), taps })
             }
             (Some(StartMethod::Forkserver), ..) => Err(Error::Internal { what: "no fork server".into() }),
             (Some(_), _, _, Some(image)) => {
@@ -196,14 +206,14 @@ impl Launcher {
                 let setup = Setup { protocol: &protocol, process: Some(channel.process()), ..setup };
                 let (paths, env) = (std::slice::from_ref(&image.path), environment(plan, &worker));
                 let child = execute(&mut self.nursery, spec, &setup, paths, &image.argv, &env)?;
-                Ok(Born { child: Some(child), channel: Some(channel) })
+                Ok(Born { child: Some(child), channel: Some(channel), taps })
             }
             _ => {
                 let env = environment(plan, &worker);
                 // The first after the streams: CONTROL_FD.
                 let setup = Setup { protocol: page_fd.as_slice(), ..setup };
                 let child = execute(&mut self.nursery, spec, &setup, &worker.paths, &worker.argv, &env)?;
-                Ok(Born { child: Some(child), channel: None })
+                Ok(Born { child: Some(child), channel: None, taps })
             }
         }
     }

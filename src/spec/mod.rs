@@ -291,6 +291,8 @@ pub struct Spec {
     pub log_timestamps: bool,
     pub stderr_tail: usize,
     pub log_modes: Option<(u32, u32)>,
+    /// Workers write to pipes, and the agent to the log files.
+    pub log_through_agent: bool,
     pub console: (i32, i32),
     pub output_callback: Option<OutputCallback>,
     pub event_callback: Option<EventCallback>,
@@ -377,6 +379,7 @@ impl Default for Spec {
             log_timestamps: false,
             stderr_tail: 4096,
             log_modes: None,
+            log_through_agent: false,
             console: (1, 2),
             output_callback: None,
             event_callback: None,

@@ -138,7 +138,7 @@ fn log_06_two_runs_have_two_directories() {
 }
 
 /// A small file system of its own, for processes that run under it.
-fn on_a_small_disk(t: &Case, size: &str) -> String {
+pub fn on_a_small_disk(t: &Case, size: &str) -> String {
     fs::create_dir(t.dir.join("disk")).expect("a mount point");
     t.write(
         "small",

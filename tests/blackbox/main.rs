@@ -38,6 +38,7 @@ mod place;
 mod proxy;
 mod rank;
 mod reap;
+mod relay;
 mod rst;
 mod sec;
 mod section;
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         reap::tests(),
         time::tests(),
         log::tests(),
+        relay::tests(),
         err::tests(),
         strange::tests(),
         vanish::tests(),

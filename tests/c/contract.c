@@ -106,6 +106,7 @@ static void null_spec(void) {
   ARGUMENT(ice_spec_set_merge_stderr(NULL, 1));
   ARGUMENT(ice_spec_set_log_prefix_template(NULL, ""));
   ARGUMENT(ice_spec_set_log_timestamps(NULL, 1));
+  ARGUMENT(ice_spec_set_log_through_agent(NULL, 1));
   ARGUMENT(ice_spec_set_local_ranks_filter(NULL, "0"));
   ARGUMENT(ice_spec_set_duplicate_stdout_filters(NULL, ""));
   ARGUMENT(ice_spec_set_duplicate_stderr_filters(NULL, ""));

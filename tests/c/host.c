@@ -453,6 +453,7 @@ static int set_field(const char *key, char *value, ice_status *status) {
   INTEGER(master_port)
   INTEGER(merge_stderr)
   INTEGER(log_timestamps)
+  INTEGER(log_through_agent)
   REAL(min_uptime)
   REAL(monitor_interval)
   REAL(shutdown_timeout)
