@@ -124,6 +124,7 @@ int main(int argc, char **argv) {
   int32_t level = log_level(&options);
   leave_pid_1(); /* before anything of the library is made: a handle is of no use in a child */
 
+  hold_notices();
   ice_spec *spec = spec_from_options(&options);
   ice_spec_set_log_level(spec, level);
   ice_spec_set_log_callback(spec, print_message, NULL);
@@ -131,6 +132,7 @@ int main(int argc, char **argv) {
   ice_result *result;
   ice_status status = ice_agent_new(spec, &agent);
   if (status == ICE_ERROR_CONFIG) usage_error("%s", ice_last_error_message());
+  release_notices();
   int code = 0, stopped_by = 0, dry = option_on(&options, OPT_DRY_RUN);
   if (status == ICE_OK && dry) {
     status = show_plan(agent, &code);

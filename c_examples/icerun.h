@@ -154,6 +154,9 @@ _Noreturn void usage_error(const char *format, ...) PRINTF_LIKE(1, 2);
 _Noreturn void bad_value(const struct options *options, enum option_id id, const char *want);
 /* One line on stderr, unless --quiet. */
 void notice(const struct options *options, const char *format, ...) PRINTF_LIKE(2, 3);
+/* Those in between are printed at the release, or never where there is a usage error first. */
+void hold_notices(void);
+void release_notices(void);
 
 /* icerun_help.c */
 _Noreturn void print_help(void);

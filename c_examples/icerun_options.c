@@ -7,6 +7,8 @@
  * SPDX-License-Identifier: MIT OR Apache-2.0
  */
 
+#define _POSIX_C_SOURCE 200809L
+
 #include "icerun.h"
 
 #include <ctype.h>
@@ -18,20 +20,25 @@
 
 /* ---- messages ---- */
 
+/* Where notices wait until all options are known to be good: what is wrong is one line. */
+static char *HELD;
+static size_t HELD_SIZE;
+static FILE *HOLDING;
+
 /* Whatever a user's value holds, a message is one line. */
-static void print_line(const char *format, va_list arguments) {
+static void print_line(FILE *to, const char *format, va_list arguments) {
   char line[2048];
   vsnprintf(line, sizeof line, format, arguments);
   for (char *c = line; *c; c++) {
     if (iscntrl((unsigned char)*c)) *c = '?';
   }
-  fprintf(stderr, "icerun: %s\n", line);
+  fprintf(to, "icerun: %s\n", line);
 }
 
 void usage_error(const char *format, ...) {
   va_list arguments;
   va_start(arguments, format);
-  print_line(format, arguments);
+  print_line(stderr, format, arguments);
   va_end(arguments);
   exit(EXIT_USAGE);
 }
@@ -40,8 +47,18 @@ void notice(const struct options *options, const char *format, ...) {
   if (option_on(options, OPT_QUIET)) return;
   va_list arguments;
   va_start(arguments, format);
-  print_line(format, arguments);
+  print_line(HOLDING ? HOLDING : stderr, format, arguments);
   va_end(arguments);
+}
+
+void hold_notices(void) { HOLDING = open_memstream(&HELD, &HELD_SIZE); }
+
+void release_notices(void) {
+  if (!HOLDING) return;
+  fclose(HOLDING);
+  HOLDING = NULL;
+  fputs(HELD, stderr);
+  free(HELD);
 }
 
 /* `max-restarts` as `PET_MAX_RESTARTS`. */
