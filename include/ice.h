@@ -444,7 +444,7 @@ typedef int32_t ice_request_reason;
  *
  * If the host dies, by SIGKILL too, or replaces itself with execve(2), every worker is killed with it
  * (PR_SET_PDEATHSIG), and a small watcher process, `ice-watcher`, kills what else lives in their
- * process groups. */
+ * process groups, and whatever has the mark of the run in ICE_DESCENT. */
 typedef struct ice_agent ice_agent;
 
 /* The answers of all ranks to one request. It never changes; any thread may read it. */
@@ -1131,12 +1131,18 @@ ice_status ice_spec_set_crash_records(struct ice_spec *spec,
  * last what the agent sets itself: RANK, LOCAL_RANK, GROUP_RANK, ROLE_RANK, ROLE_NAME,
  * LOCAL_WORLD_SIZE, WORLD_SIZE, GROUP_WORLD_SIZE, ROLE_WORLD_SIZE, MASTER_ADDR, MASTER_PORT,
  * TORCHELASTIC_RESTART_COUNT, TORCHELASTIC_MAX_RESTARTS, TORCHELASTIC_RUN_ID,
- * TORCHELASTIC_USE_AGENT_STORE, TORCHELASTIC_ERROR_FILE; ICE_CONTROL_FD where the spec says
+ * TORCHELASTIC_USE_AGENT_STORE, TORCHELASTIC_ERROR_FILE, ICE_DESCENT; ICE_CONTROL_FD where the spec says
  * `ice_spec_set_control()`; and where devices are assigned ICE_DEVICES, ICE_DIST_BACKEND, ICE_LOCAL_RANK and
  * the variables of `ice_spec_set_device_visibility()`. To set or unset one of these here is
  * ICE_ERROR_CONFIG, as is a name that is empty or has a `=` (but
  * CUDA_VISIBLE_DEVICES and HIP_VISIBLE_DEVICES, which are then shared out in place of the host's). With
  * `ice_spec_set_file_timers()` TORCHELASTIC_TIMER_FILE is the agent's, whatever is set here.
+ *
+ * ICE_DESCENT says whose worker a process is, and what descends from it: see `ice_spec_set_kill_group_on_success()`.
+ * It is a list separated by `:`, as a worker may be the host of an agent itself. Of what the agent around such a host
+ * sets nothing else reaches its workers: it leaves out all of the above, and the TORCHELASTIC_TIMER_FILE,
+ * TORCHELASTIC_SIGNALS_TO_HANDLE and TORCHELASTIC_HEALTH_CHECK_PORT of a host that has TORCHELASTIC_RUN_ID. But
+ * the devices and CPUs that the host has are what it can share out, and OMP_NUM_THREADS is theirs.
  *
  * Where neither the host nor the spec says anything of them, TORCH_NCCL_ASYNC_ERROR_HANDLING becomes `1`,
  * and with more than one worker OMP_NUM_THREADS too, as under torchrun: each worker would else start as
@@ -1283,20 +1289,44 @@ ice_status ice_spec_set_signals(struct ice_spec *spec,
  * `ice_spec_set_signals()`; a signal in both lists stops the run. Default `""`. */
 ice_status ice_spec_set_pass_signals(struct ice_spec *spec, const char *list);
 
-/* Non-zero (the default): when a group has succeeded, what its workers left running in their process
- * groups is killed, as it always is after a failure or a stop. 0: it is left alone after a success.
- * A descendant that made a session or group of its own (a daemon) is left alone in any case. */
+/* Non-zero (the default): when a group has succeeded, what its workers left running is killed, as it always is after a
+ * failure or a stop, and before a restart. 0: it is left alone after a success, and nobody looks for it.
+ *
+ * That is the members of their process groups, and whatever else descends from a worker, in whatever group or
+ * session (`timeout`, a shell with job control, setsid(1), a daemon). A stop signal reaches those too that are below a
+ * living worker then, but not what is below another agent there (a nested run): that agent stops its workers, and has
+ * until the shutdown time-out. What has lost its parents is found by the mark of the run in ICE_DESCENT, which
+ * everything inherits that does not clear its environment, or, with `ice_spec_set_subreaper()`, whatever
+ * it does. What is found and cannot be killed is named, with its command, in a warning and in
+ * `ice_result_summary()`.
+ *
+ * Not found is, without a subreaper, what has lost its parents and then cleared its environment, or may not be
+ * looked at: a program of another user (sudo) for a host that is not root; and nobody is where /proc shows another
+ * pid namespace, or none (hidepid shows one's own, which is enough). A program that is meant to outlive its worker is
+ * to be started from elsewhere, by a service manager for instance. */
 ice_status ice_spec_set_kill_group_on_success(struct ice_spec *spec,
                                               int32_t on);
+
+/* Non-zero: from the start of the run to its end the process is a child subreaper (PR_SET_CHILD_SUBREAPER of prctl(2)):
+ * what descends from it and loses its parent becomes its child. So nothing that a worker has started is lost,
+ * even if it has a session of its own and an empty environment; it is killed with its attempt, see
+ * `ice_spec_set_kill_group_on_success()`, and reaped. A handler for SIGCHLD stands meanwhile, unless the host ignores
+ * it; what ends earlier is reaped within a second. 0 (the default): nothing of the host is changed.
+ *
+ * For a process that starts no other children during the run, and has no other agent: such a child, but one of before
+ * the run, counts as a descendant of the workers. icerun is one. */
+ice_status ice_spec_set_subreaper(struct ice_spec *spec,
+                                  int32_t on);
 
 /* Serves workers as torch's file timers do (`torch.distributed.elastic.timer`, as of 2.15): each attempt has a
  * FIFO of its own, in TORCHELASTIC_TIMER_FILE of its workers, and a worker that does not release a timer in
  * time gets the signal that its client has named. 1 on, 0 off. Default: on if the host's environment has
  * TORCHELASTIC_ENABLE_FILE_TIMER=1 when the agent is made, as for torch.
  *
- * The FIFO is where the host's own TORCHELASTIC_TIMER_FILE says, else in the run directory, else below
- * TMPDIR or `/tmp`; only processes of the host's user may write to it; a FIFO that is there already is
- * replaced, anything else is a start error. A request is one line of JSON, at most 4096 bytes, with `pid`,
+ * The FIFO is where the host's own TORCHELASTIC_TIMER_FILE says, unless the host is a worker itself (it has
+ * TORCHELASTIC_RUN_ID), else in the run directory, else below TMPDIR or `/tmp`; only processes of the host's user
+ * may write to it; a FIFO that is there already, and that nobody reads from, is replaced, anything else is a
+ * start error. A request is one line of JSON, at most 4096 bytes, with `pid`,
  * `scope_id`, `expiration_time` in seconds since 1970 and `signal`. A negative time releases the timer of that
  * process and scope; another one sets or replaces it. The time is read when the line arrives: what happens
  * to the wall clock later changes nothing. What is no request is left out, and told to the log once.

@@ -10,7 +10,7 @@ use crate::device::cpus::Cpus;
 use crate::device::numa::Share;
 use crate::ranks::Rank;
 use crate::spec::text::expand;
-use crate::spec::{EnvEdit, Spec, is_reserved};
+use crate::spec::{DESCENT, EnvEdit, OUTER_ENV, Spec, is_reserved, is_worker};
 
 /// Where a name without slash is looked for in an environment without PATH, as execvp(3) does.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
@@ -32,6 +32,8 @@ pub struct Job {
     pub meeting: Option<Meeting>,
     /// The FIFO of torch's file timers, where they are served.
     pub timer_file: Option<PathBuf>,
+    /// The marks of this run and of those around it; empty for none.
+    pub descent: Vec<u8>,
 }
 
 /// What the hosts of a job agreed on for one round.
@@ -148,6 +150,9 @@ impl<'a> Plan<'a> {
             env.set(b"ICE_JOB_RESTART_COUNT", job_restarts.to_string().as_bytes());
         }
         job.add_timer_file(&mut env);
+        if !job.descent.is_empty() {
+            env.set(DESCENT.as_bytes(), &job.descent);
+        }
         let expands = spec.args.iter().any(|arg| arg.to_bytes().contains(&b'$'));
         Plan { spec, devices, job, common: env.into_strings(), expands, shares, threads_chosen }
     }
@@ -332,9 +337,14 @@ impl Env {
     }
 }
 
-/// What the agent writes for each rank must not stand in the common part.
+/// What the agent writes for each rank must not stand in the common part, and of an agent around this one nothing.
 pub fn host_env(vars: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) -> HostEnv {
-    vars.filter(|(key, _)| !is_reserved(key))
+    let vars: Vec<(Vec<u8>, Vec<u8>)> = vars.collect();
+    let is_worker =
+        is_worker(|name| vars.iter().find(|(key, _)| key == name.as_bytes()).map(|(_, value)| value.clone()));
+    let is_outer = |key: &[u8]| is_worker && OUTER_ENV.iter().any(|name| name.as_bytes() == key);
+    vars.into_iter()
+        .filter(|(key, _)| !is_reserved(key) && !is_outer(key))
         .map(|(key, value)| c_string([&key[..], b"=", &value].concat()))
         .collect()
 }
@@ -366,6 +376,7 @@ mod tests {
             restarts: 2,
             meeting: None,
             timer_file: None,
+            descent: Vec::new(),
         }
     }
 

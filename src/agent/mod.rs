@@ -40,9 +40,10 @@ use crate::ranks;
 use crate::report::metrics::Times;
 use crate::report::oom::OomKills;
 use crate::report::{GroupState, Outcome, RunReport, Snapshot, SnapshotWorker};
-use crate::spec::{Checked, Level, Spec, StartMethod};
+use crate::spec::{Checked, DESCENT, Level, Spec, StartMethod, is_worker};
 use crate::sys::fd::Bell;
-use crate::sys::signals::{Handlers, Inbox};
+use crate::sys::process::Subreaper;
+use crate::sys::signals::{Handlers, Inbox, Wanted};
 use crate::sys::terminal::{self, Terminal};
 use crate::sys::{child, dispositions, library, process};
 use health::Pulse;
@@ -105,6 +106,9 @@ struct Host {
     /// TORCHELASTIC_HEALTH_CHECK_PORT.
     health_port: Option<Vec<u8>>,
     handlers: Option<Handlers>,
+    /// ICE_DESCENT: whose workers this process and its parents are.
+    descent: Option<Vec<u8>>,
+    subreaper: Option<Subreaper>,
 }
 
 impl Agent {
@@ -268,10 +272,10 @@ impl Agent {
     fn take_host(&self, to_run: bool) -> Result<Host, Error> {
         let spec = &self.spec;
         let asks: &[i32] = if spec.ask_on_interrupt { &[libc::SIGINT] } else { &[] };
-        let wanted =
-            to_run && [&spec.handled_signals, &spec.pass_signals, asks].iter().any(|list| !list.is_empty());
+        let (stop, pass, children) = (&*spec.handled_signals, &*spec.pass_signals, spec.subreaper);
+        let wanted = to_run && (children || [stop, pass, asks].iter().any(|list| !list.is_empty()));
         let handlers = wanted
-            .then(|| Handlers::install(&self.inbox, &spec.handled_signals, &spec.pass_signals, asks))
+            .then(|| Handlers::install(&self.inbox, &Wanted { stop, pass, ask: asks, children }))
             .transpose()
             .map_err(|errno| Error::system("cannot handle signals for one more agent", errno as i32))?;
         child::under_valgrind(); // looks at the environment, here
@@ -281,8 +285,11 @@ impl Agent {
             working_dir: std::env::current_dir().ok(),
             tmpdir: path("TMPDIR"),
             error_file: path("TORCHELASTIC_ERROR_FILE"),
-            health_port: var("TORCHELASTIC_HEALTH_CHECK_PORT"),
+            // Where this process is a worker its agent has that port.
+            health_port: var("TORCHELASTIC_HEALTH_CHECK_PORT").filter(|_| !is_worker(var)),
             handlers,
+            descent: var(DESCENT).filter(|marks| !marks.is_empty()),
+            subreaper: (to_run && spec.subreaper).then(Subreaper::become_one),
         })
     }
 

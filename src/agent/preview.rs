@@ -8,8 +8,12 @@ use super::{Agent, binding, run};
 use crate::device::assign::Backend;
 use crate::error::{Error, c_string_lossy};
 use crate::logs::run_dir::RunDir;
-use crate::plan::Plan;
+use crate::plan::{Job, Plan};
+use crate::process::descent;
 use crate::ranks::{self, Rank};
+
+/// What stands for the mark that a run makes when it starts.
+const PLANNED_MARK: &str = "XXXXXXXXXXXXXXXX.worker";
 
 /// The first attempt of a run, as it would be started now.
 pub struct Preview {
@@ -43,6 +47,8 @@ impl Agent {
         let timer_file =
             TimerFile::place(&self.checked, run_dir.as_ref(), 0, &working_dir, host.tmpdir.as_deref());
         let job = run::job(spec, run_id, spec.master_port, 0, None, timer_file);
+        let descent = descent::worker_list(host.descent.as_deref(), PLANNED_MARK);
+        let job = Job { descent, ..job };
         let plan = Plan::new(spec, devices, job, &host.env, shares);
         let path = |path: Option<PathBuf>| {
             path.map(|path| c_string_lossy(path.as_os_str().as_bytes())).unwrap_or_default()

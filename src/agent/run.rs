@@ -6,7 +6,7 @@
 mod finish;
 pub(super) mod stuck;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,7 +40,8 @@ use crate::logs::output::Output;
 use crate::logs::relay::Tap;
 use crate::logs::run_dir::{RunDir, WorkerFiles, has_logs};
 use crate::plan::{self, Job, Meeting, Plan};
-use crate::process::attempt::Attempt;
+use crate::process::attempt::{Attempt, Survivor, await_ends};
+use crate::process::descent::{Finder, Mark, Since, worker_list};
 use crate::process::forkserver::{BIRTHS_AT_ONCE, Forkserver, Heard};
 use crate::process::launch::{Birth, Launcher};
 use crate::process::watcher::{Table, Watcher};
@@ -53,14 +54,14 @@ use crate::report::{Cause, End, GroupState, Outcome, RunReport, Snapshot, Worker
 use crate::report::{message_of, root_cause, summary};
 use crate::spec::names::{Signal, hostname};
 use crate::spec::streams::Streams;
-use crate::spec::{Checked, Level, Spec, StartMethod};
+use crate::spec::{Checked, DESCENT, Level, Spec, StartMethod};
 use crate::standstill::{self, Standstill};
 use crate::supervise::{Action, Event, Policy, Supervisor, Wait};
 use crate::sys::child::Child;
 use crate::sys::dispositions::Reset;
 use crate::sys::fd::above_stdio;
 use crate::sys::library;
-use crate::sys::process::{Usage, milliseconds, monotonic};
+use crate::sys::process::{Usage, milliseconds, monotonic, ticks};
 use crate::sys::signals::Inbox;
 
 /// How long after SIGKILL a worker that is still there is given up (it sleeps in the kernel).
@@ -80,6 +81,10 @@ const SEARCHES: u64 = u64::MAX - 4;
 const BIRTHS_WITHIN: Duration = Duration::from_secs(1);
 /// How soon a stop is seen while births are under way and a signal waits to be handed on.
 const LOOK_FOR_STOP: Duration = Duration::from_millis(10);
+/// How long after a child's end those that were adopted are reaped: one look for many.
+const REAP_AFTER: Duration = Duration::from_secs(1);
+/// How often it is looked whether an agent below a worker has stopped its own.
+const GUESTS_LOOK: Duration = Duration::from_millis(10);
 
 /// Runs a spec to its end, whatever happens: a panic becomes an agent error.
 ///
@@ -140,7 +145,19 @@ pub fn job(
         Some(meeting) => (meeting.master_addr.clone(), meeting.master_port),
         None => (spec.master_addr.clone().unwrap_or_else(|| b"127.0.0.1".to_vec()), master_port),
     };
-    Job { run_id, hostname: hostname(), master_addr, master_port, restarts, meeting, timer_file }
+    let descent = Vec::new();
+    Job { run_id, hostname: hostname(), master_addr, master_port, restarts, meeting, timer_file, descent }
+}
+
+/// Whom the run's workers start is found by a mark of the run.
+fn finder(spec: &Spec) -> Finder {
+    let method = spec.method();
+    let forks = matches!(method, Some(StartMethod::Fork | StartMethod::Forkserver));
+    let mut finder = Finder::new(Mark::new(forks).ok(), spec.subreaper);
+    if method == Some(StartMethod::Fork) {
+        finder.forked_program = std::fs::read_link("/proc/self/exe").ok();
+    }
+    finder
 }
 
 /// Makes events, where somebody wants them.
@@ -172,6 +189,7 @@ pub(super) struct Run<'a> {
     launcher: Launcher,
     /// After `attempt`, as what follows: a panic drops the workers while they are still watched.
     server: Option<Forkserver>,
+    server_since: Since,
     /// How the last fork server ended, if it did so by itself.
     pub(super) server_end: Option<String>,
     watcher: Option<Watcher>,
@@ -204,6 +222,14 @@ pub(super) struct Run<'a> {
     pub(super) error: Option<Error>,
     workers: Vec<WorkerReport>,
     failures: Vec<WorkerReport>,
+    finder: Finder,
+    /// Who could not be ended, in words.
+    left: Vec<String>,
+    /// When what was adopted and has ended is reaped.
+    reap_at: Option<Duration>,
+    /// When it is looked again whether agents of workers have stopped theirs.
+    guests_look: Option<Duration>,
+    guests_until: Option<Duration>,
     end: Option<End>,
 }
 
@@ -257,6 +283,7 @@ impl<'a> Run<'a> {
             gentle_stop: None,
             launcher,
             server: None,
+            server_since: Since { begun: Duration::ZERO, ticks: 0, first: 0 },
             server_end: None,
             watcher: None,
             groups: None,
@@ -279,6 +306,11 @@ impl<'a> Run<'a> {
             error: None,
             workers: Vec::new(),
             failures: Vec::new(),
+            finder: finder(spec),
+            left: Vec::new(),
+            reap_at: None,
+            guests_look: None,
+            guests_until: None,
             end: None,
         })
     }
@@ -356,6 +388,10 @@ impl<'a> Run<'a> {
                         });
                     }
                 }
+                Action::EndAttempt { .. } if self.waits_for_guests() => {
+                    self.actions.push_front(action);
+                    return;
+                }
                 Action::EndAttempt { succeeded } => self.end_attempt(succeeded),
                 Action::Finish(end) => self.end = Some(end),
             }
@@ -412,7 +448,8 @@ impl<'a> Run<'a> {
     fn start_watcher(&mut self) {
         // One more slot for a fork server.
         let slots = self.ranks.len() + 1;
-        let table = self.groups.take().map_or_else(|| Table::new(slots), Ok);
+        let mark = self.finder.mark.as_ref();
+        let table = self.groups.take().map_or_else(|| Table::new(slots, mark), Ok);
         let started = table.and_then(|table| {
             let watcher = Watcher::start(&table)?;
             Ok((table, watcher))
@@ -420,6 +457,7 @@ impl<'a> Run<'a> {
         match started {
             Ok((table, watcher)) => {
                 let _ = self.epoll.add(watcher.pidfd(), EpollEvent::new(EpollFlags::EPOLLIN, WATCHER));
+                self.finder.helpers.push(watcher.pid());
                 (self.groups, self.watcher) = (Some(table), Some(watcher));
             }
             Err(errno) => self.log(Level::Warning, || {
@@ -440,11 +478,18 @@ impl<'a> Run<'a> {
             Some(Heard::Gone) => drop(self.forget_server()),
             Some(_) => return Ok(()),
         }
-        let env = plan::server_env(self.spec, &self.host.env);
+        let mut env = plan::server_env(self.spec, &self.host.env);
+        let descent = self.descent_of(Mark::of_server);
+        if !descent.is_empty() {
+            env.push(c_string_lossy(&[DESCENT.as_bytes(), b"=", &descent].concat()));
+        }
+        let begun = Since { begun: monotonic(), ticks: ticks(), first: 0 };
         let groups = self.groups.as_ref().map(|table| (table, self.ranks.len()));
         let mut server = self.launcher.start_server(self.spec, &env, groups)?;
         let pid = server.pid();
         let mut reminder = Reminder::since(monotonic());
+        self.finder.helpers.push(pid);
+        self.server_since = Since { first: pid, ..begun };
         loop {
             match server.hear() {
                 Heard::Answer(Answer::Ready, _) => break,
@@ -471,6 +516,7 @@ impl<'a> Run<'a> {
         self.remind_no_more(&reminder, |waited| {
             format!("the fork server (PID {pid}) is warm after {waited}")
         });
+        self.finder.forked_program = std::fs::read_link(format!("/proc/{pid}/exe")).ok();
         for fd in server.fds() {
             self.epoll
                 .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, SERVER))
@@ -569,12 +615,14 @@ impl<'a> Run<'a> {
         let timer_file = self.watch_attempt(number)?;
         let restarts = self.supervisor.restarts();
         let job = job(self.spec, self.run_id.clone(), master_port, restarts, meeting, timer_file);
+        let job = Job { descent: self.descent_of(Mark::of_worker), ..job };
         let shares = self.shares_of_cpus()?;
         let plan = Plan::new(self.spec, self.devices, job, &self.host.env, shares);
         self.open_page()?;
         let page = self.conversation.as_ref().map(|conversation| &conversation.page);
         if let Some(server) = &mut self.server {
-            self.launcher.prepare_server(server, &plan, page)?;
+            let mark = self.finder.mark.as_ref().and_then(Mark::page);
+            self.launcher.prepare_server(server, &plan, page, mark)?;
         }
         // What comes before may take its time.
         self.standstill.begin(monotonic());
@@ -702,6 +750,7 @@ impl<'a> Run<'a> {
             server,
             page,
             terminal,
+            mark: self.finder.mark.as_ref().and_then(Mark::page),
         };
         let born = self.launcher.launch(self.spec, plan, birth).inspect_err(|_| {
             files.remove_empty();
@@ -841,6 +890,8 @@ impl<'a> Run<'a> {
             self.watch_deadline(),
             self.control_deadline(),
             self.vigil_deadline(),
+            self.reap_at,
+            self.guests_look,
         ];
         let wait = deadlines.into_iter().flatten().min().map(|deadline| {
             let left = deadline.saturating_sub(now);
@@ -883,6 +934,7 @@ impl<'a> Run<'a> {
         if self.supervisor.deadline().is_some_and(|deadline| deadline <= monotonic()) {
             self.tell(Event::Deadline);
         }
+        self.reap_adopted();
         self.look_after_stuck();
     }
 
@@ -899,6 +951,7 @@ impl<'a> Run<'a> {
         }
         self.supervisor.give_back(lost);
         self.watch.give_back(lost);
+        self.guests_until = self.guests_until.map(|until| until + lost);
         if let Some(conversation) = &mut self.conversation {
             conversation.give_back(lost);
         }
@@ -921,6 +974,9 @@ impl<'a> Run<'a> {
         }
         if let Some(attempt) = &self.attempt {
             passed.into_iter().for_each(|signal| attempt.pass(signal));
+        }
+        if self.inbox.child_ended() {
+            self.reap_at.get_or_insert_with(|| monotonic() + REAP_AFTER);
         }
         self.hear_others();
         self.converse();
@@ -972,6 +1028,8 @@ impl<'a> Run<'a> {
         let end = server.end();
         self.log(Level::Warning, || format!("{end}: its workers go with it"));
         self.forget_server_group();
+        self.finder.helpers.retain(|&helper| helper != self.server_since.first);
+        self.end_line_of_server();
         Some(end)
     }
 
@@ -1035,6 +1093,7 @@ impl<'a> Run<'a> {
     fn replace_watcher(&mut self) {
         let Some(watcher) = self.watcher.take() else { return };
         let _ = self.epoll.delete(watcher.pidfd());
+        self.finder.helpers.retain(|&helper| helper != watcher.pid());
         if watcher.could_not_start() {
             let text =
                 "the watcher cannot start: if this host is killed, descendants of workers may outlive it";
@@ -1049,7 +1108,7 @@ impl<'a> Run<'a> {
     fn stop_workers(&mut self, signal: i32) {
         let Some(attempt) = &mut self.attempt else { return };
         self.stopping.get_or_insert_with(monotonic);
-        let refused = attempt.stop(signal);
+        let refused = attempt.stop(signal, &self.finder);
         self.publish(GroupState::Stopped);
         self.log(Level::Info, || format!("sent {} to the workers", Signal(signal)));
         for (pid, errno) in refused {
@@ -1063,11 +1122,10 @@ impl<'a> Run<'a> {
         let Some(mut attempt) = self.attempt.take() else { return };
         let kill = !succeeded || self.spec.kill_group_on_success;
         let (server, interval) = (self.server.as_mut(), self.spec.monitor_interval);
-        for group in attempt.end(kill, server, EMPTY_GROUPS_WITHIN, interval) {
-            self.log(Level::Warning, || {
-                format!("somebody in process group {group} is still there after SIGKILL")
-            });
-        }
+        let left = attempt.end(kill, server, &self.finder, EMPTY_GROUPS_WITHIN, interval);
+        self.note_left(left);
+        self.reap_at = None;
+        self.inbox.forget_ended_children();
         if let Some(groups) = &self.groups {
             for slot in 0..attempt.workers.len() {
                 groups.note(slot, 0);
@@ -1108,6 +1166,58 @@ impl<'a> Run<'a> {
             run_dir.tidy_attempt(attempt.number, attempt.workers.len());
         }
         self.workers = reports;
+    }
+
+    /// Whether agents that workers have started still stop theirs, and have the time for it.
+    fn waits_for_guests(&mut self) -> bool {
+        self.guests_look = None;
+        let (Some(attempt), Some(begin)) = (&mut self.attempt, self.stopping) else { return false };
+        let now = monotonic();
+        let until = *self.guests_until.get_or_insert(begin + self.checked.shutdown_timeout);
+        if now >= until || self.inbox.in_a_hurry() || !attempt.has_guests() {
+            self.guests_until = None;
+            return false;
+        }
+        // The end of what is no child is no event.
+        self.guests_look = Some(now + GUESTS_LOOK);
+        true
+    }
+
+    /// The marks that workers, or the fork server, carry.
+    fn descent_of(&self, own: fn(&Mark) -> String) -> Vec<u8> {
+        let mark = self.finder.mark.as_ref().map(own);
+        mark.map(|mark| worker_list(self.host.descent.as_deref(), &mark)).unwrap_or_default()
+    }
+
+    /// What a fork server's warm-up started does not outlive it.
+    fn end_line_of_server(&mut self) {
+        let since = self.server_since;
+        let (Some(mark), true) = (&self.finder.mark, since.first != 0) else { return };
+        let found = self.finder.kill(&[], &mark.of_server(), &since, &HashSet::new());
+        let interval = self.spec.monitor_interval;
+        self.note_left(await_ends(Vec::new(), found, EMPTY_GROUPS_WITHIN, interval));
+        self.server_since.first = 0;
+    }
+
+    fn note_left(&mut self, survivors: Vec<Survivor>) {
+        for Survivor { name, errno } in survivors {
+            let why = match errno {
+                Some(errno) => format!("cannot be killed: {}", errno.desc()),
+                None => "is still there after SIGKILL".into(),
+            };
+            self.log(Level::Warning, || format!("{name}, started by a worker, {why}"));
+            self.left.push(format!("{name}: {why}"));
+        }
+    }
+
+    /// Reaps what was adopted, some time after a child has ended.
+    fn reap_adopted(&mut self) {
+        if self.reap_at.is_some_and(|at| at <= monotonic()) {
+            self.reap_at = None;
+            self.inbox.forget_ended_children();
+            let attempt = self.attempt.as_ref();
+            self.finder.reap(&attempt.map(Attempt::numbers).unwrap_or_default());
+        }
     }
 
     // ---- what others see

@@ -29,7 +29,7 @@ use crate::error::Error;
 ///
 /// If the host dies, by SIGKILL too, or replaces itself with execve(2), every worker is killed with it
 /// (PR_SET_PDEATHSIG), and a small watcher process, `ice-watcher`, kills what else lives in their
-/// process groups.
+/// process groups, and whatever has the mark of the run in ICE_DESCENT.
 pub struct ice_agent {
     agent: Agent,
 }

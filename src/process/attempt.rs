@@ -1,6 +1,7 @@
 //! The workers of one attempt. Each is owned from its birth on: however the attempt ends, it is
 //! signalled, reaped and closed here.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use nix::errno::Errno;
 use crate::control::file_timer::Holder;
 use crate::logs::run_dir::WorkerFiles;
 use crate::process::channel::Channel;
+use crate::process::descent::{self, Finder, Found, Process, Since};
 use crate::process::forkserver::Forkserver;
 use crate::process::watcher::Table;
 use crate::ranks::Rank;
@@ -123,6 +125,19 @@ pub struct Attempt {
     pub workers: Vec<Worker>,
     ends: usize,
     over: bool,
+    begun: Duration,
+    ticks: u64,
+    /// Descendants of workers beside their groups, found when the workers were stopped.
+    strays: Vec<Found>,
+    /// Descendants, in a group or beside, with an agent of their own, which is to stop its workers.
+    guests: Vec<Process>,
+}
+
+/// Somebody who could not be ended.
+pub struct Survivor {
+    /// Its number and its command, for people.
+    pub name: String,
+    pub errno: Option<Errno>,
 }
 
 impl Attempt {
@@ -142,7 +157,16 @@ impl Attempt {
             child: None,
             keeper: Keeper::Agent,
         };
-        Attempt { number, workers: ranks.iter().map(worker).collect(), ends: 0, over: false }
+        Attempt {
+            number,
+            workers: ranks.iter().map(worker).collect(),
+            ends: 0,
+            over: false,
+            begun: monotonic(),
+            ticks: process::ticks(),
+            strays: Vec::new(),
+            guests: Vec::new(),
+        }
     }
 
     /// A worker was born: a child of this process, or of the fork server.
@@ -242,18 +266,77 @@ impl Attempt {
     }
 
     /// Sends a stop signal to the group of every worker, whether its leader lives or not, and SIGCONT, so
-    /// that a stopped one can act on it. Reports the workers that may not be signalled.
-    pub fn stop(&mut self, signal: i32) -> Vec<(i32, Errno)> {
-        let refused = self.tell(signal);
+    /// that a stopped one can act on it; then to descendants beside the groups. Those of another agent hear it from
+    /// that one. Reports who may not be signalled.
+    pub fn stop(&mut self, signal: i32, finder: &Finder) -> Vec<(i32, Errno)> {
+        let (since, known) = (self.since(), self.numbers());
+        let may_find = finder.may_find(&since, &known);
+        let mut refused = self.tell(signal, may_find);
+        if may_find {
+            for orphan in finder.adopted(&since, &known) {
+                self.note_orphan(orphan);
+            }
+        }
+        let mut signals = vec![signal];
         if signal != libc::SIGKILL {
+            signals.push(libc::SIGCONT);
             for worker in self.workers.iter().filter(|worker| worker.group() != 0) {
                 let _ = process::signal_group(worker.pid, libc::SIGCONT);
+            }
+        }
+        for stray in self.strays.iter().filter(|stray| signal == libc::SIGKILL || !stray.is_guarded) {
+            let sent = signals.iter().map(|&signal| stray.process.signal(signal));
+            if let Some(errno) = sent.filter_map(Result::err).find(|&errno| errno != Errno::ESRCH) {
+                refused.push((stray.process.pid, errno));
             }
         }
         refused
     }
 
-    fn tell(&mut self, signal: i32) -> Vec<(i32, Errno)> {
+    fn since(&self) -> Since {
+        let born = self.workers.iter().map(|worker| worker.pid).filter(|&pid| pid != 0);
+        Since { begun: self.begun, ticks: self.ticks, first: born.min().unwrap_or(0) }
+    }
+
+    pub fn numbers(&self) -> HashSet<i32> {
+        self.workers.iter().map(|worker| worker.pid).filter(|&pid| pid != 0).collect()
+    }
+
+    /// Looks who is below a worker, while it lives.
+    fn note_descendants(&mut self, index: usize) {
+        let worker = &self.workers[index];
+        let (found, is_host) = descent::below(worker.pid);
+        let group = worker.group();
+        for found in found {
+            self.note(found, group, is_host);
+        }
+    }
+
+    fn note_orphan(&mut self, orphan: Process) {
+        let (found, is_host) = descent::below(orphan.pid);
+        self.note(Found { process: orphan, group: 0, is_host, is_guarded: false }, -1, false);
+        for found in found {
+            self.note(found, -1, is_host);
+        }
+    }
+
+    fn note(&mut self, found: Found, group: i32, below_host: bool) {
+        let is_guest = found.is_host && !found.is_guarded && !below_host;
+        if is_guest && !self.guests.contains(&found.process) {
+            self.guests.push(found.process);
+        }
+        if found.group != group && self.strays.iter().all(|stray| stray.process != found.process) {
+            self.strays.push(Found { is_guarded: found.is_guarded || below_host, ..found });
+        }
+    }
+
+    /// Whether an agent that a worker has started, and that was told to stop, is still about it.
+    pub fn has_guests(&mut self) -> bool {
+        descent::keep_living(&mut self.guests);
+        !self.guests.is_empty()
+    }
+
+    fn tell(&mut self, signal: i32, look: bool) -> Vec<(i32, Errno)> {
         let mut refused = Vec::new();
         // A process that is killed closes its sockets before it counts as dead, so that a peer which exits
         // with an error at once may be seen first.
@@ -261,7 +344,15 @@ impl Attempt {
             worker.cause() == Cause::OwnFailure && matches!(worker.outcome(), Outcome::Exited { .. })
         };
         let look_closer = self.workers.iter().any(failed_by_code) && process::proc_is_ours();
-        for worker in self.workers.iter_mut().filter(|worker| worker.group() != 0) {
+        for index in 0..self.workers.len() {
+            if look && self.workers[index].is_alive() {
+                // Before the signal: a worker that has ended has no descendants any more.
+                self.note_descendants(index);
+            }
+            let worker = &mut self.workers[index];
+            if worker.group() == 0 {
+                continue;
+            }
             // One that has ended by now, though nobody looked yet, did so by itself.
             let alive = worker.ended.is_none() && worker.runs();
             worker.told_to_stop |= alive && !(look_closer && process::is_dying(worker.pid));
@@ -330,20 +421,29 @@ impl Attempt {
         stuck
     }
 
-    /// Ends the attempt: kills what is left in the groups while their numbers are still kept for us, then
-    /// has the leaders reaped, then waits (`patience`) until nobody is left. Returns the groups where
-    /// somebody is.
+    /// Ends the attempt: kills what is left of the workers while the numbers of their groups are still kept for us,
+    /// then has the leaders reaped, then waits (`patience`) until nobody is left. Returns who is.
     pub fn end(
         &mut self,
         kill: bool,
         server: Option<&mut Forkserver>,
+        finder: &Finder,
         patience: Duration,
         interval: Duration,
-    ) -> Vec<i32> {
+    ) -> Vec<Survivor> {
+        let mut strays = Vec::new();
         if kill {
             for worker in self.workers.iter().filter(|worker| worker.group() != 0) {
                 let _ = process::signal_group(worker.pid, libc::SIGKILL);
             }
+            let (since, known) = (self.since(), self.numbers());
+            let mark = finder.mark.as_ref().map(descent::Mark::of_worker).unwrap_or_default();
+            let noted: Vec<Process> = self.strays.iter().map(|stray| stray.process).collect();
+            strays = if noted.is_empty() && !finder.may_find(&since, &known) {
+                Vec::new()
+            } else {
+                finder.kill(&noted, &mark, &since, &known)
+            };
         }
         let server_reaps = server.is_some_and(Forkserver::reap);
         let mut groups = Vec::new();
@@ -368,22 +468,44 @@ impl Attempt {
             }
         }
         self.over = true;
-        if kill { wait_until_empty(groups, patience, interval) } else { Vec::new() }
+        if kill { await_ends(groups, strays, patience, interval) } else { Vec::new() }
     }
 }
 
-/// Waits until the groups have no member. There is no event for the end of a process that is not ours.
-fn wait_until_empty(mut groups: Vec<i32>, patience: Duration, interval: Duration) -> Vec<i32> {
+/// Waits until the groups have no member and the strays have ended. There is no event for the end of a process that
+/// is not ours.
+pub fn await_ends(
+    mut groups: Vec<i32>,
+    mut strays: Vec<Process>,
+    patience: Duration,
+    interval: Duration,
+) -> Vec<Survivor> {
     let end = monotonic() + patience;
     let mut pause = Duration::from_micros(200);
     loop {
+        let mut left = Vec::new();
         groups.retain(|&group| process::signal_group(group, 0) != Err(Errno::ESRCH));
         if !groups.is_empty() {
             // Zombies answer too, for ever where nobody reaps orphans (many a container's pid 1).
-            process::keep_living_groups(&mut groups);
+            match process::living_members(&groups) {
+                Some(members) => {
+                    groups.retain(|&group| members.iter().any(|(_, stat)| stat.group == group));
+                    left.extend(members.iter().map(|(pid, _)| *pid));
+                }
+                None => left.extend(&groups),
+            }
         }
-        if groups.is_empty() || monotonic() >= end {
-            return groups;
+        descent::keep_living(&mut strays);
+        left.extend(strays.iter().map(|stray| stray.pid));
+        if left.is_empty() {
+            return Vec::new();
+        }
+        if monotonic() >= end {
+            left.sort_unstable();
+            left.dedup();
+            let refused = |pid| strays.iter().find(|stray| stray.pid == pid)?.signal(libc::SIGKILL).err();
+            let survivor = |pid| Survivor { name: descent::describe(pid), errno: refused(pid) };
+            return left.into_iter().map(survivor).collect();
         }
         std::thread::sleep(pause.min(interval));
         pause *= 2;
@@ -394,13 +516,14 @@ impl Drop for Attempt {
     /// Only a panic leaves an attempt without `end`.
     fn drop(&mut self) {
         if !self.over {
-            self.stop(libc::SIGKILL);
+            let finder = Finder::default();
+            self.stop(libc::SIGKILL, &finder);
             for worker in &self.workers {
                 if let (true, Some(child)) = (worker.is_alive(), &worker.child) {
                     process::wait_for_end(&child.pidfd);
                 }
             }
-            self.end(true, None, Duration::ZERO, Duration::ZERO);
+            self.end(true, None, &finder, Duration::ZERO, Duration::ZERO);
         }
     }
 }

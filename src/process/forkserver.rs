@@ -56,17 +56,20 @@ impl Forkserver {
     }
 
     /// Tells what the workers of an attempt have in common: a directory, or nothing, and an environment; and
-    /// a page.
+    /// a page, and a file that they map for their mark.
     pub fn prepare<'a>(
         &mut self,
         strings: impl Iterator<Item = &'a CStr>,
         page: Option<RawFd>,
+        mark: Option<RawFd>,
     ) -> Result<(), Errno> {
         let strings = Strings::of(strings);
         let file = memory::memfd(c"ice-common")?;
         memory::beyond_file_limit(|| memory::write_at(file.as_raw_fd(), strings.bytes(), 0))?;
         self.streams = None;
-        let descriptors: Vec<RawFd> = [file.as_raw_fd()].into_iter().chain(page).collect();
+        // In the place of a mark that is not there any file does.
+        let mark = mark.unwrap_or(file.as_raw_fd());
+        let descriptors: Vec<RawFd> = [file.as_raw_fd(), mark].into_iter().chain(page).collect();
         self.send(Request::Common { length: strings.bytes().len() }, &descriptors)
     }
 

@@ -73,6 +73,8 @@ pub struct Birth<'a> {
     pub page: Option<&'a Arc<Page>>,
     /// For its streams: it is to be in the foreground of this.
     pub terminal: Option<RawFd>,
+    /// What it maps if it is forked by this process.
+    pub mark: Option<RawFd>,
 }
 
 /// What came of a birth.
@@ -125,7 +127,7 @@ impl Launcher {
 
     /// Starts one worker.
     pub fn launch(&mut self, spec: &Spec, plan: &Plan, birth: Birth) -> Result<Born, Error> {
-        let Birth { rank, restarts, run_dir, files, reset, group, server, page, terminal } = birth;
+        let Birth { rank, restarts, run_dir, files, reset, group, server, page, terminal, mark } = birth;
         let page_fd = page.and_then(|page| page.fd());
         let worker = plan.worker(rank, files.error.as_ref());
         let mut taps = Vec::new();
@@ -162,6 +164,7 @@ impl Launcher {
             cpus: cpus.as_ref(),
             group,
             process: None,
+            mark: None,
         };
         let channel = || {
             Channel::for_worker(rank, restarts)
@@ -170,7 +173,7 @@ impl Launcher {
         match (spec.method(), spec.callback, server, &self.image) {
             (Some(StartMethod::Fork), Some(callback), ..) => {
                 let channel = channel()?;
-                let setup = Setup { report: Some(channel.report()), ..setup };
+                let setup = Setup { report: Some(channel.report()), mark, ..setup };
                 let env = environment(plan, &worker);
                 let surroundings = || Surroundings {
                     argument: self.argument,
@@ -287,6 +290,7 @@ impl Launcher {
             cpus: None,
             group: groups.map(|(table, slot)| table.slot(slot)),
             process: Some(channel.process()),
+            mark: None,
         };
         let (paths, env) = (std::slice::from_ref(&image.path), Pointers::new(as_c_strs(env)));
         let child = execute(&mut self.nursery, spec, &setup, paths, &image.argv, &env)?;
@@ -299,12 +303,13 @@ impl Launcher {
         server: &mut Forkserver,
         plan: &Plan,
         page: Option<&Arc<Page>>,
+        mark: Option<RawFd>,
     ) -> Result<(), Error> {
         let working_dir = self.working_dir.as_deref().unwrap_or_default();
         let strings = std::iter::once(working_dir).chain(as_c_strs(plan.common_env()));
         let page = page.and_then(|page| page.fd());
         server
-            .prepare(strings, page)
+            .prepare(strings, page, mark)
             .map_err(|errno| Error::system("cannot ask the fork server", errno as i32))
     }
 

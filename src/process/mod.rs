@@ -4,6 +4,7 @@
 pub mod attempt;
 pub mod channel;
 pub mod command;
+pub mod descent;
 pub mod entry;
 pub mod forkserver;
 pub mod function;

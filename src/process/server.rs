@@ -63,6 +63,7 @@ pub fn serve(
         socket,
         common: Strings::default(),
         page: None,
+        mark: None,
         environment: Environment::new(std::iter::empty()),
         directory: Ok(()),
         streams: Descriptors::default(),
@@ -104,6 +105,8 @@ struct Server {
     common: Strings,
     /// The page of the attempt: each worker is forked with it mapped.
     page: Option<Arc<Page>>,
+    /// What each worker maps.
+    mark: Option<OwnedFd>,
     environment: Environment,
     /// Whether this process is in the directory of the workers.
     directory: Result<(), Errno>,
@@ -151,7 +154,8 @@ impl Server {
             let Some((words, descriptors)) = request else { return Ok(()) };
             match Request::read(words) {
                 Some(Request::Common { length }) => {
-                    let [Some(file), page, ..] = descriptors else { return Err(Errno::EBADMSG) };
+                    let [Some(file), mark, page, ..] = descriptors else { return Err(Errno::EBADMSG) };
+                    self.mark = mark;
                     self.page = page.and_then(|page| Page::open(page.as_raw_fd())).map(Arc::new);
                     self.common = Strings::read(file.as_raw_fd(), length)?;
                     self.prepare();
@@ -208,6 +212,7 @@ impl Server {
             cpus: None, // see `work`
             group: self.groups.as_ref().map(|groups| groups.slot(slot)),
             process: None,
+            mark: self.mark.as_ref().map(AsRawFd::as_raw_fd),
         };
         let keep = channel.as_raw_fd();
         child::fork(&setup, Function { env: None, keep, run: &mut || self.work(keep) })

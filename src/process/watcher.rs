@@ -5,14 +5,17 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
 
+use super::descent::Mark;
 use crate::sys::child::Helper;
 use crate::sys::fd;
 use crate::sys::memory::{self, Mapping};
 use crate::sys::process::{self, Status, Waited};
 
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ice-watcher"));
-/// Words before the slots: the host's pid and the number of slots.
-const HEADER: usize = 2;
+/// Words before the slots: the host's pid, the number of slots, whether workers are forked, one that is not used,
+/// and the mark of what workers have started.
+const HEADER: usize = 4 + MARK / 4;
+const MARK: usize = 16;
 
 /// The groups that go with the host, in memory that the watcher shares, and a fork server.
 pub struct Table {
@@ -22,13 +25,17 @@ pub struct Table {
 
 impl Table {
     /// For up to `slots` process groups.
-    pub fn new(slots: usize) -> Result<Table, Errno> {
+    pub fn new(slots: usize, mark: Option<&Mark>) -> Result<Table, Errno> {
         let file = fd::above_protocol(memory::memfd(c"ice-groups")?)?;
         let length = (HEADER + slots) * 4;
         memory::resize(file.as_raw_fd(), length)?;
         memory::fix_size(&file)?;
         let words = Mapping::of_file(file.as_raw_fd(), 0, length, true)?;
         words.word(0).store(std::process::id() as i32, Ordering::Relaxed);
+        if let Some(mark) = mark.filter(|mark| mark.token().len() == MARK) {
+            words.word(2).store(mark.page().is_some().into(), Ordering::Relaxed);
+            words.write(16, mark.token().as_bytes());
+        }
         words.word(1).store(slots as i32, Ordering::Release);
         Ok(Table { file, words })
     }
@@ -75,6 +82,10 @@ impl Watcher {
             process::wait(&self.helper.child.pidfd, false),
             Waited::Ended { status: Status::Exited(_), .. }
         )
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.helper.child.pid
     }
 
     pub fn pidfd(&self) -> std::os::fd::BorrowedFd<'_> {

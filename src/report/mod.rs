@@ -249,6 +249,8 @@ pub struct RunReport {
     pub root_cause: Option<usize>,
     /// The root cause of each failed attempt.
     pub failures: Vec<WorkerReport>,
+    /// What workers had started and nobody could end, in words.
+    pub left: Vec<String>,
 }
 
 impl RunReport {

@@ -28,6 +28,7 @@ pub fn text(report: &RunReport) -> String {
         for failure in &report.failures {
             let _ = writeln!(out, "  attempt {} failed: {}", failure.attempt, line(failure));
         }
+        left_behind(&mut out, report);
         return out;
     }
     let mut order: Vec<(usize, &WorkerReport)> = report.workers.iter().enumerate().collect();
@@ -55,10 +56,17 @@ pub fn text(report: &RunReport) -> String {
     if hidden > 0 {
         let _ = writeln!(out, "  ... and {}", plural(hidden, "more worker"));
     }
+    left_behind(&mut out, report);
     if !report.run_dir.is_empty() {
         let _ = writeln!(out, "  files: {}", report.run_dir.to_string_lossy());
     }
     out
+}
+
+fn left_behind(out: &mut String, report: &RunReport) {
+    for process in &report.left {
+        let _ = writeln!(out, "  left behind: {process}");
+    }
 }
 
 fn plural(count: usize, noun: &str) -> String {

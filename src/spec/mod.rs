@@ -51,7 +51,11 @@ pub const RESERVED_ENV: &[&str] = &[
     "TORCHELASTIC_RUN_ID",
     "TORCHELASTIC_USE_AGENT_STORE",
     "TORCHELASTIC_ERROR_FILE",
+    DESCENT,
 ];
+
+/// By which an agent knows what its workers have started: a list, as workers may have agents of their own.
+pub const DESCENT: &str = "ICE_DESCENT";
 
 /// The same for those that only a worker with devices of its own gets.
 pub const RESERVED_DEVICE_ENV: &[&str] = &["ICE_LOCAL_RANK", "ICE_DEVICES", "ICE_DIST_BACKEND"];
@@ -67,6 +71,14 @@ pub fn is_reserved(key: &[u8]) -> bool {
     let names = RESERVED_ENV.iter().chain(RESERVED_DEVICE_ENV).chain(RESERVED_RENDEZVOUS_ENV);
     let names = names.chain(RESERVED_CONTROL_ENV);
     names.into_iter().any(|name| name.as_bytes() == key)
+}
+
+/// What agents, or their launchers, set for workers and hosts may set too: of no meaning to the workers of a worker.
+pub const OUTER_ENV: &[&str] = &["TORCHELASTIC_TIMER_FILE", "TORCHELASTIC_SIGNALS_TO_HANDLE"];
+
+/// Whether the process with these variables is itself a worker, of this library's agent or of torch's.
+pub fn is_worker(var: impl Fn(&str) -> Option<Vec<u8>>) -> bool {
+    var("TORCHELASTIC_RUN_ID").is_some()
 }
 
 /// A C function as a worker: called with the worker handle and the host's own pointer.
@@ -250,6 +262,8 @@ pub struct Spec {
     /// Names in a signal list that this system does not know: a warning each, not an error.
     pub unknown_signals: Vec<String>,
     pub kill_group_on_success: bool,
+    /// Whether the process adopts what loses its parent.
+    pub subreaper: bool,
 
     pub file_timers: Option<bool>,
     pub uninterruptible_timeout: Option<Duration>,
@@ -349,6 +363,7 @@ impl Default for Spec {
             pass_signals: Vec::new(),
             unknown_signals: Vec::new(),
             kill_group_on_success: true,
+            subreaper: false,
             file_timers: None,
             uninterruptible_timeout: None,
             straggler_timeout: Duration::ZERO,
@@ -503,7 +518,9 @@ impl Spec {
         let file_timers = self
             .file_timers
             .unwrap_or_else(|| var("TORCHELASTIC_ENABLE_FILE_TIMER").is_some_and(|value| value == b"1"));
-        let timer_file = var("TORCHELASTIC_TIMER_FILE").filter(|path| file_timers && !path.is_empty());
+        // Where this process is a worker itself it is the FIFO of its own agent.
+        let may_name = file_timers && !is_worker(&var);
+        let timer_file = var("TORCHELASTIC_TIMER_FILE").filter(|path| may_name && !path.is_empty());
         // As torch has it, what is no time there means none.
         let in_environment = || {
             let text = var("TORCHELASTIC_UNINTERRUPTIBLE_STATE_TIMEOUT")?;

@@ -83,6 +83,8 @@ pub struct Setup<'a> {
     pub group: Option<&'a AtomicI32>,
     /// And where it notes its pid, for itself to find after exec.
     pub process: Option<&'a AtomicI32>,
+    /// For a process with memory of its own: a file that it maps and never touches, by whose name its forks are known.
+    pub mark: Option<RawFd>,
 }
 
 pub struct Program<'a> {
@@ -112,6 +114,7 @@ impl<'a> Setup<'a> {
             slices: None,
             group: None,
             process: None,
+            mark: None,
         }
     }
 }
@@ -149,6 +152,10 @@ impl Setup<'_> {
         // The agent may have died before the signal was armed.
         if number(call(libc::SYS_getppid, [0; 3])) != parent {
             end(127);
+        }
+        if let Some(mark) = self.mark {
+            let (nothing, shared) = (libc::PROT_NONE as usize, libc::MAP_SHARED as usize);
+            raw::syscall(libc::SYS_mmap as usize, [0, 4096, nothing, shared, mark as usize, 0]);
         }
         if let Some(cpus) = self.cpus {
             cpus.apply().map_err(|errno| (Step::Affinity, errno))?;

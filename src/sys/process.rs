@@ -1,10 +1,12 @@
 //! Processes by pidfd: their end, their signals. Never "any child".
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use parking_lot::Mutex;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,26 +125,48 @@ pub fn proc_is_ours() -> bool {
 }
 
 /// What /proc/<pid>/stat says of a process.
-struct Stat {
-    state: u8,
-    parent: i32,
-    group: i32,
+pub struct Stat {
+    /// 15 bytes of it at most.
+    pub name: Vec<u8>,
+    pub state: u8,
+    pub parent: i32,
+    pub group: i32,
     flags: u64,
-    started: u64,
+    /// When it was started, in the kernel's ticks since it started itself: with the number it names one process.
+    pub started: u64,
 }
 
-fn stat(pid: i32) -> Option<Stat> {
+impl Stat {
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, b'Z' | b'X')
+    }
+
+    #[cfg(test)]
+    pub fn of_test(name: Vec<u8>, parent: i32) -> Stat {
+        Stat { name, state: b'S', parent, group: 0, flags: 0, started: 0 }
+    }
+
+    /// In uninterruptible sleep: a look at its memory may wait for it.
+    pub fn is_uninterruptible(&self) -> bool {
+        self.state == b'D'
+    }
+}
+
+/// Needs `proc_is_ours`.
+pub fn stat(pid: i32) -> Option<Stat> {
     let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     // After the name, which may hold anything: state, parent, group, session, terminal, its group, flags, ..,
     // and as the twentieth the time of the start.
-    let rest = text.get(text.iter().rposition(|&byte| byte == b')')? + 1..)?;
+    let end_of_name = text.iter().rposition(|&byte| byte == b')')?;
+    let name = text.get(text.iter().position(|&byte| byte == b'(')? + 1..end_of_name)?.to_vec();
+    let rest = text.get(end_of_name + 1..)?;
     let mut fields = std::str::from_utf8(rest).ok()?.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
     let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
     let flags = fields.nth(3)?.parse().ok()?;
     let started = fields.nth(12)?.parse().ok()?;
-    Some(Stat { state, parent, group, flags, started })
+    Some(Stat { name, state, parent, group, flags, started })
 }
 
 /// Where a process belongs.
@@ -155,7 +179,7 @@ pub struct Kinship {
 
 /// None for a zombie too. Needs `proc_is_ours`.
 pub fn kinship(pid: i32) -> Option<Kinship> {
-    let Stat { parent, group, started, .. } = stat(pid).filter(|stat| !matches!(stat.state, b'Z' | b'X'))?;
+    let Stat { parent, group, started, .. } = stat(pid).filter(|stat| !stat.has_ended())?;
     Some(Kinship { parent, group, started })
 }
 
@@ -183,15 +207,48 @@ pub fn is_dying(pid: i32) -> bool {
     stat(pid).is_some_and(|stat| stat.state != b'Z' && stat.flags & PF_EXITING != 0)
 }
 
-/// Keeps the groups in which somebody is no zombie; all of them where /proc cannot tell.
-pub fn keep_living_groups(groups: &mut Vec<i32>) {
-    let (true, Ok(entries)) = (proc_is_ours(), std::fs::read_dir("/proc")) else { return };
-    let living: std::collections::HashSet<i32> = entries
-        .filter_map(|entry| stat(entry.ok()?.file_name().to_str()?.parse().ok()?))
-        .filter(|stat| !matches!(stat.state, b'Z' | b'X'))
-        .map(|stat| stat.group)
-        .collect();
-    groups.retain(|group| living.contains(group));
+/// The numbers in a directory of /proc: processes, or threads.
+pub fn numbers_in(directory: &str) -> std::io::Result<impl Iterator<Item = i32> + use<>> {
+    let entries = std::fs::read_dir(directory)?;
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()))
+}
+
+/// Who of these groups is no zombie; none where /proc cannot tell.
+pub fn living_members(groups: &[i32]) -> Option<Vec<(i32, Stat)>> {
+    let numbers = numbers_in("/proc").ok().filter(|_| proc_is_ours())?;
+    let process = |pid| Some((pid, stat(pid)?));
+    let is_member = |(_, stat): &(i32, Stat)| !stat.has_ended() && groups.contains(&stat.group);
+    Some(numbers.filter_map(process).filter(is_member).collect())
+}
+
+/// The children of a process, zombies too. Needs `proc_is_ours`; none where the kernel has no such lists
+/// (CONFIG_PROC_CHILDREN), or the process is gone.
+pub fn children(pid: i32) -> Option<Vec<i32>> {
+    let tasks = format!("/proc/{pid}/task");
+    let list = |thread: i32| {
+        let text = std::fs::read_to_string(format!("{tasks}/{thread}/children")).ok()?;
+        Some(text.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect::<Vec<i32>>())
+    };
+    // A directory has a link for each directory in it, and two more: so many threads.
+    if std::fs::metadata(&tasks).ok()?.nlink() == 3 {
+        return list(pid);
+    }
+    let mut lists = numbers_in(&tasks).ok()?.filter_map(list).peekable();
+    lists.peek()?;
+    Some(lists.flatten().collect())
+}
+
+/// The number that the pid namespace gave out last, to a process or a thread; none where the kernel does not
+/// say (CONFIG_CHECKPOINT_RESTORE).
+pub fn last_number() -> Option<i32> {
+    std::fs::read_to_string("/proc/sys/kernel/ns_last_pid").ok()?.trim().parse().ok()
+}
+
+/// The time as `Stat::started` has it.
+pub fn ticks() -> u64 {
+    // SAFETY: it only looks a constant up.
+    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u128;
+    (clock(libc::CLOCK_BOOTTIME).as_nanos() * per_second / 1_000_000_000) as u64
 }
 
 /// Whether a process, child or not, has ended: a zombie has.
@@ -210,6 +267,43 @@ pub fn dump_no_core() {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the buffer has the size of an rlimit.
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
+}
+
+/// Makes this process a child subreaper, until the last of these is dropped: what loses its parent below it becomes
+/// its child.
+pub struct Subreaper;
+
+/// How many there are, and whether it was one before.
+static SUBREAPERS: Mutex<(usize, bool)> = Mutex::new((0, false));
+
+fn set_subreaper(on: bool) {
+    // SAFETY: plain numbers.
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, libc::c_ulong::from(on), 0, 0, 0) };
+}
+
+impl Subreaper {
+    pub fn become_one() -> Subreaper {
+        let mut state = SUBREAPERS.lock();
+        if state.0 == 0 {
+            let mut before: libc::c_int = 0;
+            // SAFETY: the kernel writes one int.
+            unsafe { libc::prctl(libc::PR_GET_CHILD_SUBREAPER, &raw mut before, 0, 0, 0) };
+            state.1 = before != 0;
+            set_subreaper(true);
+        }
+        state.0 += 1;
+        Subreaper
+    }
+}
+
+impl Drop for Subreaper {
+    fn drop(&mut self) {
+        let mut state = SUBREAPERS.lock();
+        state.0 -= 1;
+        if state.0 == 0 {
+            set_subreaper(state.1);
+        }
+    }
 }
 
 /// Ends this process without the exit functions of whatever it has loaded.

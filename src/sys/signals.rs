@@ -27,10 +27,21 @@ pub struct Inbox {
     knocked: AtomicBool,
     /// How many interrupts there were that are not to stop at once.
     interrupts: AtomicUsize,
+    /// A child has ended, whosever.
+    child_ended: AtomicBool,
     /// Signals that our handlers take as an interrupt, as a stop, and as one to hand on: the first of these.
     ask_on: AtomicU64,
     stop_on: AtomicU64,
     pass_on: AtomicU64,
+}
+
+/// For which of these our handlers stand.
+pub struct Wanted<'a> {
+    pub stop: &'a [i32],
+    pub pass: &'a [i32],
+    pub ask: &'a [i32],
+    /// SIGCHLD too.
+    pub children: bool,
 }
 
 const NO_STOP: i32 = -1;
@@ -53,6 +64,7 @@ impl Inbox {
             pass: AtomicU64::new(0),
             knocked: AtomicBool::new(false),
             interrupts: AtomicUsize::new(0),
+            child_ended: AtomicBool::new(false),
             ask_on: AtomicU64::new(0),
             stop_on: AtomicU64::new(0),
             pass_on: AtomicU64::new(0),
@@ -111,6 +123,15 @@ impl Inbox {
         self.interrupts.swap(0, Ordering::AcqRel)
     }
 
+    pub fn child_ended(&self) -> bool {
+        self.child_ended.load(Ordering::Acquire)
+    }
+
+    /// The next child that ends rings the bell again.
+    pub fn forget_ended_children(&self) {
+        self.child_ended.store(false, Ordering::Release);
+    }
+
     pub fn in_a_hurry(&self) -> bool {
         self.hurry.load(Ordering::Acquire)
     }
@@ -124,7 +145,11 @@ impl Inbox {
     }
 
     fn deliver(&self, signal: i32) {
-        if self.ask_on.load(Ordering::Acquire) & bit(signal) != 0 {
+        if signal == libc::SIGCHLD {
+            if !self.child_ended.swap(true, Ordering::AcqRel) {
+                self.bell.ring();
+            }
+        } else if self.ask_on.load(Ordering::Acquire) & bit(signal) != 0 {
             self.interrupts.fetch_add(1, Ordering::AcqRel);
             self.bell.ring();
         } else if self.stop_on.load(Ordering::Acquire) & bit(signal) != 0 {
@@ -197,12 +222,8 @@ pub struct Handlers {
 
 impl Handlers {
     /// Installs handlers for these lists, but for signals that the host ignores.
-    pub fn install(
-        inbox: &Arc<Inbox>,
-        stop_on: &[i32],
-        pass_on: &[i32],
-        ask_on: &[i32],
-    ) -> Result<Handlers, Errno> {
+    pub fn install(inbox: &Arc<Inbox>, lists: &Wanted) -> Result<Handlers, Errno> {
+        let Wanted { stop: stop_on, pass: pass_on, ask: ask_on, children } = *lists;
         let mut wanted = WANTED.lock();
         let slot =
             LISTENING.iter().position(|slot| slot.load(Ordering::Acquire).is_null()).ok_or(Errno::EAGAIN)?;
@@ -211,7 +232,8 @@ impl Handlers {
         inbox.pass_on.store(bits(pass_on), Ordering::Release);
         LISTENING[slot].store(Arc::as_ptr(inbox).cast_mut(), Ordering::Release);
         let mut handlers = Handlers { slot, inbox: inbox.clone(), installed: Vec::new() };
-        let mut signals: Vec<i32> = [stop_on, pass_on, ask_on].concat();
+        let children: &[i32] = if children { &[libc::SIGCHLD] } else { &[] };
+        let mut signals: Vec<i32> = [stop_on, pass_on, ask_on, children].concat();
         signals.sort_unstable();
         signals.dedup();
         for signal in signals {

@@ -3,8 +3,10 @@
 //! descendants have none, as Linux does not hand it on at fork. No library, no allocation: it costs a
 //! host of any size some kilobytes and one exec.
 //!
-//! Descriptor 3 is a table of i32: the host's pid, the number of slots, then one process group per slot,
-//! 0 where there is none. The agent keeps it up to date through its own mapping.
+//! Descriptor 3 is a table of i32: the host's pid, the number of slots, whether workers are forked, one that is not
+//! used, the mark of the run in 16 bytes, then one process group per slot, 0 where there is none. The agent keeps it
+//! up to date through its own mapping. What carries the mark, in its environment or, where workers are forked, in
+//! the name of a page of its memory, was started by a worker: it is killed in whatever group it is.
 
 #![no_std]
 #![no_main]
@@ -12,15 +14,23 @@
 mod raw;
 
 use core::arch::naked_asm;
+use core::mem::MaybeUninit;
 
 use raw::syscall;
 
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
-const HEADER: usize = 2;
+const HEADER: usize = 4 + MARK / 4;
+const MARK: usize = 16;
 
 #[cfg(target_arch = "x86_64")]
 mod call {
+    pub const READ: usize = 0;
+    pub const CLOSE: usize = 3;
+    pub const GETDENTS64: usize = 217;
+    pub const OPENAT: usize = 257;
+    pub const PIDFD_SEND_SIGNAL: usize = 424;
+    pub const PIDFD_OPEN: usize = 434;
     pub const MMAP: usize = 9;
     pub const RT_SIGPROCMASK: usize = 14;
     pub const CLOSE_RANGE: usize = 436;
@@ -36,6 +46,12 @@ mod call {
 
 #[cfg(target_arch = "aarch64")]
 mod call {
+    pub const READ: usize = 63;
+    pub const CLOSE: usize = 57;
+    pub const GETDENTS64: usize = 61;
+    pub const OPENAT: usize = 56;
+    pub const PIDFD_SEND_SIGNAL: usize = 424;
+    pub const PIDFD_OPEN: usize = 434;
     pub const MMAP: usize = 222;
     pub const RT_SIGPROCMASK: usize = 135;
     pub const CLOSE_RANGE: usize = 436;
@@ -95,7 +111,138 @@ extern "C" fn main() -> ! {
         let pause: [i64; 2] = [0, 20_000_000];
         syscall(call::NANOSLEEP, [&raw const pause as usize, 0, 0, 0, 0, 0]);
     }
+    let mut mark = [0u8; MARK];
+    for (at, byte) in mark.iter_mut().enumerate() {
+        // SAFETY: the mark is in the header.
+        *byte = unsafe { table.add(4).cast::<u8>().add(at).read_volatile() };
+    }
+    // SAFETY: the header has this word.
+    let forks = unsafe { table.add(2).read_volatile() } != 0;
+    // Until nobody is found: who was killed may have forked a moment before.
+    for _ in 0..LOOKS {
+        if mark[0] == 0 || !kill_marked(&mark, forks) {
+            break;
+        }
+    }
     exit(0)
+}
+
+/// How often processes are looked through.
+const LOOKS: usize = 16;
+const AT_ONCE: usize = 4096;
+
+/// Kills every process that carries the mark; whether there was one.
+fn kill_marked(mark: &[u8; MARK], forks: bool) -> bool {
+    let mut found = false;
+    let proc = open(c"/proc".as_ptr().cast());
+    // Room for numbers of 8 bytes, as the kernel aligns its entries.
+    let mut entries = MaybeUninit::<[u64; AT_ONCE / 8]>::uninit();
+    let buffer = entries.as_mut_ptr().cast::<u8>();
+    loop {
+        let length = syscall(call::GETDENTS64, [proc as usize, buffer as usize, AT_ONCE, 0, 0, 0]);
+        if length <= 0 {
+            break;
+        }
+        let mut at = 0;
+        while at < length as usize {
+            // struct linux_dirent64: 8 bytes each of inode and offset, 2 of length, 1 of type, then the name.
+            // SAFETY: the kernel filled `length` bytes with whole entries, each as long as it says.
+            let (size, name) = unsafe {
+                let entry = buffer.add(at);
+                (entry.add(16).cast::<u16>().read_unaligned(), entry.add(19))
+            };
+            at += size.max(24) as usize;
+            found |= kill_if_marked(name, mark, forks);
+        }
+    }
+    syscall(call::CLOSE, [proc as usize, 0, 0, 0, 0, 0]);
+    found
+}
+
+/// The name is NUL-terminated.
+fn kill_if_marked(name: *const u8, mark: &[u8; MARK], forks: bool) -> bool {
+    const DIGITS: usize = 10;
+    let mut path = [0u8; 32];
+    let mut pid = 0usize;
+    let mut end = put(&mut path, 0, b"/proc/");
+    for at in 0..=DIGITS {
+        // SAFETY: not behind the NUL, at which this ends.
+        match unsafe { name.add(at).read() } {
+            0 if at > 0 => break,
+            digit @ b'0'..=b'9' if at < DIGITS => {
+                pid = pid * 10 + (digit - b'0') as usize;
+                end = put(&mut path, end, &[digit]);
+            }
+            _ => return false,
+        }
+    }
+    let carries = |path: &mut [u8; 32]| {
+        put(path, end, b"/environ\0");
+        let in_environment = holds(path, mark);
+        in_environment || forks && {
+            put(path, end, b"/maps\0");
+            holds(path, mark)
+        }
+    };
+    if !carries(&mut path) {
+        return false;
+    }
+    let pidfd = syscall(call::PIDFD_OPEN, [pid, 0, 0, 0, 0, 0]);
+    // Looked again while the descriptor is held: from here on it means the process that was looked at.
+    let found = pidfd >= 0 && carries(&mut path);
+    if found {
+        syscall(call::PIDFD_SEND_SIGNAL, [pidfd as usize, SIGKILL as usize, 0, 0, 0, 0]);
+    }
+    if pidfd >= 0 {
+        syscall(call::CLOSE, [pidfd as usize, 0, 0, 0, 0, 0]);
+    }
+    found
+}
+
+/// Writes bytes to `path` from `at` on; where they end.
+fn put(path: &mut [u8; 32], at: usize, bytes: &[u8]) -> usize {
+    let mut end = at;
+    for byte in bytes {
+        if let Some(to) = path.get_mut(end) {
+            *to = *byte;
+        }
+        end += 1;
+    }
+    end
+}
+
+/// A path that ends in NUL.
+fn open(path: *const u8) -> isize {
+    const AT_FDCWD: isize = -100;
+    syscall(call::OPENAT, [AT_FDCWD as usize, path as usize, 0, 0, 0, 0])
+}
+
+/// Whether the mark stands in a file.
+fn holds(path: &[u8; 32], mark: &[u8; MARK]) -> bool {
+    let file = open(path.as_ptr());
+    if file < 0 {
+        return false;
+    }
+    let mut buffer = MaybeUninit::<[u8; AT_ONCE]>::uninit();
+    let buffer = buffer.as_mut_ptr().cast::<u8>();
+    let mut matched = 0;
+    while matched < MARK {
+        let length = syscall(call::READ, [file as usize, buffer as usize, AT_ONCE, 0, 0, 0]);
+        if length <= 0 {
+            break;
+        }
+        for at in 0..length as usize {
+            // SAFETY: the kernel filled `length` bytes.
+            let byte = unsafe { buffer.add(at).read() };
+            // What stands before a mark is none of its characters: it cannot begin within a part of itself.
+            matched = if mark.get(matched) == Some(&byte) { matched + 1 } else { (mark[0] == byte) as usize };
+            if matched == MARK {
+                break;
+            }
+        }
+    }
+    syscall(call::CLOSE, [file as usize, 0, 0, 0, 0, 0]);
+    matched == MARK
 }
 
 /// Returns when the thread that started this program is gone: with its process, or because the host

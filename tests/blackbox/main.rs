@@ -12,6 +12,7 @@ mod bar;
 mod cfg;
 mod chaos;
 mod cli;
+mod contain;
 mod control;
 mod crash;
 mod dev;
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         health::tests(),
         rst::tests(),
         kill::tests(),
+        contain::tests(),
         sig::tests(),
         reap::tests(),
         time::tests(),

@@ -445,6 +445,7 @@ static int set_field(const char *key, char *value, ice_status *status) {
   INTEGER(cpu_binding)
   INTEGER(stop_signal)
   INTEGER(kill_group_on_success)
+  INTEGER(subreaper)
   INTEGER(file_timers)
   INTEGER(control)
   INTEGER(ask_on_interrupt)

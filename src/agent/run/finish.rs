@@ -1,5 +1,6 @@
 //! The end of a run: from what became of its workers, or of its machinery, to the report.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,6 +24,12 @@ impl Run<'_> {
     pub(super) fn finish(mut self, end: End) -> RunReport {
         self.asking = None;
         self.server = None;
+        if end != End::Succeeded || self.spec.kill_group_on_success {
+            self.end_line_of_server();
+        }
+        if self.finder.adopts {
+            self.finder.reap(&HashSet::new());
+        }
         self.watcher = None;
         if self.workers.is_empty() {
             self.workers = never_started(&self.ranks);
@@ -63,11 +70,13 @@ impl Run<'_> {
             workers: std::mem::take(&mut self.workers),
             root_cause,
             failures: std::mem::take(&mut self.failures),
+            left: std::mem::take(&mut self.left),
         });
         let duration = since(self.times.run);
         self.event(|origin| Some(origin.agent_ended(&report, duration.as_millis() as u64)));
         self.output.finish(self.checked.shutdown_timeout);
         self.host.handlers = None;
+        self.host.subreaper = None;
         report
     }
 
@@ -167,6 +176,7 @@ fn without_attempt(spec: &Spec, error: Error) -> RunReport {
         workers,
         root_cause: None,
         failures: Vec::new(),
+        left: Vec::new(),
     })
 }
 
