@@ -149,13 +149,20 @@ static void set(struct options *options, enum option_id id, const char *value, i
   }
 }
 
-/* The variables of options that the command line has not given. */
+/* The variables of options that the command line has not given. Within a worker they are those of the run that it
+ * belongs to: its number of nodes and its place to meet are not this one's. */
 static void read_environment(struct options *options) {
+  int in_worker = getenv("TORCHELASTIC_RUN_ID") != NULL;
   for (enum option_id id = OPT_VERSION + 1; id < OPTION_COUNT; id++) {
     char variable[OPTION_VARIABLE];
     option_variable(&OPTIONS[id], variable);
     const char *value = getenv(variable);
     if (!value || !*value || option_on(options, id)) continue;
+    if (in_worker) {
+      notice(options, "%s is of the run that this process is a worker of: not read, give --%s", variable,
+             OPTIONS[id].name);
+      continue;
+    }
     if (!OPTIONS[id].argument) {
       if (strcmp(value, "0") == 0) continue;
       if (strcmp(value, "1") != 0) usage_error("%s=%s: must be 0 or 1", variable, value);

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -20,6 +20,8 @@ const AT_ONCE: usize = 64 << 10;
 pub struct TimerFile {
     path: PathBuf,
     file: std::fs::File,
+    /// Device and inode: which file it is.
+    identity: Option<(u64, u64)>,
 }
 
 impl TimerFile {
@@ -46,24 +48,34 @@ impl TimerFile {
         Some(working_dir.join(place))
     }
 
-    /// Makes it, in place of one that another agent has left there. `again`: there was one in an earlier attempt;
-    /// a client that wrote to it after its end may have made a file in its place.
+    /// Makes it, in place of one that another agent has left there, but not of one that an agent still serves. `again`:
+    /// there was one in an earlier attempt; a client that wrote to it after its end may have made a file in its place.
     pub fn make(path: PathBuf, again: bool) -> Result<TimerFile, Error> {
-        let there = path.symlink_metadata();
-        if there.is_ok_and(|data| data.file_type().is_fifo() || again && data.is_file()) {
-            let _ = std::fs::remove_file(&path);
-        }
         let failed = |errno: Errno| {
             Error::system(
                 format!("cannot make the FIFO of the file timers, {}", path.display()),
                 errno as i32,
             )
         };
+        let there = path.symlink_metadata();
+        if there.as_ref().is_ok_and(|data| data.file_type().is_fifo()) {
+            // It can be opened for writing alone only where somebody reads from it.
+            if fd::open(&path, libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0).is_ok() {
+                return Err(failed(Errno::EADDRINUSE));
+            }
+            let _ = std::fs::remove_file(&path);
+        } else if again && there.is_ok_and(|data| data.is_file()) {
+            let _ = std::fs::remove_file(&path);
+        }
         nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).map_err(failed)?;
         // With a writer of its own it has no end: epoll would report that for ever.
         let flags = libc::O_RDWR | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW;
         match fd::open(&path, flags, 0) {
-            Ok(file) => Ok(TimerFile { path, file: file.into() }),
+            Ok(file) => {
+                let file = std::fs::File::from(file);
+                let identity = file.metadata().ok().map(|data| (data.dev(), data.ino()));
+                Ok(TimerFile { path, file, identity })
+            }
             Err(errno) => {
                 let _ = std::fs::remove_file(&path);
                 Err(failed(errno))
@@ -88,7 +100,10 @@ impl AsFd for TimerFile {
 
 impl Drop for TimerFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        // Not one that somebody has put there since.
+        if self.path.symlink_metadata().is_ok_and(|data| Some((data.dev(), data.ino())) == self.identity) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 

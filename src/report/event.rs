@@ -214,6 +214,7 @@ mod tests {
             workers: Vec::new(),
             root_cause: None,
             failures: Vec::new(),
+            left: Vec::new(),
         }
     }
 
