@@ -71,7 +71,15 @@ impl Error {
     }
 
     pub fn no_thread(error: &std::io::Error) -> Error {
-        Error::system("cannot make a thread", error.raw_os_error().unwrap_or(0))
+        let errno = error.raw_os_error().unwrap_or(0);
+        // The C library makes do with clone only where clone3 is not known.
+        let filtered = errno == nix::errno::Errno::EPERM as i32;
+        let what = if filtered {
+            "cannot make a thread: clone3 (a sandbox is to answer ENOSYS, not EPERM)"
+        } else {
+            "cannot make a thread"
+        };
+        Error::system(what, errno)
     }
 }
 

@@ -61,6 +61,7 @@ use crate::sys::child::Child;
 use crate::sys::dispositions::Reset;
 use crate::sys::fd::above_stdio;
 use crate::sys::library;
+use crate::sys::nameless;
 use crate::sys::process::{Usage, milliseconds, monotonic, ticks};
 use crate::sys::signals::Inbox;
 
@@ -448,10 +449,12 @@ impl<'a> Run<'a> {
     fn start_watcher(&mut self) {
         // One more slot for a fork server.
         let slots = self.ranks.len() + 1;
+        let directories =
+            nameless::directories(self.host.tmpdir.clone().unwrap_or_else(|| PathBuf::from("/tmp")));
         let mark = self.finder.mark.as_ref();
-        let table = self.groups.take().map_or_else(|| Table::new(slots, mark), Ok);
+        let table = self.groups.take().map_or_else(|| Table::new(slots, mark, &directories), Ok);
         let started = table.and_then(|table| {
-            let watcher = Watcher::start(&table)?;
+            let watcher = Watcher::start(&table, &directories)?;
             Ok((table, watcher))
         });
         match started {

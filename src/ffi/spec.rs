@@ -268,8 +268,9 @@ pub extern "C" fn ice_spec_set_argument(
     length: usize,
 ) -> ice_status {
     edit(spec, |spec| {
-        let blob = Blob::copy(bytes(data.cast(), length, "data")?)
-            .map_err(|errno| Error::system(format!("an argument of {length} bytes"), errno as i32))?;
+        let blob = Blob::copy(bytes(data.cast(), length, "data")?).map_err(|errno| {
+            Error::system(format!("an argument of {length} bytes (memfd_create)"), errno as i32)
+        })?;
         spec.argument = Some(Arc::new(blob));
         Ok(())
     })

@@ -25,10 +25,12 @@ use crate::spec::streams::Streams;
 use crate::spec::{Callback, Spec, StartMethod, Stdin};
 use crate::sys::affinity::Mask;
 use crate::sys::child::{self, Child, Function, Nursery, Pointers, Program, Report, Setup, Step};
+use crate::sys::confined::is_refusal;
 use crate::sys::dispositions::Reset;
 use crate::sys::fd;
-use crate::sys::memory::{Blob, Mapping};
+use crate::sys::memory::{self, Blob, Mapping};
 use crate::sys::packets::Packets;
+use crate::sys::process;
 use crate::sys::slices::Slices;
 use crate::sys::terminal;
 
@@ -36,6 +38,8 @@ use crate::sys::terminal;
 /// to exec (ETXTBSY): tried again for half a second.
 const BUSY_TRIES: u32 = 50;
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
+const NO_MEMFD: &str = "functions, values and the control page need memory that no process can cut under another: \
+                        memfd_create";
 
 /// What is the same for all workers of a run.
 pub struct Launcher {
@@ -90,6 +94,10 @@ impl Launcher {
     /// In the agent's thread. `working_dir` is the host's when the run started, if it can be named.
     pub fn new(spec: &Spec, working_dir: Option<PathBuf>) -> Result<Launcher, Error> {
         let failed = |errno: Errno| Error::system("cannot prepare to start workers", errno as i32);
+        if let (true, Some(errno)) = (spec.method().is_some() || spec.has_control(), memory::memfd_refusal())
+        {
+            return Err(Error::system(NO_MEMFD, errno as i32));
+        }
         // A descriptor that the host has closed stands for /dev/null.
         let host = |fd: RawFd| {
             if child::is_open(fd) { fd::duplicate(fd).map(Some).map_err(failed) } else { Ok(None) }
@@ -350,7 +358,21 @@ fn fork(
         Err(_) => function::NOT_STARTED,
     };
     child::fork(setup, Function { env: Some(env), keep: channel, run: &mut run })
-        .map_err(|errno| Error::system("cannot fork a worker", errno as i32))
+        .map_err(|errno| not_born("cannot fork a worker", errno))
+}
+
+/// Where a sandbox is to blame the call is named, so that its owner knows what to allow.
+fn not_born(what: &str, errno: Errno) -> Error {
+    match process::pidfd_open_refusal() {
+        Some(refusal) if refusal == errno => Error::system(
+            format!(
+                "{what}: the end of a child cannot be seen without a pidfd, which is refused here: pidfd_open"
+            ),
+            errno as i32,
+        ),
+        _ if is_refusal(errno) => Error::system(format!("{what}: clone"), errno as i32),
+        _ => Error::system(what, errno as i32),
+    }
 }
 
 /// Starts the first of these files that can be executed.
@@ -364,7 +386,7 @@ fn execute(
 ) -> Result<Child, Error> {
     let (files, argv) = (as_c_strs(paths).collect::<Vec<_>>(), Pointers::new(as_c_strs(argv)));
     spawn(nursery, setup, &Program { paths: &files, argv: &argv, env }).map_err(|failure| match failure {
-        Failure::Clone(errno) => Error::system("cannot start a process", errno as i32),
+        Failure::Clone(errno) => not_born("cannot start a process", errno),
         Failure::Child(step, errno) => explain(spec, setup.working_dir, step, errno, paths),
     })
 }

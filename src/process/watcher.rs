@@ -1,15 +1,16 @@
 //! The watcher beside the workers: see `sys/watcher.rs`, the program it runs.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
 
 use super::descent::Mark;
 use crate::sys::child::Helper;
-use crate::sys::fd;
 use crate::sys::memory::{self, Mapping};
 use crate::sys::process::{self, Status, Waited};
+use crate::sys::{fd, nameless};
 
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ice-watcher"));
 /// Words before the slots: the host's pid, the number of slots, whether workers are forked, one that is not used,
@@ -24,12 +25,15 @@ pub struct Table {
 }
 
 impl Table {
-    /// For up to `slots` process groups.
-    pub fn new(slots: usize, mark: Option<&Mark>) -> Result<Table, Errno> {
-        let file = fd::above_protocol(memory::memfd(c"ice-groups")?)?;
+    /// For up to `slots` process groups. It lies in one of these directories if it cannot be in memory.
+    pub fn new(slots: usize, mark: Option<&Mark>, directories: &[PathBuf]) -> Result<Table, Errno> {
+        let file = fd::above_protocol(nameless::shared(c"ice-groups", directories)?)?;
         let length = (HEADER + slots) * 4;
         memory::resize(file.as_raw_fd(), length)?;
-        memory::fix_size(&file)?;
+        match memory::fix_size(&file) {
+            Ok(()) | Err(Errno::EINVAL) => {} // a file on disk has no seals
+            Err(errno) => return Err(errno),
+        }
         let words = Mapping::of_file(file.as_raw_fd(), 0, length, true)?;
         words.word(0).store(std::process::id() as i32, Ordering::Relaxed);
         if let Some(mark) = mark.filter(|mark| mark.token().len() == MARK) {
@@ -68,9 +72,9 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    pub fn start(table: &Table) -> Result<Watcher, Errno> {
-        let program = fd::above_protocol(memory::memfd(c"ice-watcher")?)?;
-        memory::write_at(program.as_raw_fd(), PROGRAM, 0)?;
+    /// Its program lies in one of these directories if it cannot be run from memory.
+    pub fn start(table: &Table, directories: &[PathBuf]) -> Result<Watcher, Errno> {
+        let program = fd::above_protocol(nameless::program(c"ice-watcher", PROGRAM, directories)?)?;
         let table = fd::above_protocol(fd::duplicate(table.fd())?)?;
         let helper = Helper::spawn(c"ice-watcher", program, table)?;
         Ok(Watcher { helper })

@@ -1,13 +1,14 @@
 //! Starting children. Everything a child needs is prepared before; between its birth and exec (or the
 //! callback) it makes system calls only: no allocation, no lock, no panic.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 
 use nix::errno::Errno;
 
 use super::affinity::Mask;
+use super::confined;
 use super::dispositions::{self, Reset};
 use super::fd::above_stdio;
 use super::memory::Mapping;
@@ -202,8 +203,23 @@ fn close_range(first: u32, last: u32, flags: u32) -> Result<(), Errno> {
 
 /// Closes all but 0, 1, 2 and one more.
 fn close_all_but(keep: RawFd) {
-    let _ = close_range(3, keep as u32 - 1, 0);
-    let _ = close_range(keep as u32 + 1, u32::MAX, 0);
+    for (first, last) in [(3, keep as u32 - 1), (keep as u32 + 1, u32::MAX)] {
+        if first <= last && close_range(first, last, 0).is_err() {
+            confined::each_descriptor(first, last, |fd| {
+                let _ = call(libc::SYS_close, [fd as usize, 0, 0]);
+            });
+        }
+    }
+}
+
+/// Has exec close what is above the child's own.
+fn close_at_exec(first: u32) {
+    if close_range(first, u32::MAX, CLOSE_RANGE_CLOEXEC).is_err() {
+        confined::each_descriptor(first, u32::MAX, |fd| {
+            let set = [fd as usize, libc::F_SETFD as usize, libc::FD_CLOEXEC as usize];
+            let _ = call(libc::SYS_fcntl, set);
+        });
+    }
 }
 
 const CLOSE_RANGE_UNSHARE: u32 = 1 << 1;
@@ -229,14 +245,14 @@ impl Start<'_> {
 
 /// The child's whole life before its program: on a stack of its own, in the parent's memory.
 extern "C" fn child_main(start: *mut c_void) -> c_int {
-    // SAFETY: `spawn` passes a Start that lives until the child has exec'ed or exited (CLONE_VFORK).
+    // SAFETY: `spawn` passes a Start that lives until the child has exec'ed or exited (CLONE_VFORK), or is a copy.
     let start = unsafe { &*start.cast::<Start>() };
     let setup = start.setup;
     let own_files = if start.shares_files { start.unshare_files() } else { Ok(()) };
     let (step, errno) = match own_files.and_then(|()| setup.apply(start.parent)) {
         Err(failure) => failure,
         Ok(()) => {
-            let _ = close_range(setup.first_free(), u32::MAX, CLOSE_RANGE_CLOEXEC);
+            close_at_exec(setup.first_free());
             dispositions::block_none();
             (Step::Exec, exec(start.program))
         }
@@ -277,15 +293,24 @@ impl Nursery {
     /// All signals must be blocked in this thread, so that no handler of the host runs in the child.
     pub fn spawn(&mut self, setup: &Setup, program: &Program) -> Result<Child, Errno> {
         // With CLONE_FILES the table of descriptors, one per worker and more, is not copied for each child.
-        let shares_files = !under_valgrind();
+        let shares_files = !under_valgrind() && confined::has_close_range();
         let mut start = Start { setup, program, parent: std::process::id() as i32, shares_files };
         let files = if shares_files { libc::CLONE_FILES } else { 0 };
         // SAFETY: CLONE_VFORK holds this thread, and with it the stack, `start` and what it borrows, until
         // the child no longer uses them. The child calls nothing that takes a lock.
-        unsafe { self.clone(child_main, libc::CLONE_VFORK | files, (&raw mut start).cast()) }
+        match unsafe { self.clone(child_main, libc::CLONE_VFORK | files, (&raw mut start).cast())? } {
+            Some(child) => return Ok(child),
+            None => start.shares_files = false,
+        }
+        let (executed, held) = confined::exec_pipe()?;
+        let child = copy(child_main, (&raw mut start).cast())?;
+        drop(held);
+        confined::wait_for_exec(&executed, child.pid, &child.pidfd);
+        Ok(child)
     }
 
-    /// A child that shares this process's memory and runs `main` on this stack.
+    /// A child that shares this process's memory and runs `main` on this stack. None where clone(2) does not take
+    /// these flags, as in emulators (qemu-user, gVisor) and sandboxes: then there is `copy`.
     ///
     /// SAFETY: the stack and `start` must live, unused by others, until the child has exec'ed or is gone.
     unsafe fn clone(
@@ -293,7 +318,11 @@ impl Nursery {
         main: extern "C" fn(*mut c_void) -> c_int,
         flags: c_int,
         start: *mut c_void,
-    ) -> Result<Child, Errno> {
+    ) -> Result<Option<Child>, Errno> {
+        static REFUSED: AtomicBool = AtomicBool::new(false);
+        if REFUSED.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         let mut pidfd: c_int = -1;
         let flags = libc::CLONE_VM | libc::CLONE_PIDFD | libc::SIGCHLD | flags;
         // SAFETY: the caller's promise.
@@ -301,7 +330,33 @@ impl Nursery {
             let top = self.0.as_ptr().add(Nursery::STACK).cast();
             libc::clone(main, top, flags, start, &raw mut pidfd)
         };
-        child(Errno::result(pid)?, pidfd)
+        match Errno::result(pid) {
+            Ok(pid) => child(pid, pidfd).map(Some),
+            Err(errno) if confined::is_refusal(errno) => {
+                REFUSED.store(true, Ordering::Relaxed);
+                Ok(None)
+            }
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+/// A child that runs `main`, in a copy of this process's memory: with no flag that somebody may not know.
+fn copy(main: extern "C" fn(*mut c_void) -> c_int, start: *mut c_void) -> Result<Child, Errno> {
+    match call(libc::SYS_clone, [libc::SIGCHLD as usize, 0, 0])? {
+        0 => end(main(start)),
+        pid => watched(pid as i32),
+    }
+}
+
+/// A new child with a pidfd that it was not born with.
+fn watched(pid: i32) -> Result<Child, Errno> {
+    match super::process::pidfd_open(pid) {
+        Ok(pidfd) => Ok(Child { pid, pidfd }),
+        Err(errno) => {
+            end_at_once(pid);
+            Err(errno)
+        }
     }
 }
 
@@ -321,6 +376,8 @@ struct HelperStart {
     argv: Pointers<'static>,
     env: Pointers<'static>,
     image: OwnedFd,
+    /// Its name, where there is no execveat.
+    path: CString,
     third: OwnedFd,
 }
 
@@ -337,24 +394,27 @@ extern "C" fn helper_main(start: *mut c_void) -> c_int {
         libc::SYS_execveat,
         [start.image.as_raw_fd() as usize, empty, argv, env, libc::AT_EMPTY_PATH as usize, 0],
     );
+    call(libc::SYS_execve, [start.path.as_ptr() as usize, argv, env, 0, 0, 0]);
     call(libc::SYS_exit, [127, 0, 0, 0, 0, 0]);
     127
 }
 
 impl Helper {
-    /// Runs the program in the memfd `image` under `name`, with `third` as its descriptor 3; neither is 3
+    /// Runs the program in the file `image` under `name`, with `third` as its descriptor 3; neither is 3
     /// here. All signals but SIGCHLD stay blocked in it.
     pub fn spawn(name: &'static CStr, image: OwnedFd, third: OwnedFd) -> Result<Helper, Errno> {
         let nursery = Nursery::new()?;
         let start = Box::into_raw(Box::new(HelperStart {
             argv: Pointers::new([name].into_iter()),
             env: Pointers::new(std::iter::empty()),
+            path: CString::new(format!("/proc/self/fd/{}", image.as_raw_fd())).unwrap_or_default(),
             image,
             third,
         }));
         let vfork = if under_valgrind() { libc::CLONE_VFORK } else { 0 };
         // SAFETY: nursery and `start` live until the child is gone. It calls nothing but the kernel.
-        match unsafe { nursery.clone(helper_main, vfork, start.cast()) } {
+        let born = unsafe { nursery.clone(helper_main, vfork, start.cast()) };
+        match born.and_then(|child| child.map_or_else(|| copy(helper_main, start.cast()), Ok)) {
             Ok(child) => Ok(Helper { child, start, _nursery: nursery }),
             Err(errno) => {
                 // SAFETY: there is no child that could read it.
@@ -409,12 +469,15 @@ pub fn fork(setup: &Setup, function: Function) -> Result<Child, Errno> {
     // SAFETY: the child runs on a copy of this thread's stack and leaves by _exit below, so that no
     // destructor of this process runs twice.
     let pid = Errno::result(unsafe {
-        if super::process::knows_pidfd_open() {
-            libc::fork()
-        } else {
-            // Valgrind before 3.20. Without the C library's own part, which only hosts with threads need.
-            let flags = libc::CLONE_PIDFD | libc::SIGCHLD;
-            libc::syscall(libc::SYS_clone, flags as libc::c_long, 0, &raw mut pidfd, 0, 0) as i32
+        match super::process::pidfd_open_refusal() {
+            None => libc::fork(),
+            // Without the C library's own part, which only hosts with threads need. (Valgrind before 3.20 has none,
+            // and runs one thread at a time.)
+            Some(_) if under_valgrind() || super::process::is_single_threaded() => {
+                let flags = libc::CLONE_PIDFD | libc::SIGCHLD;
+                libc::syscall(libc::SYS_clone, flags as libc::c_long, 0, &raw mut pidfd, 0, 0) as i32
+            }
+            Some(errno) => return Err(errno),
         }
     })?;
     if pid == 0 {
@@ -424,13 +487,7 @@ pub fn fork(setup: &Setup, function: Function) -> Result<Child, Errno> {
     if pidfd >= 0 {
         return child(pid, pidfd);
     }
-    match super::process::pidfd_open(pid) {
-        Ok(pidfd) => Ok(Child { pid, pidfd }),
-        Err(errno) => {
-            end_at_once(pid);
-            Err(errno)
-        }
-    }
+    watched(pid)
 }
 
 /// A child that cannot be watched is not to live.

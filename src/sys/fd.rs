@@ -133,6 +133,15 @@ pub fn identity(fd: &OwnedFd) -> Result<(u64, u64), Errno> {
     stat(fd.as_raw_fd()).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
+/// Whether what lies on the file system of a file cannot be executed (a mount with noexec).
+pub fn forbids_execution(fd: RawFd) -> bool {
+    let mut about = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: the buffer has the size of a statvfs, and is read only where the call has filled it.
+    unsafe {
+        libc::fstatvfs(fd, about.as_mut_ptr()) == 0 && about.assume_init().f_flag & libc::ST_NOEXEC != 0
+    }
+}
+
 /// How many bytes it has.
 pub fn size(fd: RawFd) -> Result<usize, Errno> {
     stat(fd).map(|stat| stat.st_size as usize)

@@ -134,12 +134,29 @@ impl Drop for Mapping {
 
 /// An anonymous file in memory, close-on-exec.
 pub fn memfd(name: &CStr) -> Result<OwnedFd, Errno> {
+    memfd_with(name, libc::MFD_ALLOW_SEALING)
+}
+
+/// One for a program. Since Linux 6.3 that has to be said where the administrator wants it (vm.memfd_noexec=1); before,
+/// the flag is not known.
+pub fn executable_memfd(name: &CStr) -> Result<OwnedFd, Errno> {
+    const MFD_EXEC: u32 = 0x10;
+    match memfd_with(name, MFD_EXEC) {
+        Err(Errno::EINVAL) => memfd_with(name, 0),
+        made => made,
+    }
+}
+
+fn memfd_with(name: &CStr, flags: u32) -> Result<OwnedFd, Errno> {
     // SAFETY: a NUL-terminated name in, a descriptor out.
-    let fd = Errno::result(unsafe {
-        libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)
-    })?;
+    let fd = Errno::result(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | flags) })?;
     // SAFETY: the kernel just made this descriptor for us.
     super::fd::above_stdio(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Why there are no memfds here, if a sandbox refuses them.
+pub fn memfd_refusal() -> Option<Errno> {
+    memfd(c"ice-probe").err().filter(|&errno| super::confined::is_refusal(errno))
 }
 
 pub fn resize(fd: RawFd, length: usize) -> Result<(), Errno> {

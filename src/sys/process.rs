@@ -8,6 +8,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::Mutex;
 
+use super::confined::is_refusal;
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -42,20 +44,9 @@ pub fn wait(pidfd: &OwnedFd, reap: bool) -> Waited {
     let flags = libc::WEXITED | libc::WNOHANG | if reap { 0 } else { libc::WNOWAIT };
     let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: both buffers have the kernel's sizes. The raw call has a fifth argument that waitid(3) hides.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_waitid,
-            libc::P_PIDFD,
-            pidfd.as_raw_fd(),
-            info.as_mut_ptr(),
-            flags,
-            usage.as_mut_ptr(),
-        )
-    };
-    match Errno::result(result) {
-        Ok(_) => {}
-        Err(Errno::ECHILD) => return ended_without_us(pidfd),
+    match waitid(pidfd, info.as_mut_ptr(), flags, usage.as_mut_ptr()) {
+        Ok(()) => {}
+        Err(errno) if errno == Errno::ECHILD || is_refusal(errno) => return ended_without_us(pidfd),
         Err(_) => return Waited::Running,
     }
     // SAFETY: zeroed before, and filled by the kernel.
@@ -76,6 +67,31 @@ pub fn wait(pidfd: &OwnedFd, reap: bool) -> Waited {
         system_cpu_ns: nanoseconds(usage.ru_stime),
     };
     Waited::Ended { status, usage, kept: true }
+}
+
+/// waitid(2) for one child. The pointers are to memory that the caller owns, `usage` may be null.
+fn waitid(
+    pidfd: &OwnedFd,
+    info: *mut libc::siginfo_t,
+    flags: i32,
+    usage: *mut libc::rusage,
+) -> Result<(), Errno> {
+    // SAFETY: both buffers have the kernel's sizes. The raw call has a fifth argument that waitid(3) hides.
+    let call = |kind: libc::idtype_t, id: i32| unsafe {
+        Errno::result(libc::syscall(libc::SYS_waitid, kind, id, info, flags, usage)).map(drop)
+    };
+    match call(libc::P_PIDFD, pidfd.as_raw_fd()) {
+        // By its number: nobody else has that while the child is not reaped.
+        Err(errno) if is_refusal(errno) => call(libc::P_PID, number(pidfd.as_fd()).ok_or(Errno::ECHILD)?),
+        done => done,
+    }
+}
+
+/// The process that a pidfd means, as long as it is not reaped.
+fn number(pidfd: BorrowedFd) -> Option<i32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+    line.trim().parse().ok().filter(|&pid| pid > 0)
 }
 
 /// `struct pidfd_info` of linux/pidfd.h, as of 6.15.
@@ -320,11 +336,24 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
     super::fd::above_stdio(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// Whether there is pidfd_open at all: every kernel that this library runs on has it, not every emulator.
-pub fn knows_pidfd_open() -> bool {
-    static KNOWN: once_cell::sync::Lazy<bool> =
-        once_cell::sync::Lazy::new(|| !matches!(pidfd_open(std::process::id() as i32), Err(Errno::ENOSYS)));
-    *KNOWN
+/// Why there is no pidfd_open: every kernel that this library runs on has it, not every emulator, and a sandbox may
+/// refuse it.
+pub fn pidfd_open_refusal() -> Option<Errno> {
+    static REFUSAL: once_cell::sync::Lazy<Option<Errno>> = once_cell::sync::Lazy::new(|| {
+        pidfd_open(std::process::id() as i32).err().filter(|&errno| is_refusal(errno))
+    });
+    *REFUSAL
+}
+
+/// Whether this is the only thread of its process.
+pub fn is_single_threaded() -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1)
+}
+
+/// Whether a child is another program by now, as far as /proc can tell.
+pub fn has_executed(pid: i32) -> bool {
+    const PF_FORKNOEXEC: u64 = 0x40;
+    stat(pid).is_none_or(|stat| stat.flags & PF_FORKNOEXEC == 0)
 }
 
 /// Sends a signal to a process group whose leader is a child that was not reaped: the number cannot
@@ -346,7 +375,15 @@ pub fn signal(pidfd: BorrowedFd, signal: i32) -> Result<(), Errno> {
     let none: *const libc::siginfo_t = std::ptr::null();
     // SAFETY: no siginfo is given; the rest are plain numbers.
     let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, none, 0) };
-    Errno::result(sent).map(drop)
+    match Errno::result(sent) {
+        // By the number that it has at this moment.
+        Err(errno) if is_refusal(errno) => {
+            let pid = number(pidfd).ok_or(Errno::ESRCH)?;
+            // SAFETY: plain numbers.
+            Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
+        }
+        sent => sent.map(drop),
+    }
 }
 
 /// Sends a signal to one thread of a process that was not reaped.
@@ -387,11 +424,7 @@ pub fn ends_within(pidfd: &OwnedFd, limit: Duration, bell: Option<BorrowedFd>) -
 pub fn wait_for_end(pidfd: &OwnedFd) {
     let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
     loop {
-        // SAFETY: the buffer has the size of a siginfo.
-        let result = unsafe {
-            libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, info.as_mut_ptr(), libc::WEXITED)
-        };
-        if result == 0 || Errno::last() != Errno::EINTR {
+        if waitid(pidfd, info.as_mut_ptr(), libc::WEXITED, std::ptr::null_mut()) != Err(Errno::EINTR) {
             return;
         }
     }

@@ -97,6 +97,10 @@ fn lacks(need: &str) -> Option<String> {
         // SAFETY: no arguments, and it cannot fail.
         "root" if unsafe { libc::geteuid() } != 0 => missing("needs root"),
         "root" => None,
+        "qemu_x86_64" if !cfg!(target_arch = "x86_64") || !in_path("qemu-x86_64") => {
+            missing("needs qemu-x86_64 in PATH, and an x86-64 machine")
+        }
+        "qemu_x86_64" => None,
         "cxx" if !in_path("g++") => missing("needs g++"),
         "cxx" => None,
         "torch" if torch_python().is_none() => {

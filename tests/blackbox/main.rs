@@ -41,6 +41,7 @@ mod rank;
 mod reap;
 mod relay;
 mod rst;
+mod sandbox;
 mod sec;
 mod section;
 mod server;
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         obs::tests(),
         health::tests(),
         rst::tests(),
+        sandbox::tests(),
         kill::tests(),
         contain::tests(),
         sig::tests(),
