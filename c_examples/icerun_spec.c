@@ -364,6 +364,7 @@ ice_spec *spec_from_options(const struct options *options) {
   set_debug_rank(options, spec);
   accept(ice_spec_set_ask_on_interrupt(spec, 1));
   accept(ice_spec_set_subreaper(spec, 1)); /* it has no children but those of the run */
+  accept(ice_spec_set_raise_descriptor_limit(spec, 1));
   set_file_timers(options, spec);
   set_stack_command(options, spec);
   set_section_limits(options, spec);

@@ -1019,8 +1019,10 @@ ice_status ice_spec_set_role(struct ice_spec *spec, const char *role);
 
 /* How many workers this agent starts: 1 to 16384, default 1 (torchrun `--nproc-per-node`; for its words see
  * `ice_spec_set_nproc_per_node()`). Where `ice_spec_set_devices()` names devices their number is the default,
- * and another one set here is ICE_ERROR_CONFIG from `ice_agent_new()`, with both. Each worker costs the
- * host one descriptor while it runs, two if it is a callback: see getrlimit(2), RLIMIT_NOFILE. */
+ * and another one set here is ICE_ERROR_CONFIG from `ice_agent_new()`, with both. Each worker costs the host one
+ * descriptor while it runs, two if it is a function, and one more for each of its streams that is followed to the
+ * console, to `ice_spec_set_output_callback()` or through filters; the run itself some twenty. See getrlimit(2),
+ * RLIMIT_NOFILE, and `ice_spec_set_raise_descriptor_limit()`. */
 ice_status ice_spec_set_local_world_size(struct ice_spec *spec,
                                          int64_t size);
 
@@ -1418,6 +1420,17 @@ ice_status ice_spec_set_control(struct ice_spec *spec,
  * with `ice_spec_set_signals()`, which may name it too. Default 0: SIGINT is not touched. `icerun` always asks. */
 ice_status ice_spec_set_ask_on_interrupt(struct ice_spec *spec,
                                          int32_t on);
+
+/* Non-zero: while the run lasts the host's soft limit of descriptors (getrlimit(2), RLIMIT_NOFILE) is its hard limit,
+ * and afterwards what it was, unless somebody has set another one meanwhile. Workers, and all that is started beside
+ * them, get the soft limit that there was before. Several runs at once share it. The limit is one of the whole
+ * process: select(2) in the host does not know a descriptor above 1023.
+ *
+ * Whether it is raised or not: an attempt whose workers need more descriptors (see `ice_spec_set_local_world_size()`)
+ * than the limit leaves ends with ICE_END_START_ERROR and EMFILE before any of them is started. Default 0: no limit is
+ * touched. `icerun` always raises it. */
+ice_status ice_spec_set_raise_descriptor_limit(struct ice_spec *spec,
+                                               int32_t on);
 
 /* The local rank that is run for a debugger, pdb or gdb for instance: its stdin, stdout and stderr are the
  * controlling terminal of the host, whatever `ice_spec_set_stdin()`, `ice_spec_set_redirects()` and

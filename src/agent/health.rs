@@ -111,7 +111,8 @@ impl Health {
     ) -> Result<Health, Error> {
         let failed = |errno: Errno| Error::system("cannot make an eventfd", errno as i32);
         let stop = Arc::new(Bell::new().map_err(failed)?);
-        let mut server = Server { stop: stop.clone(), places, about, inbox, shared, clients: Vec::new() };
+        let mut server =
+            Server { stop: stop.clone(), places, about, inbox, shared, clients: Vec::new(), accept_at: None };
         let thread = std::thread::Builder::new()
             .name("ice-health".into())
             .spawn(move || {
@@ -200,13 +201,15 @@ struct Server {
     inbox: Arc<Inbox>,
     shared: Arc<Shared>,
     clients: Vec<Client>,
+    /// When to accept again, if there was no descriptor left for a client.
+    accept_at: Option<Duration>,
 }
 
 impl Server {
     fn serve(&mut self) {
         loop {
             let mut items = vec![PollFd::new(self.stop.as_fd(), PollFlags::POLLIN)];
-            if self.clients.len() < CLIENTS {
+            if self.accepts() {
                 let places = self.places.iter();
                 items.extend(places.map(|place| PollFd::new(place.listener.as_fd(), PollFlags::POLLIN)));
             }
@@ -239,13 +242,30 @@ impl Server {
             Stage::Waits { .. } => LOOK_FOR_ANSWER,
             _ => client.deadline.saturating_sub(monotonic()),
         };
-        self.clients.iter().map(left).min()
+        let accept = self.accept_at.map(|at| at.saturating_sub(monotonic()));
+        self.clients.iter().map(left).chain(accept).min()
+    }
+
+    fn accepts(&self) -> bool {
+        self.clients.len() < CLIENTS && self.accept_at.is_none_or(|at| at <= monotonic())
     }
 
     fn accept(&mut self) {
+        if !self.accepts() {
+            return;
+        }
+        self.accept_at = None;
         for place in &self.places {
             while self.clients.len() < CLIENTS {
-                let Ok(stream) = fd::accept(place.listener.as_raw_fd()) else { break };
+                let stream = match fd::accept(place.listener.as_raw_fd()) {
+                    Ok(stream) => stream,
+                    // Those who knock stay in the queue; asking at once again would be a busy loop.
+                    Err(errno) if fd::is_shortage(errno) => {
+                        self.accept_at = Some(monotonic() + fd::TIME_TO_ACCEPT);
+                        break;
+                    }
+                    Err(_) => break,
+                };
                 let (deadline, stage) = (monotonic() + CLIENT_TIME, Stage::Reads(Vec::new()));
                 self.clients.push(Client { stream, deadline, stage });
             }

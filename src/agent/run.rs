@@ -61,6 +61,7 @@ use crate::sys::child::Child;
 use crate::sys::dispositions::Reset;
 use crate::sys::fd::above_stdio;
 use crate::sys::library;
+use crate::sys::limits;
 use crate::sys::nameless;
 use crate::sys::process::{Usage, milliseconds, monotonic, ticks};
 use crate::sys::signals::Inbox;
@@ -101,6 +102,8 @@ pub fn to_its_end(
     begin: Option<&dyn Fn(Result<(), Error>) -> Option<Host>>,
 ) -> Option<RunReport> {
     let run = || -> Result<Option<RunReport>, Error> {
+        let raised = spec.raise_descriptor_limit.then(limits::Raised::to_hard).transpose();
+        let _raised = raised.map_err(|errno| Error::system("cannot raise RLIMIT_NOFILE", errno as i32))?;
         let mut run = match Run::new(spec, checked, devices, inbox, shared, host) {
             Ok(run) => run,
             Err(error) => match begin {
@@ -627,6 +630,7 @@ impl<'a> Run<'a> {
             let mark = self.finder.mark.as_ref().and_then(Mark::page);
             self.launcher.prepare_server(server, &plan, page, mark)?;
         }
+        self.check_descriptors()?;
         // What comes before may take its time.
         self.standstill.begin(monotonic());
         // A fork server's workers are none of ours.
@@ -644,6 +648,21 @@ impl<'a> Run<'a> {
             self.await_births(&plan, number, BIRTHS_AT_ONCE - 1)?;
         }
         self.await_births(&plan, number, 0)
+    }
+
+    /// Better now than half way.
+    fn check_descriptors(&self) -> Result<(), Error> {
+        let Some((open, allowed)) = limits::open_and_allowed() else { return Ok(()) };
+        let needed = self.spec.descriptors();
+        if (open + needed) as u64 <= allowed {
+            return Ok(());
+        }
+        let what = format!(
+            "{} workers need {needed} descriptors more than the {open} that are open, RLIMIT_NOFILE is {allowed}: raise it \
+             (ulimit -n), or have fewer workers or fewer streams tee'd",
+            self.ranks.len()
+        );
+        Err(Error::system(what, Errno::EMFILE as i32))
     }
 
     /// Before a restart: a GPU may have fallen off the bus, and those behind it have other numbers then. A stop

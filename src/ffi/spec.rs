@@ -73,8 +73,10 @@ pub extern "C" fn ice_spec_set_role(spec: *mut ice_spec, role: *const c_char) ->
 
 /// How many workers this agent starts: 1 to 16384, default 1 (torchrun `--nproc-per-node`; for its words see
 /// `ice_spec_set_nproc_per_node()`). Where `ice_spec_set_devices()` names devices their number is the default,
-/// and another one set here is ICE_ERROR_CONFIG from `ice_agent_new()`, with both. Each worker costs the
-/// host one descriptor while it runs, two if it is a callback: see getrlimit(2), RLIMIT_NOFILE.
+/// and another one set here is ICE_ERROR_CONFIG from `ice_agent_new()`, with both. Each worker costs the host one
+/// descriptor while it runs, two if it is a function, and one more for each of its streams that is followed to the
+/// console, to `ice_spec_set_output_callback()` or through filters; the run itself some twenty. See getrlimit(2),
+/// RLIMIT_NOFILE, and `ice_spec_set_raise_descriptor_limit()`.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_local_world_size(spec: *mut ice_spec, size: i64) -> ice_status {
     edit(spec, |spec| {
@@ -886,6 +888,22 @@ pub extern "C" fn ice_spec_set_control(spec: *mut ice_spec, on: i32) -> ice_stat
 pub extern "C" fn ice_spec_set_ask_on_interrupt(spec: *mut ice_spec, on: i32) -> ice_status {
     edit(spec, |spec| {
         spec.ask_on_interrupt = on != 0;
+        Ok(())
+    })
+}
+
+/// Non-zero: while the run lasts the host's soft limit of descriptors (getrlimit(2), RLIMIT_NOFILE) is its hard limit,
+/// and afterwards what it was, unless somebody has set another one meanwhile. Workers, and all that is started beside
+/// them, get the soft limit that there was before. Several runs at once share it. The limit is one of the whole
+/// process: select(2) in the host does not know a descriptor above 1023.
+///
+/// Whether it is raised or not: an attempt whose workers need more descriptors (see `ice_spec_set_local_world_size()`)
+/// than the limit leaves ends with ICE_END_START_ERROR and EMFILE before any of them is started. Default 0: no limit is
+/// touched. `icerun` always raises it.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_raise_descriptor_limit(spec: *mut ice_spec, on: i32) -> ice_status {
+    edit(spec, |spec| {
+        spec.raise_descriptor_limit = on != 0;
         Ok(())
     })
 }

@@ -28,6 +28,7 @@ use crate::sys::child::{self, Child, Function, Nursery, Pointers, Program, Repor
 use crate::sys::confined::is_refusal;
 use crate::sys::dispositions::Reset;
 use crate::sys::fd;
+use crate::sys::limits;
 use crate::sys::memory::{self, Blob, Mapping};
 use crate::sys::packets::Packets;
 use crate::sys::process;
@@ -168,6 +169,7 @@ impl Launcher {
                 None => self.beside_terminal(reset),
             },
             report: Some(report),
+            descriptors: limits::of_children(),
             slices: self.slices,
             cpus: cpus.as_ref(),
             group,
@@ -294,6 +296,7 @@ impl Launcher {
             working_dir: self.working_dir.as_deref(),
             reset: self.beside_terminal(Reset::for_children()),
             report: Some(report),
+            descriptors: limits::of_children(),
             slices: self.slices,
             cpus: None,
             group: groups.map(|(table, slot)| table.slot(slot)),

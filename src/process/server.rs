@@ -23,6 +23,7 @@ use crate::spec::Callback;
 use crate::sys::affinity::Mask;
 use crate::sys::child::{self, Child, Environment, Function, Setup, Step};
 use crate::sys::dispositions::{self, Reset};
+use crate::sys::limits;
 use crate::sys::packets::{Descriptors, Packets};
 use crate::sys::process::{self, Waited};
 
@@ -49,6 +50,8 @@ pub fn serve(
         }
     }
     child::prepare_children();
+    // Each worker costs it a descriptor, as it does the agent; workers get what they are to have.
+    let _raised = limits::Raised::to_hard();
     // Whatever is there: the exit statuses of workers are for us to take.
     dispositions::keep_children();
     // Before there are handlers that the workers are to keep.
@@ -208,6 +211,7 @@ impl Server {
             working_dir: None,
             reset: self.reset,
             report: None,
+            descriptors: limits::of_children(),
             slices: None,
             cpus: None, // see `work`
             group: self.groups.as_ref().map(|groups| groups.slot(slot)),

@@ -284,6 +284,8 @@ pub struct Spec {
     /// The time that workers have to save before a stop; zero: none, they are not asked to.
     pub checkpoint_before_stop: Duration,
     pub ask_on_interrupt: bool,
+    /// Whether the soft limit of descriptors is the hard one while the run lasts.
+    pub raise_descriptor_limit: bool,
     pub debug_rank: Option<usize>,
     pub progress_bar: bool,
     /// Of an agent's copy: streams whose terminal has the bar. Who writes there goes through a file.
@@ -376,6 +378,7 @@ impl Default for Spec {
             sections: Limits::default(),
             checkpoint_before_stop: Duration::ZERO,
             ask_on_interrupt: false,
+            raise_descriptor_limit: false,
             debug_rank: None,
             progress_bar: false,
             beside_bar: Streams::NONE,
@@ -654,6 +657,20 @@ impl Spec {
             Some(filter) if !filter.has(local_rank) => Streams::BOTH,
             _ => asked,
         }
+    }
+
+    /// How many descriptors the workers of an attempt cost the host, all together.
+    pub fn descriptors(&self) -> usize {
+        let own = if self.method().is_some() { 2 } else { 1 };
+        let followed = |rank: usize| {
+            let (files, shown) = (self.file_streams(rank), self.console_streams(rank));
+            [(Streams::STDOUT, &self.stdout_filters), (Streams::STDERR, &self.stderr_filters)]
+                .into_iter()
+                .filter(|(which, _)| !(self.merge_stderr && *which == Streams::STDERR))
+                .filter(|(which, filters)| files.has(*which) && (shown.has(*which) || !filters.is_empty()))
+                .count()
+        };
+        (0..self.local_world_size).map(|rank| own + followed(rank)).sum()
     }
 
     /// Streams of a rank that are followed to the console (or the host's callback).

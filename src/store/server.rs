@@ -22,7 +22,7 @@ use super::table::{Answers, Client, Table};
 use super::wire::Limits;
 use crate::error::Error;
 use crate::sys::dispositions;
-use crate::sys::fd::{Bell, above_stdio, accept};
+use crate::sys::fd::{Bell, TIME_TO_ACCEPT, above_stdio, accept, is_shortage};
 use crate::sys::listener::{listen_at, listen_everywhere, listen_now};
 use crate::sys::process::milliseconds;
 use crate::sys::random;
@@ -32,8 +32,6 @@ pub const DEFAULT_MEMORY: usize = 1 << 30;
 
 const SCRATCH: usize = 64 << 10;
 const STACK: usize = 256 << 10;
-/// Between two tries to accept when there was no descriptor left for it.
-const TIME_TO_ACCEPT: Duration = Duration::from_millis(100);
 
 /// What a server is to be.
 #[derive(Debug, Clone)]
@@ -342,7 +340,7 @@ impl Service {
             match accept(self.listener.as_raw_fd()).and_then(|socket| self.begin(socket)) {
                 Ok(()) => self.shared.counts.count_connection(),
                 Err(Errno::EAGAIN) => return,
-                Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
+                Err(errno) if is_shortage(errno) => {
                     // Those who knock stay in the queue; asking at once again would be a busy loop.
                     if self.epoll.delete(&self.listener).is_ok() {
                         self.accept_at = Some(Instant::now() + TIME_TO_ACCEPT);

@@ -11,6 +11,7 @@ use super::affinity::Mask;
 use super::confined;
 use super::dispositions::{self, Reset};
 use super::fd::above_stdio;
+use super::limits::{self, Descriptors};
 use super::memory::Mapping;
 use super::raw;
 use super::slices::Slices;
@@ -76,6 +77,8 @@ pub struct Setup<'a> {
     pub working_dir: Option<&'a CStr>,
     pub reset: Reset,
     pub report: Option<Report<'a>>,
+    /// The limit of descriptors to go back to.
+    pub descriptors: Option<Descriptors>,
     /// The slices to go back to.
     pub slices: Option<Slices>,
     /// Where it is to run, it and all that it starts.
@@ -112,6 +115,7 @@ impl<'a> Setup<'a> {
             cpus: None,
             reset: Reset::for_children(),
             report: None,
+            descriptors: limits::of_children(),
             slices: None,
             group: None,
             process: None,
@@ -169,6 +173,9 @@ impl Setup<'_> {
                 .map_err(|errno| (Step::WorkingDir, errno))?;
         }
         self.reset.apply();
+        if let Some(descriptors) = &self.descriptors {
+            descriptors.apply();
+        }
         if let Some(slices) = &self.slices {
             slices.restore();
         }

@@ -92,6 +92,14 @@ impl std::os::fd::AsFd for Bell {
     }
 }
 
+/// Between two tries to accept when there was no descriptor, or no memory, left for it.
+pub const TIME_TO_ACCEPT: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// Whether a call failed for want of what may be there again in a moment.
+pub fn is_shortage(errno: Errno) -> bool {
+    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
+}
+
 /// Takes the next connection of a socket that listens: close-on-exec, above 2, and never waiting.
 pub fn accept(listener: RawFd) -> Result<OwnedFd, Errno> {
     let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;

@@ -13,6 +13,7 @@ pub mod file;
 pub mod futex;
 pub mod inherited;
 pub mod library;
+pub mod limits;
 pub mod listener;
 pub mod memory;
 pub mod nameless;

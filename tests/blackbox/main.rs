@@ -28,6 +28,7 @@ mod func;
 mod health;
 mod hosts;
 mod kill;
+mod limits;
 mod log;
 mod method;
 mod mon;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         sig::tests(),
         reap::tests(),
         time::tests(),
+        limits::tests(),
         log::tests(),
         relay::tests(),
         err::tests(),

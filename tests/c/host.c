@@ -449,6 +449,7 @@ static int set_field(const char *key, char *value, ice_status *status) {
   INTEGER(file_timers)
   INTEGER(control)
   INTEGER(ask_on_interrupt)
+  INTEGER(raise_descriptor_limit)
   INTEGER(progress_bar)
   INTEGER(timer_signal)
   INTEGER(master_port)
