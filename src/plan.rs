@@ -376,7 +376,7 @@ mod tests {
             restarts: 2,
             meeting: None,
             timer_file: None,
-            descent: Vec::new(),
+            descent: b"mark".to_vec(),
         }
     }
 

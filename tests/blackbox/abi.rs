@@ -459,6 +459,7 @@ fn abi_14_every_name_that_the_header_mentions_is_declared() {
     // Variables of workers have no declaration.
     const VARIABLES: &[&str] = &[
         "ICE_CONTROL_FD",
+        "ICE_DESCENT",
         "ICE_DEVICES",
         "ICE_DIST_BACKEND",
         "ICE_JOB_RESTART_COUNT",

@@ -39,6 +39,7 @@ pub const VARIABLES: &[&str] = &[
     "ROLE_NAME",
     "LOCAL_WORLD_SIZE",
     "WORLD_SIZE",
+    "ICE_DESCENT",
     "GROUP_WORLD_SIZE",
     "ROLE_WORLD_SIZE",
     "MASTER_ADDR",
