@@ -343,10 +343,10 @@ fn dev_the_plan_is_what_runs() {
         assert_eq!(planned["argc"], dump["argv"].as_array().unwrap().len());
         assert_eq!(planned["devices"], format!("cuda:{rank}"));
         assert_eq!(planned["visible_devices"], ["3", "4"][rank]);
-        // All but the port, which is chosen at the start.
+        // All but the port and the mark of the run, which are chosen at the start.
         let sorted = |list: &Value| {
             let mut env: Vec<String> = texts(list).into_iter().map(str::to_string).collect();
-            env.retain(|entry| !entry.starts_with("MASTER_PORT="));
+            env.retain(|entry| !entry.starts_with("MASTER_PORT=") && !entry.starts_with("ICE_DESCENT="));
             env.sort();
             env
         };

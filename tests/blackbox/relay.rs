@@ -219,6 +219,7 @@ fn relay_05_who_outlives_a_worker_holds_nobody_up() {
     let t = Case::new();
     let run = through_agent(&t)
         .set("redirects", 3)
+        .set("kill_group_on_success", 0)
         .probe(&[
             "daemon",
             "append",
