@@ -4,6 +4,7 @@
  *   icerun_table.c    the table of options
  *   icerun_options.c  how options are read: command line and PET_ variables
  *   icerun_help.c     --help
+ *   icerun_completion.c  --print-completion
  *   icerun_spec.c     from options to an ice_spec
  *   icerun_rdzv.c     the rendezvous options
  *   icerun_plan.c     --dry-run
@@ -24,6 +25,7 @@
 enum option_id {
   OPT_HELP,
   OPT_VERSION,
+  OPT_PRINT_COMPLETION,
   OPT_QUIET,
   OPT_LOG_LEVEL,
   OPT_DRY_RUN,
@@ -33,6 +35,8 @@ enum option_id {
   OPT_MODULE,
   OPT_NO_PYTHON,
   OPT_RUN_PATH,
+  OPT_USE_ENV,
+  OPT_MACROS,
   OPT_ENV,
   OPT_WORKING_DIR,
   OPT_STDIN,
@@ -101,9 +105,9 @@ enum option_id {
   OPT_MASTER_ADDR,
   OPT_MASTER_PORT,
   OPT_LOCAL_ADDR,
+  OPT_NO_AGENT_STORE,
 
   OPT_LOGS_SPECS,
-  OPT_PRINT_COMPLETION,
 
   OPTION_COUNT
 };
@@ -117,6 +121,7 @@ struct option {
   const char *help;
   const char *heading; /* of the group that starts with it */
   const char *missing; /* why it cannot be used, if so */
+  const char *words;   /* that may be its value, for a shell to offer; NULL for none */
 };
 extern const struct option OPTIONS[OPTION_COUNT];
 
@@ -133,7 +138,7 @@ struct options {
 };
 
 /* icerun_options.c. What is wrong with the arguments ends the program with one line and EXIT_USAGE;
- * --help and --version end it with 0. */
+ * --help, --version and --print-completion end it with 0. */
 #define EXIT_USAGE 2
 void options_read(struct options *options, char **argv);
 int option_on(const struct options *options, enum option_id id);
@@ -141,7 +146,8 @@ int option_filled(const struct options *options, enum option_id id); /* given an
 const char *option_text(const struct options *options, enum option_id id); /* or its default */
 int64_t option_integer(const struct options *options, enum option_id id);
 double option_number(const struct options *options, enum option_id id);
-int read_integer(const char *text, int64_t *out); /* 1 if `text` is a whole number and no more */
+/* 1 if `text` is a whole number and no more, or any number, as Python's int() and float() read them. */
+int read_integer(const char *text, int64_t *out);
 int read_number(const char *text, double *out);
 #define OPTION_VARIABLE 64 /* as long as the name of any option's variable */
 void option_variable(const struct option *option, char name[OPTION_VARIABLE]);
@@ -160,6 +166,9 @@ void release_notices(void);
 
 /* icerun_help.c */
 _Noreturn void print_help(void);
+
+/* icerun_completion.c */
+_Noreturn void print_completion(const char *shell);
 
 /* icerun_spec.c. The caller frees the spec. */
 ice_spec *spec_from_options(const struct options *options);

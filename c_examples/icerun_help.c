@@ -31,7 +31,7 @@ static void print_option(const struct option *option) {
   if (option->letter) column += printf("-%c, ", option->letter);
   const char *argument = option->argument ? option->argument : "";
   column += printf("--%s%s%s", option->name, *argument ? " " : "", argument);
-  if (option != &OPTIONS[OPT_HELP] && option != &OPTIONS[OPT_VERSION]) {
+  if (option > &OPTIONS[OPT_PRINT_COMPLETION] && !option->missing) {
     char variable[OPTION_VARIABLE];
     const char *standard = option->standard ? option->standard : *argument ? "none" : "0";
     option_variable(option, variable);
@@ -48,7 +48,7 @@ void print_help(void) {
                 "Each worker runs `python3 -u SCRIPT ARGUMENTS...` (`python` where there is no "
                 "python3; the variable PYTHON_EXEC names another one) and finds RANK, WORLD_SIZE, "
                 "MASTER_ADDR and the other variables of torchrun in its environment. "
-                "${local_rank}, ${rank} and the like are filled in in ARGUMENTS.",
+                "${local_rank} is filled in in ARGUMENTS; $${local_rank} stays, as ${local_rank}.",
                 0);
   for (size_t i = 0; i < OPTION_COUNT; i++) {
     if (OPTIONS[i].heading) printf("\n%s:\n", OPTIONS[i].heading);

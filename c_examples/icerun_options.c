@@ -12,7 +12,6 @@
 #include "icerun.h"
 
 #include <ctype.h>
-#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,19 +94,37 @@ const char *option_text(const struct options *options, enum option_id id) {
   return value ? value : OPTIONS[id].standard;
 }
 
+static int is_digit(char c) { return isdigit((unsigned char)c) != 0; }
+
+/* What Python leaves out of a number: blanks around it, and each _ between two digits. 0 if it is none. */
+static int bare_number(const char *text, char bare[64]) {
+  size_t length = 0;
+  while (isspace((unsigned char)*text)) text++;
+  const char *end = text + strlen(text);
+  while (end > text && isspace((unsigned char)end[-1])) end--;
+  for (const char *c = text; c < end; c++) {
+    if (*c == '_' && c > text && is_digit(c[-1]) && is_digit(c[1])) continue;
+    if (!isalnum((unsigned char)*c) && !strchr("+-.", *c)) return 0;
+    if (length == 63) return 0;
+    bare[length++] = *c;
+  }
+  bare[length] = '\0';
+  return length > 0;
+}
+
 int read_integer(const char *text, int64_t *out) {
-  char *end;
-  errno = 0;
-  long long value = strtoll(text, &end, 10);
-  if (end == text || *end || isspace((unsigned char)*text)) return 0;
-  *out = value; /* out of range is the largest there is, which nothing takes */
-  return 1;
+  char bare[64], *end;
+  if (!bare_number(text, bare)) return 0;
+  *out = strtoll(bare, &end, 10); /* out of range is the largest there is, which nothing takes */
+  return end != bare && !*end;
 }
 
 int read_number(const char *text, double *out) {
-  char *end;
-  *out = strtod(text, &end);
-  return end != text && !*end && !isspace((unsigned char)*text);
+  char bare[64], *end;
+  /* Hexadecimal is none of Python's. */
+  if (!bare_number(text, bare) || strpbrk(bare, "xX")) return 0;
+  *out = strtod(bare, &end);
+  return end != bare && !*end;
 }
 
 int64_t option_integer(const struct options *options, enum option_id id) {
@@ -153,19 +170,21 @@ static void set(struct options *options, enum option_id id, const char *value, i
  * belongs to: its number of nodes and its place to meet are not this one's. */
 static void read_environment(struct options *options) {
   int in_worker = getenv("TORCHELASTIC_RUN_ID") != NULL;
-  for (enum option_id id = OPT_VERSION + 1; id < OPTION_COUNT; id++) {
+  for (enum option_id id = OPT_PRINT_COMPLETION + 1; id < OPTION_COUNT; id++) {
     char variable[OPTION_VARIABLE];
     option_variable(&OPTIONS[id], variable);
     const char *value = getenv(variable);
-    if (!value || !*value || option_on(options, id)) continue;
+    /* What is refused has no variable: torchrun has none for it either. */
+    if (!value || !*value || option_on(options, id) || OPTIONS[id].missing) continue;
     if (in_worker) {
       notice(options, "%s is of the run that this process is a worker of: not read, give --%s", variable,
              OPTIONS[id].name);
       continue;
     }
     if (!OPTIONS[id].argument) {
-      if (strcmp(value, "0") == 0) continue;
-      if (strcmp(value, "1") != 0) usage_error("%s=%s: must be 0 or 1", variable, value);
+      int64_t number;
+      if (!read_integer(value, &number)) usage_error("%s=%s: must be 0 or 1", variable, value);
+      if (number == 0) continue;
     }
     set(options, id, value, 0);
   }
@@ -250,6 +269,9 @@ void options_read(struct options *options, char **argv) {
     }
     argv += (*argv)[1] == '-' ? read_long(options, argv) : read_letters(options, argv);
     if (option_on(options, OPT_HELP)) print_help();
+    if (option_on(options, OPT_PRINT_COMPLETION)) {
+      print_completion(option_text(options, OPT_PRINT_COMPLETION));
+    }
     if (option_on(options, OPT_VERSION)) {
       printf("icerun %s\n", ice_version());
       exit(fflush(stdout) == 0 ? 0 : 1);

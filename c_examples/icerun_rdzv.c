@@ -93,13 +93,37 @@ static int trimmed(const char *text, size_t length, char out[256]) {
   return 1;
 }
 
+/* Without the quotes that a shell has not read, as those in a file of another launcher. */
+static void unquoted(const char **text, size_t *length) {
+  while (*length > 0 && isspace((unsigned char)**text)) *text += 1, *length -= 1;
+  while (*length > 0 && isspace((unsigned char)(*text)[*length - 1])) *length -= 1;
+  if (*length < 2 || !strchr("'\"", **text)) return;
+  /* One pair around all of it, not two things in quotes. */
+  if (memchr(*text + 1, **text, *length - 1) != *text + *length - 1) return;
+  *text += 1, *length -= 2;
+}
+
+/* Of torch's handlers and stores: nothing here needs them. */
+static int is_without_effect(const char *key) {
+  static const char *const keys[] = {"heartbeat_timeout", "cas_backoff_max_seconds", "use_libuv",
+                                     "etcd_prefix"};
+  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+    if (strcmp(key, keys[i]) == 0) return 1;
+  }
+  return 0;
+}
+
 static void set_conf_item(const struct options *options, ice_spec *spec, const char *item,
                           size_t length) {
   char key[256], value[256];
+  unquoted(&item, &length);
   const char *equals = memchr(item, '=', length);
   size_t key_length = equals ? (size_t)(equals - item) : length;
-  if (!trimmed(item, key_length, key) || !equals ||
-      !trimmed(equals + 1, length - key_length - 1, value)) {
+  const char *from = equals ? equals + 1 : "";
+  size_t value_length = equals ? length - key_length - 1 : 0;
+  int fine = trimmed(item, key_length, key);
+  if (fine && strcmp(key, "password") != 0) unquoted(&from, &value_length);
+  if (!fine || !trimmed(from, value_length, value)) {
     bad_value(options, OPT_RDZV_CONF, "must be KEY=VALUE,KEY=VALUE,...");
   }
   int64_t rank;
@@ -107,17 +131,22 @@ static void set_conf_item(const struct options *options, ice_spec *spec, const c
     accept_value(options, OPT_RDZV_CONF, ice_spec_set_node_rank(spec, rank));
   } else {
     accept_value(options, OPT_RDZV_CONF, ice_spec_set_rendezvous_option(spec, key, value));
+    if (is_without_effect(key)) notice(options, "--rdzv-conf: %s has no effect here", key);
   }
 }
 
 static void set_conf(const struct options *options, ice_spec *spec) {
   if (!option_filled(options, OPT_RDZV_CONF)) return;
   const char *item = option_text(options, OPT_RDZV_CONF);
-  for (;;) {
-    size_t length = strcspn(item, ",");
+  size_t left = strlen(item);
+  unquoted(&item, &left);
+  while (left > 0) {
+    const char *comma = memchr(item, ',', left);
+    size_t length = comma ? (size_t)(comma - item) : left;
     set_conf_item(options, spec, item, length);
-    if (!item[length]) return;
-    item += length + 1;
+    if (!comma) return;
+    item += length + 1, left -= length + 1;
+    if (left == 0) set_conf_item(options, spec, item, 0);
   }
 }
 
@@ -218,6 +247,17 @@ static void note_standalone(const struct options *options) {
   }
 }
 
+/* torchrun takes any rank of one host that names no place, and has no use for it. */
+static void check_rank_of_one(const struct options *options) {
+  const char *text = option_text(options, OPT_NODE_RANK);
+  int64_t rank = strcmp(text, "scheduler") == 0 ? 0 : option_integer(options, OPT_NODE_RANK);
+  if (rank == 0) return;
+  if (option_filled(options, OPT_RDZV_ENDPOINT) || option_on(options, OPT_MASTER_PORT)) {
+    bad_value(options, OPT_NODE_RANK, "must be 0, as there is one host (--nnodes)");
+  }
+  notice(options, "--node-rank %s has no effect here: there is one host (--nnodes)", text);
+}
+
 void rendezvous_to_spec(const struct options *options, ice_spec *spec) {
   int standalone = option_on(options, OPT_STANDALONE);
   const char *backend = standalone ? "c10d" : option_text(options, OPT_RDZV_BACKEND);
@@ -241,15 +281,16 @@ void rendezvous_to_spec(const struct options *options, ice_spec *spec) {
     if (nodes > 1) {
       set_static_rendezvous(options, spec);
     } else {
-      if (option_integer(options, OPT_NODE_RANK) != 0) {
-        bad_value(options, OPT_NODE_RANK, "must be 0, as there is one host");
-      }
+      check_rank_of_one(options);
       set_static_master(options, spec);
     }
     return;
   }
-  if (options->settings[OPT_MASTER_PORT].on_command_line) {
-    notice(options, "--master-port has no effect here: only --rdzv-backend static uses it");
+  static const enum option_id of_static[] = {OPT_MASTER_ADDR, OPT_MASTER_PORT};
+  for (size_t i = 0; i < sizeof of_static / sizeof *of_static; i++) {
+    if (!options->settings[of_static[i]].on_command_line) continue;
+    notice(options, "--%s has no effect here: only --rdzv-backend static uses it",
+           OPTIONS[of_static[i]].name);
   }
   /* One host that says no place meets nobody. */
   if (standalone || (nodes == 1 && !option_filled(options, OPT_RDZV_ENDPOINT) &&

@@ -103,6 +103,12 @@ static void set_workers(const struct options *options, ice_spec *spec) {
   /* The list of devices says how many, unless a number is given too. */
   if (option_filled(options, OPT_DEVICES) && !option_on(options, OPT_NPROC_PER_NODE)) return;
   const char *count = option_text(options, OPT_NPROC_PER_NODE);
+  char digits[32];
+  int64_t number;
+  if (read_integer(count, &number)) {
+    snprintf(digits, sizeof digits, "%lld", (long long)number);
+    count = digits;
+  }
   accept_value(options, OPT_NPROC_PER_NODE, ice_spec_set_nproc_per_node(spec, count));
 }
 
@@ -135,6 +141,19 @@ static void set_numa_binding(const struct options *options, ice_spec *spec) {
   int32_t chosen = choice(options, OPT_NUMA_BINDING, names,
                           "must be node, socket, exclusive, core-complex or compact");
   accept_value(options, OPT_NUMA_BINDING, ice_spec_set_cpu_binding(spec, values[chosen]));
+}
+
+static void set_macros(const struct options *options, ice_spec *spec) {
+  static const char *const names[] = {"none", "local_rank", "all", NULL};
+  static const int32_t values[] = {ICE_MACROS_NONE, ICE_MACROS_LOCAL_RANK, ICE_MACROS_ALL};
+  int32_t chosen = choice(options, OPT_MACROS, names, "must be local_rank, all or none");
+  accept_value(options, OPT_MACROS, ice_spec_set_macros(spec, values[chosen]));
+}
+
+static void set_monitor_interval(const struct options *options, ice_spec *spec) {
+  double seconds = option_number(options, OPT_MONITOR_INTERVAL);
+  if (seconds >= 0 && seconds < 0.001) seconds = 0.001; /* the least that the library takes */
+  accept_value(options, OPT_MONITOR_INTERVAL, ice_spec_set_monitor_interval(spec, seconds));
 }
 
 static void set_debug_rank(const struct options *options, ice_spec *spec) {
@@ -262,7 +281,6 @@ static const struct {
   ice_status (*set)(ice_spec *spec, double seconds);
 } TIMES[] = {
   {OPT_MIN_UPTIME, ice_spec_set_min_uptime},
-  {OPT_MONITOR_INTERVAL, ice_spec_set_monitor_interval},
   {OPT_SHUTDOWN_TIMEOUT, ice_spec_set_shutdown_timeout},
   {OPT_UNINTERRUPTIBLE_TIMEOUT, ice_spec_set_uninterruptible_timeout},
   {OPT_STRAGGLER_TIMEOUT, ice_spec_set_straggler_timeout},
@@ -323,6 +341,9 @@ static void set_plain_values(const struct options *options, ice_spec *spec) {
 static void check_without_effect(const struct options *options) {
   static const char *const methods[] = {"spawn", "fork", "forkserver", NULL};
   choice(options, OPT_START_METHOD, methods, "must be spawn, fork or forkserver");
+  if (option_on(options, OPT_USE_ENV)) {
+    notice(options, "--use-env has no effect here: LOCAL_RANK is always in the environment of workers");
+  }
 }
 
 /* torchrun's word for where events go, or several: SOURCE=NAME,... */
@@ -362,9 +383,13 @@ ice_spec *spec_from_options(const struct options *options) {
   set_stdin(options, spec);
   set_numa_binding(options, spec);
   set_debug_rank(options, spec);
+  set_macros(options, spec);
+  set_monitor_interval(options, spec);
   accept(ice_spec_set_ask_on_interrupt(spec, 1));
   accept(ice_spec_set_subreaper(spec, 1)); /* it has no children but those of the run */
   accept(ice_spec_set_raise_descriptor_limit(spec, 1));
+  accept(ice_spec_set_allow_absent_ranks(spec, 1)); /* as torchrun takes them */
+  accept(ice_spec_set_agent_store(spec, !option_on(options, OPT_NO_AGENT_STORE)));
   set_file_timers(options, spec);
   set_stack_command(options, spec);
   set_section_limits(options, spec);

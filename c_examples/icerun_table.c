@@ -5,8 +5,6 @@
 
 #include "icerun.h"
 
-static const char NOT_YET[] = "icerun does not have this option of torchrun yet";
-
 #define FLAG(option_name) .name = option_name
 #define VALUE(option_name, what, normally) \
   .name = option_name, .argument = what, .standard = normally
@@ -17,15 +15,18 @@ const struct option OPTIONS[OPTION_COUNT] = {
     .help = "Shows this text."},
   [OPT_VERSION] = {FLAG("version"),
     .help = "Shows the version of the library."},
+  [OPT_PRINT_COMPLETION] = {VALUE("print-completion", "SHELL", NULL), .words = "bash zsh fish",
+    .help = "Shows a script that lets bash, zsh or fish complete these options: "
+            "source <(icerun --print-completion bash)."},
   [OPT_QUIET] = {FLAG("quiet"), .letter = 'q',
     .help = "Only errors and the report of a failure on stderr."},
-  [OPT_LOG_LEVEL] = {VALUE("log-level", "LEVEL", "warning"),
+  [OPT_LOG_LEVEL] = {VALUE("log-level", "LEVEL", "warning"), .words = "error warning info debug",
     .help = "Messages on stderr: error (only the report of a failure), warning, info, debug."},
   [OPT_DRY_RUN] = {FLAG("dry-run"),
     .help = "Shows what would be started, for each rank: devices, files, command and "
             "environment. Nothing is started."},
 
-  [OPT_NPROC_PER_NODE] = {VALUE("nproc-per-node", "N", "1"),
+  [OPT_NPROC_PER_NODE] = {VALUE("nproc-per-node", "N", "1"), .words = "gpu cpu auto",
     .heading = "Workers",
     .help = "How many workers to start: a number, `gpu` or `cpu` for as many as there are CUDA "
             "devices or CPUs to use, `auto` for gpu if there is one, else cpu. Not needed with "
@@ -39,18 +40,26 @@ const struct option OPTIONS[OPTION_COUNT] = {
   [OPT_RUN_PATH] = {FLAG("run-path"),
     .help = "SCRIPT, an absolute path, is run by Python's runpy.run_path. Wins over "
             "--no-python."},
+  [OPT_USE_ENV] = {FLAG("use-env"),
+    .help = "Of torch.distributed.launch, and always so here: LOCAL_RANK is in the environment. A "
+            "script that wants it as an option gets it by --local-rank='${local_rank}' among ARGUMENTS."},
+  [OPT_MACROS] = {VALUE("macros", "WHICH", "local_rank"), .words = "local_rank all none",
+    .help = "What is filled in in ARGUMENTS: local_rank for ${local_rank} alone, as with torchrun, none, "
+            "or all for ${rank}, ${role_rank}, ${group_rank}, ${world_size}, ${local_world_size}, "
+            "${role_name}, ${run_id}, ${restart_count} and ${hostname} too. $${rank} then stays, as ${rank}."},
   [OPT_ENV] = {VALUE("env", "NAME=VALUE", NULL),
     .help = "Sets a variable for the workers. May be repeated (in PET_ENV: one a line)."},
   [OPT_WORKING_DIR] = {VALUE("working-dir", "DIR", NULL),
     .help = "The directory that workers start in."},
-  [OPT_STDIN] = {VALUE("stdin", "WHO", "none"),
+  [OPT_STDIN] = {VALUE("stdin", "WHO", "none"), .words = "none rank0 all",
     .help = "Who reads the standard input, which must not be a terminal: none, rank0, or all "
             "as with torchrun, where workers take it from each other."},
   [OPT_NUMA_BINDING] = {VALUE("numa-binding", "MODE", NULL),
+    .words = "node socket exclusive core-complex compact",
     .help = "Binds each worker to CPUs: node, socket, exclusive or core-complex, all near its GPU; "
             "or compact, a part of all cores, GPU or not. OMP_NUM_THREADS, if not set, is then "
             "the number of its cores."},
-  [OPT_START_METHOD] = {VALUE("start-method", "METHOD", "spawn"),
+  [OPT_START_METHOD] = {VALUE("start-method", "METHOD", "spawn"), .words = "spawn fork forkserver",
     .help = "spawn, fork or forkserver: as with torchrun it makes no difference to programs "
             "and scripts."},
 
@@ -59,7 +68,7 @@ const struct option OPTIONS[OPTION_COUNT] = {
     .help = "One worker for each of these, which it alone sees: cuda:0-2,7, cuda:*, auto:*, "
             "cpu:0-3, GPU-8932f937. Numbers are places in CUDA_VISIBLE_DEVICES, where that is "
             "set. A device that is named twice has two workers."},
-  [OPT_DEVICE_VISIBILITY] = {VALUE("device-visibility", "WHICH", NULL),
+  [OPT_DEVICE_VISIBILITY] = {VALUE("device-visibility", "WHICH", NULL), .words = "own all inherit",
     .help = "What a worker finds in CUDA_VISIBLE_DEVICES: own for its own devices alone, all for "
             "those of all workers, inherit for what icerun sees. Without it own where there is a "
             "worker for each device (--devices, --nproc-per-node gpu), else inherit. Under torchrun "
@@ -85,7 +94,8 @@ const struct option OPTIONS[OPTION_COUNT] = {
   [OPT_NO_RESTART_CODES] = {VALUE("no-restart-codes", "CODES", NULL),
     .help = "Exit codes after which a restart makes no sense: 2,3."},
   [OPT_MONITOR_INTERVAL] = {VALUE("monitor-interval", "SECONDS", "0.1"),
-    .help = "How often to look for what the kernel does not announce. Exits are seen at once."},
+    .help = "How often to look for what the kernel does not announce; 0 for as often as can be. Exits are "
+            "seen at once."},
 
   [OPT_CONTROL] = {FLAG("control"),
     .heading = "Workers that use libice",
@@ -158,7 +168,7 @@ const struct option OPTIONS[OPTION_COUNT] = {
   [OPT_EVENT_FILE] = {VALUE("event-file", "FILE", NULL),
     .help = "A line of JSON is appended to it for each worker that starts or ends, and for the end of "
             "the run."},
-  [OPT_EVENT_LOG_HANDLER] = {VALUE("event-log-handler", "NAME", "null"),
+  [OPT_EVENT_LOG_HANDLER] = {VALUE("event-log-handler", "NAME", "null"), .words = "null console",
     .help = "console: these lines go to stderr; null: they do not. Or by their source: "
             "worker=null,agent=console."},
   [OPT_HEALTH_PORT] = {VALUE("health-port", "PORT", NULL),
@@ -170,7 +180,7 @@ const struct option OPTIONS[OPTION_COUNT] = {
     .help = "The same at a unix socket, with or without a port."},
   [OPT_REDIRECTS] = {VALUE("redirects", "MAP", "0"), .letter = 'r',
     .help = "Streams that go to files: 0 none, 1 stdout, 2 stderr, 3 both; or by local rank: "
-            "0:3,12:1."},
+            "0:3,12:1. Ranks that there are not are left out."},
   [OPT_TEE] = {VALUE("tee", "MAP", "0"), .letter = 't',
     .help = "Streams that go to files and, each line with a prefix, to the console."},
   [OPT_MERGE_STDERR] = {FLAG("merge-stderr"),
@@ -198,10 +208,10 @@ const struct option OPTIONS[OPTION_COUNT] = {
             "master options are then ignored."},
   [OPT_NNODES] = {VALUE("nnodes", "N[:MAX]", "1:1"),
     .help = "How many hosts the job has, at least and at most."},
-  [OPT_NODE_RANK] = {VALUE("node-rank", "N", "0"),
+  [OPT_NODE_RANK] = {VALUE("node-rank", "N", "0"), .words = "scheduler",
     .help = "Which of the hosts this is: with static all say it, with c10d it is a wish. scheduler: "
             "SLURM_PROCID or JOB_COMPLETION_INDEX."},
-  [OPT_RDZV_BACKEND] = {VALUE("rdzv-backend", "NAME", "static"),
+  [OPT_RDZV_BACKEND] = {VALUE("rdzv-backend", "NAME", "static"), .words = "static c10d etcd",
     .help = "static: a given set of hosts that meet at the first, which is MASTER_ADDR and "
             "MASTER_PORT, too. c10d, etcd: hosts that come and go, and meet at a store or an etcd."},
   [OPT_RDZV_ENDPOINT] = {VALUE("rdzv-endpoint", "HOST[:PORT]", NULL),
@@ -214,18 +224,20 @@ const struct option OPTIONS[OPTION_COUNT] = {
     .help = "Further settings: join_timeout, last_call_timeout, keep_alive_interval, "
             "keep_alive_max_attempt, read_timeout, close_timeout, lost_timeout, is_host, ..."},
   [OPT_EXIT_BARRIER_TIMEOUT] = {VALUE("exit-barrier-timeout", "SECONDS", NULL),
-    .help = "How long workers that succeeded are waited with for those of other hosts. 300."},
+    .help = "How long workers that succeeded are waited with for those of other hosts. Without it "
+            "TORCH_ELASTIC_EXIT_BARRIER_TIMEOUT, else 300."},
   [OPT_MASTER_ADDR] = {VALUE("master-addr", "ADDRESS", "127.0.0.1"),
     .help = "Where worker 0 listens: MASTER_ADDR (static only)."},
   [OPT_MASTER_PORT] = {VALUE("master-port", "PORT", NULL),
     .help = "The port there: MASTER_PORT (static only). Without it a free one."},
   [OPT_LOCAL_ADDR] = {VALUE("local-addr", "ADDRESS", NULL),
     .help = "The address of this host: MASTER_ADDR, unless static names one."},
+  [OPT_NO_AGENT_STORE] = {FLAG("no-agent-store"),
+    .help = "The worker of rank 0 serves the store at MASTER_PORT, or whatever else it likes. Without it "
+            "icerun does, as torchrun: a new one for each attempt, and rank 0 is a client too."},
 
   [OPT_LOGS_SPECS] = {VALUE("logs-specs", "NAME", NULL),
-    .heading = "Options of torchrun that are not here yet",
+    .heading = "Options of torchrun that are not here",
     .missing = "this names a Python plug-in, and there is no Python in icerun",
     .help = "Refused: it names a Python plug-in."},
-  [OPT_PRINT_COMPLETION] = {VALUE("print-completion", "SHELL", NULL), .missing = NOT_YET,
-    .help = "Refused so far."},
 };

@@ -280,6 +280,27 @@ typedef int32_t ice_stdin;
 #endif /* __STDC_VERSION__ >= 202311L */
 #endif /* __cplusplus */
 
+/* Which macros of `ice_spec_add_arg()` are filled in. */
+enum ice_macros
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif /* defined(__cplusplus) || __STDC_VERSION__ >= 202311L */
+ {
+  /* None: arguments arrive byte for byte, `$${rank}` too. */
+  ICE_MACROS_NONE = 0,
+  /* `${local_rank}` alone, as torchrun does: for programs whose arguments have a `${..}` of their own. */
+  ICE_MACROS_LOCAL_RANK = 1,
+  /* All of them: the default. */
+  ICE_MACROS_ALL = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ice_macros ice_macros;
+#else
+typedef int32_t ice_macros;
+#endif /* __STDC_VERSION__ >= 202311L */
+#endif /* __cplusplus */
+
 /* How a worker that is a function gets its process (torch's start_method). */
 enum ice_start_method
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -1039,11 +1060,18 @@ ice_status ice_spec_set_program_bytes(struct ice_spec *spec, const char *path, s
 /* Adds one argument after the program's name. It reaches the worker byte for byte, no shell reads
  * it, but for these macros, which each attempt fills in: `${local_rank}`, `${rank}`, `${role_rank}`,
  * `${group_rank}`, `${local_world_size}`, `${world_size}`, `${role_name}`, `${run_id}`,
- * `${restart_count}`, `${hostname}`. Anything else, `$$` and `${other}` too, stays as it is.
+ * `${restart_count}`, `${hostname}`; `ice_spec_set_macros()` chooses fewer. One more `$` keeps such a
+ * text: `$${rank}` arrives as `${rank}`. Anything else, `$$`, `$rank` and `${other}` too, stays as it is.
  * The kernel's limits hold at start: 128 KiB for one argument, a quarter of the stack limit for all
  * (execve(2), E2BIG). */
 ice_status ice_spec_add_arg(struct ice_spec *spec,
                             const char *arg);
+
+/* Chooses which macros are filled in in arguments, an `ice_macros`, whether they were added before or are
+ * added later. Prefixes and commands (`ice_spec_set_log_prefix_template()`, `ice_spec_set_stack_command()`)
+ * always have all. Default ICE_MACROS_ALL. */
+ice_status ice_spec_set_macros(struct ice_spec *spec,
+                               int32_t choice);
 
 /* `ice_spec_add_arg()` for `length` bytes that are not NUL-terminated. A NUL within is
  * ICE_ERROR_CONFIG. */
@@ -1540,12 +1568,24 @@ ice_status ice_spec_set_checkpoint_before_stop(struct ice_spec *spec,
 ice_status ice_spec_set_master_addr(struct ice_spec *spec, const char *address);
 
 /* MASTER_PORT for the workers: 0 to 65535; 0, the default, means a free port, another one for each
- * attempt. Rank 0 is to listen there. While an attempt runs the agent keeps the port from being given
+ * attempt. Rank 0 is to listen there, unless the agent does (`ice_spec_set_agent_store()`). While an attempt runs the agent keeps the port from being given
  * to others with a bound socket that does not listen: a worker that listens there needs SO_REUSEADDR,
  * which every usual server sets (torch's store does). A given port that is in use is a start error
  * with EADDRINUSE. */
 ice_status ice_spec_set_master_port(struct ice_spec *spec,
                                     int32_t port);
+
+/* Whether the agent serves the store that workers meet at, at MASTER_ADDR and MASTER_PORT, in the protocol of
+ * PyTorch's TCPStore (as torchrun does); TORCHELASTIC_USE_AGENT_STORE then is `True`, and rank 0 a client like
+ * the others (`env://` and `ice_worker_store()` know that). Each attempt has a new, empty one, served by a
+ * thread of the library. If MASTER_ADDR is a loopback address only this host gets to it, else anybody who
+ * reaches the port: PyTorch's clients have no secret. Non-zero: it does; 0: the worker of rank 0 is to.
+ *
+ * Default: with a rendezvous the agent of group rank 0 serves it; on one host no agent does, and no port is open.
+ * Whatever is said here, rank 0 is to serve it where the host's environment has
+ * TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, or on one host where workers find ICE_STORE_SECRET_FILE. */
+ice_status ice_spec_set_agent_store(struct ice_spec *spec,
+                                    int32_t on);
 
 /* The name of this job: TORCHELASTIC_RUN_ID, and part of the run directory's name (where `/` and
  * control characters become `_` and only the first 100 bytes count). Not empty. Default: `none`
@@ -1575,8 +1615,9 @@ ice_status ice_spec_set_log_dir(struct ice_spec *spec,
  * default), `"1"` stdout, `"2"` stderr, `"3"` both, for all ranks; or by local rank, `"0:1,12:2"`,
  * where ranks that are not named have none (torchrun `--redirects`). A worker writes to its file
  * itself: it costs nothing, and the file is whole when the host is killed. A rank that is not below
- * local_world_size is ICE_ERROR_CONFIG from `ice_agent_new()`. */
-ice_status ice_spec_set_redirects(struct ice_spec *spec, const char *map);
+ * local_world_size is ICE_ERROR_CONFIG from `ice_agent_new()`, but see `ice_spec_set_allow_absent_ranks()`. */
+ice_status ice_spec_set_redirects(struct ice_spec *spec,
+                                  const char *map);
 
 /* Which streams of workers go to files and also, line by line with a prefix, to the host's stdout
  * and stderr; the map is as for `ice_spec_set_redirects()` (torchrun `--tee`).
@@ -1628,6 +1669,13 @@ ice_status ice_spec_set_log_timestamps(struct ice_spec *spec, int32_t on);
  * `--local-ranks-filter`). Output of the others goes to their files, also where no redirect was
  * asked for. Default: all. */
 ice_status ice_spec_set_local_ranks_filter(struct ice_spec *spec, const char *list);
+
+/* Non-zero: the maps of `ice_spec_set_redirects()` and `ice_spec_set_tee()` and the list of
+ * `ice_spec_set_local_ranks_filter()` may name local ranks that are not below local_world_size, for one set of
+ * options on hosts of different size (as torchrun takes it): those are left out, with a warning when the run
+ * starts. Default 0: such a rank is ICE_ERROR_CONFIG from `ice_agent_new()`. */
+ice_status ice_spec_set_allow_absent_ranks(struct ice_spec *spec,
+                                           int32_t on);
 
 /* Copies the stdout lines of all ranks that contain one of these texts, prefixed, to
  * `attempt_<n>/filtered_stdout.log`. A comma-separated list, `,,` for a comma within a text (torchrun
@@ -2007,8 +2055,8 @@ ice_status ice_spec_set_rendezvous(struct ice_spec *spec,
  * - `ttl` (`lost_timeout` + 60): whole seconds, 5 or more: how long the keys of a job stay when
  *   its agents are gone.
  *
- * `heartbeat_timeout` and `cas_backoff_max_seconds` of torch are checked and have nothing to do
- * here. Any other key, or a value that is not one, is refused with ICE_ERROR_CONFIG. */
+ * `heartbeat_timeout`, `cas_backoff_max_seconds`, `use_libuv` and `etcd_prefix` of torch are taken
+ * and have nothing to do here. Any other key, or a value that is not one, is refused with ICE_ERROR_CONFIG. */
 ice_status ice_spec_set_rendezvous_option(struct ice_spec *spec,
                                           const char *key,
                                           const char *value);
@@ -2027,13 +2075,15 @@ ice_status ice_spec_set_node_rank_from_scheduler(struct ice_spec *spec);
 ice_status ice_spec_set_local_addr(struct ice_spec *spec, const char *address);
 
 /* How long an agent whose workers have all succeeded waits for those of the other hosts: 0 to 1e9
- * seconds, default 300 (torch's `exit_barrier_timeout`); a stop that is asked for ends the wait,
+ * seconds (torch's `exit_barrier_timeout`). Default: the environment variable
+ * TORCH_ELASTIC_EXIT_BARRIER_TIMEOUT of the host when the agent is made, else 300. A stop that is asked for ends the wait,
  * with ICE_END_INTERRUPTED. When the time is over the run has succeeded all the same, and a
  * warning names who had not come; a store that it served is gone then. While it waits it still
  * takes part: if a worker fails elsewhere and the job is restarted, its workers start again too;
  * after it has gone another host has to come in its place, and in a static rendezvous the job
  * ends. A failed job has no barrier. */
-ice_status ice_spec_set_exit_barrier_timeout(struct ice_spec *spec, double seconds);
+ice_status ice_spec_set_exit_barrier_timeout(struct ice_spec *spec,
+                                             double seconds);
 
 /* Of a job of several hosts: the number of the last round that this one took part in, from 0. Else
  * the number of the last attempt. 0 for NULL. */

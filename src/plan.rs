@@ -10,7 +10,7 @@ use crate::device::cpus::Cpus;
 use crate::device::numa::Share;
 use crate::ranks::Rank;
 use crate::spec::text::expand;
-use crate::spec::{DESCENT, EnvEdit, OUTER_ENV, Spec, is_reserved, is_worker};
+use crate::spec::{DESCENT, EnvEdit, MacroSet, OUTER_ENV, Spec, is_reserved, is_worker};
 
 /// Where a name without slash is looked for in an environment without PATH, as execvp(3) does.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
@@ -26,6 +26,8 @@ pub struct Job {
     pub hostname: Vec<u8>,
     pub master_addr: Vec<u8>,
     pub master_port: u16,
+    /// Whether the agent of one host serves the store that its workers meet at.
+    pub agent_store: bool,
     /// How often workers of this host were started again because one of them failed.
     pub restarts: u32,
     /// Of a job of several hosts.
@@ -153,7 +155,8 @@ impl<'a> Plan<'a> {
         if !job.descent.is_empty() {
             env.set(DESCENT.as_bytes(), &job.descent);
         }
-        let expands = spec.args.iter().any(|arg| arg.to_bytes().contains(&b'$'));
+        let expands =
+            spec.macros != MacroSet::Nothing && spec.args.iter().any(|arg| arg.to_bytes().contains(&b'$'));
         Plan { spec, devices, job, common: env.into_strings(), expands, shares, threads_chosen }
     }
 
@@ -215,7 +218,7 @@ impl<'a> Plan<'a> {
         let mut argv = Vec::with_capacity(1 + self.spec.args.len());
         argv.push(program.clone());
         if self.expands {
-            let macros = self.macros(rank);
+            let macros = self.macros(rank).of(self.spec.macros);
             argv.extend(self.spec.args.iter().map(|arg| c_string(macros.expand(arg.to_bytes()))));
         } else {
             argv.extend(self.spec.args.iter().cloned());
@@ -230,7 +233,7 @@ impl<'a> Plan<'a> {
 
 impl Job {
     fn agent_serves(&self) -> bool {
-        self.meeting.as_ref().is_some_and(|meeting| meeting.agent_serves)
+        self.meeting.as_ref().map_or(self.agent_store, |meeting| meeting.agent_serves)
     }
 
     /// The agent's word is the last, whatever the host says.
@@ -260,6 +263,16 @@ impl Macros {
             ("restart_count", number(job.restarts as usize)),
             ("hostname", job.hostname.clone()),
         ])
+    }
+
+    /// No more than these, for arguments: they may mean something of their own by `${..}`.
+    fn of(mut self, set: MacroSet) -> Macros {
+        self.0.retain(|(name, _)| match set {
+            MacroSet::All => true,
+            MacroSet::LocalRank => *name == "local_rank",
+            MacroSet::Nothing => false,
+        });
+        self
     }
 
     /// With `${pid}`, for a process that is there.
@@ -373,6 +386,7 @@ mod tests {
             hostname: b"node".to_vec(),
             master_addr: b"127.0.0.1".to_vec(),
             master_port: 4242,
+            agent_store: false,
             restarts: 2,
             meeting: None,
             timer_file: None,
@@ -577,6 +591,21 @@ mod tests {
             plan.worker(&ranks[1], None).paths,
             [c"/x/prog".to_owned(), c"./prog".to_owned(), c"/y/prog".to_owned()]
         );
+    }
+
+    #[test]
+    fn env_10_fewer_macros_may_be_chosen() {
+        for (macros, wanted) in [
+            (MacroSet::All, c"1 1 ${rank} $${x}"),
+            (MacroSet::LocalRank, c"1 ${rank} $${rank} $${x}"),
+            (MacroSet::Nothing, c"${local_rank} ${rank} $${rank} $${x}"),
+        ] {
+            let args = vec![c"${local_rank} ${rank} $${rank} $${x}".into()];
+            let spec = Spec { args, macros, ..spec() };
+            let nothing = Assignment::default();
+            let plan = Plan::new(&spec, &nothing, job(), &vec![], Vec::new());
+            assert_eq!(plan.worker(&ranks::single(2)[1], None).argv[1].as_c_str(), wanted);
+        }
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl Agent {
         let shares = binding::shares(spec, devices)?;
         let timer_file =
             TimerFile::place(&self.checked, run_dir.as_ref(), 0, &working_dir, host.tmpdir.as_deref());
-        let job = run::job(spec, run_id, spec.master_port, 0, None, timer_file);
+        let job = run::job((spec, &self.checked), run_id, spec.master_port, 0, None, timer_file);
         let descent = descent::worker_list(host.descent.as_deref(), PLANNED_MARK);
         let job = Job { descent, ..job };
         let plan = Plan::new(spec, devices, job, &host.env, shares);

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use super::port::reserve_port;
+use super::port::{self, Port};
 use super::reporter::Reporter;
 use super::run::Run;
 use crate::error::Error;
@@ -99,7 +99,7 @@ impl Run<'_> {
             });
         }
         self.port = None;
-        let port = self.port.insert(reserve_port(0)?).1;
+        let port = self.port.insert(port::reserve(0, None)?).number();
         if let Some(others) = &mut self.others {
             others.joining = Some(monotonic());
             others.member.wish(Wish::Join { port });
@@ -291,7 +291,7 @@ impl Run<'_> {
         let is_first = round.group_rank == 0;
         let keeps_port = is_first && !first.serves && round.shared_port.is_none();
         let store = match self.port.take() {
-            Some((socket, _)) if is_first && first.serves && round.shared_port.is_none() => {
+            Some(Port::Kept(socket, _)) if is_first && first.serves && round.shared_port.is_none() => {
                 Server::start_on(socket, &Config::default()).map(Some)
             }
             port => {

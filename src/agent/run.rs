@@ -4,11 +4,12 @@
 //! slow is done between a worker's exit and the signals that follow it.
 
 mod finish;
+mod store;
 pub(super) mod stuck;
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use super::ask::Asking;
 use super::control::Conversation;
 use super::debug::Debuggers;
 use super::health::{About, Health, Place};
-use super::port::reserve_port;
+use super::port::Port;
 use super::rendezvous::Others;
 use super::reporter::Reporter;
 use super::{Host, Shared, binding};
@@ -79,6 +80,7 @@ const WATCHER: u64 = u64::MAX - 1;
 const SERVER: u64 = u64::MAX - 2;
 const TIMERS: u64 = u64::MAX - 3;
 const SEARCHES: u64 = u64::MAX - 4;
+const STORE: u64 = u64::MAX - 5;
 /// How long births that are under way may still take once a stop was asked for.
 const BIRTHS_WITHIN: Duration = Duration::from_secs(1);
 /// How soon a stop is seen while births are under way and a signal waits to be handed on.
@@ -136,9 +138,14 @@ pub fn run_id(spec: &Spec) -> Vec<u8> {
     spec.run_id.clone().unwrap_or_else(|| b"none".to_vec())
 }
 
+/// MASTER_ADDR of a job of one host.
+fn master_addr(spec: &Spec) -> Vec<u8> {
+    spec.master_addr.clone().unwrap_or_else(|| b"127.0.0.1".to_vec())
+}
+
 /// What is the same for all workers of one attempt.
 pub fn job(
-    spec: &Spec,
+    (spec, checked): (&Spec, &Checked),
     run_id: Vec<u8>,
     master_port: u16,
     restarts: u32,
@@ -147,10 +154,11 @@ pub fn job(
 ) -> Job {
     let (master_addr, master_port) = match &meeting {
         Some(meeting) => (meeting.master_addr.clone(), meeting.master_port),
-        None => (spec.master_addr.clone().unwrap_or_else(|| b"127.0.0.1".to_vec()), master_port),
+        None => (master_addr(spec), master_port),
     };
-    let descent = Vec::new();
-    Job { run_id, hostname: hostname(), master_addr, master_port, restarts, meeting, timer_file, descent }
+    let (agent_store, descent) = (checked.agent_store, Vec::new());
+    let hostname = hostname();
+    Job { run_id, hostname, master_addr, master_port, agent_store, restarts, meeting, timer_file, descent }
 }
 
 /// Whom the run's workers start is found by a mark of the run.
@@ -215,7 +223,7 @@ pub(super) struct Run<'a> {
     /// What is waited for, and when that is said next.
     pub(super) vigil: Option<(Wait, Reminder)>,
     /// Keeps MASTER_PORT from being given away while an attempt runs.
-    pub(super) port: Option<(OwnedFd, u16)>,
+    pub(super) port: Option<Port>,
     /// For workers that are stuck.
     watch: Watch,
     /// When this loop did not run though it was to.
@@ -324,7 +332,7 @@ impl<'a> Run<'a> {
         self.start_watcher();
         self.run_dir = self.make_run_dir()?;
         if self.checked.rendezvous.is_none() {
-            self.port = Some(reserve_port(self.spec.master_port)?);
+            self.port = Some(self.reserve_port()?);
         }
         if self.spec.method() == Some(StartMethod::Forkserver) { self.start_server() } else { Ok(()) }
     }
@@ -338,6 +346,12 @@ impl<'a> Run<'a> {
     fn run(mut self) -> Result<RunReport, Error> {
         for name in &self.spec.unknown_signals {
             self.log(Level::Warning, || format!("no signal is called {name}: it is left out of the list"));
+        }
+        let size = self.spec.local_world_size;
+        for (field, rank) in self.spec.absent_ranks() {
+            self.log(Level::Warning, || {
+                format!("{field} names local rank {rank}, but there are {size} workers: it is left out")
+            });
         }
         if self.groups.is_none() {
             self.start_watcher();
@@ -614,13 +628,14 @@ impl<'a> Run<'a> {
             self.do_without_files(error)?;
         }
         let meeting = self.meeting();
-        if meeting.is_none() && self.port.is_none() {
-            self.port = Some(reserve_port(self.spec.master_port)?);
+        if meeting.is_none() {
+            self.take_port()?;
         }
-        let master_port = self.port.as_ref().map_or(0, |(_, port)| *port);
+        let master_port = self.port.as_ref().map_or(0, Port::number);
         let timer_file = self.watch_attempt(number)?;
         let restarts = self.supervisor.restarts();
-        let job = job(self.spec, self.run_id.clone(), master_port, restarts, meeting, timer_file);
+        let job =
+            job((self.spec, self.checked), self.run_id.clone(), master_port, restarts, meeting, timer_file);
         let job = Job { descent: self.descent_of(Mark::of_worker), ..job };
         let shares = self.shares_of_cpus()?;
         let plan = Plan::new(self.spec, self.devices, job, &self.host.env, shares);
@@ -941,6 +956,7 @@ impl<'a> Run<'a> {
                 INBOX => self.take_requests(),
                 WATCHER => self.replace_watcher(),
                 SERVER => self.hear_server(),
+                STORE => self.serve_store(),
                 TIMERS => self.hear_timers(),
                 SEARCHES => {} // looked at below
                 index => self.look(index as usize),
@@ -1153,7 +1169,7 @@ impl<'a> Run<'a> {
                 groups.note(slot, 0);
             }
         }
-        self.port = None;
+        self.leave_port();
         // Before the reports, which look into the files.
         self.output.drain(attempt.number);
         self.output.close(attempt.number);

@@ -109,8 +109,8 @@ pub extern "C" fn ice_spec_set_rendezvous(
 /// - `ttl` (`lost_timeout` + 60): whole seconds, 5 or more: how long the keys of a job stay when
 ///   its agents are gone.
 ///
-/// `heartbeat_timeout` and `cas_backoff_max_seconds` of torch are checked and have nothing to do
-/// here. Any other key, or a value that is not one, is refused with ICE_ERROR_CONFIG.
+/// `heartbeat_timeout`, `cas_backoff_max_seconds`, `use_libuv` and `etcd_prefix` of torch are taken
+/// and have nothing to do here. Any other key, or a value that is not one, is refused with ICE_ERROR_CONFIG.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_rendezvous_option(
     spec: *mut ice_spec,
@@ -158,7 +158,8 @@ pub extern "C" fn ice_spec_set_local_addr(spec: *mut ice_spec, address: *const c
 }
 
 /// How long an agent whose workers have all succeeded waits for those of the other hosts: 0 to 1e9
-/// seconds, default 300 (torch's `exit_barrier_timeout`); a stop that is asked for ends the wait,
+/// seconds (torch's `exit_barrier_timeout`). Default: the environment variable
+/// TORCH_ELASTIC_EXIT_BARRIER_TIMEOUT of the host when the agent is made, else 300. A stop that is asked for ends the wait,
 /// with ICE_END_INTERRUPTED. When the time is over the run has succeeded all the same, and a
 /// warning names who had not come; a store that it served is gone then. While it waits it still
 /// takes part: if a worker fails elsewhere and the job is restarted, its workers start again too;
@@ -167,7 +168,7 @@ pub extern "C" fn ice_spec_set_local_addr(spec: *mut ice_spec, address: *const c
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_exit_barrier_timeout(spec: *mut ice_spec, seconds: f64) -> ice_status {
     edit(spec, |spec| {
-        spec.nodes.exit_barrier_timeout = spec::seconds("exit_barrier_timeout", seconds)?;
+        spec.nodes.exit_barrier_timeout = Some(spec::seconds("exit_barrier_timeout", seconds)?);
         Ok(())
     })
 }

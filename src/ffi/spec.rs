@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::spec::streams::{LocalRanks, StreamMap};
 use crate::spec::{
     self, EnvEdit, EventCallback, EventHandler, EventSource, Function, HostPointer, Level, LogCallback,
-    OutputCallback, Spec, StartMethod, Stdin,
+    MacroSet, OutputCallback, Spec, StartMethod, Stdin,
 };
 use crate::sys::memory::Blob;
 
@@ -115,12 +115,44 @@ fn set_program(spec: &mut Spec, path: &[u8]) -> Result<(), Error> {
 /// Adds one argument after the program's name. It reaches the worker byte for byte, no shell reads
 /// it, but for these macros, which each attempt fills in: `${local_rank}`, `${rank}`, `${role_rank}`,
 /// `${group_rank}`, `${local_world_size}`, `${world_size}`, `${role_name}`, `${run_id}`,
-/// `${restart_count}`, `${hostname}`. Anything else, `$$` and `${other}` too, stays as it is.
+/// `${restart_count}`, `${hostname}`; `ice_spec_set_macros()` chooses fewer. One more `$` keeps such a
+/// text: `$${rank}` arrives as `${rank}`. Anything else, `$$`, `$rank` and `${other}` too, stays as it is.
 /// The kernel's limits hold at start: 128 KiB for one argument, a quarter of the stack limit for all
 /// (execve(2), E2BIG).
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_add_arg(spec: *mut ice_spec, arg: *const c_char) -> ice_status {
     edit(spec, |spec| add_arg(spec, text(arg, "arg")?))
+}
+
+/// Which macros of `ice_spec_add_arg()` are filled in.
+#[repr(i32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ice_macros {
+    /// None: arguments arrive byte for byte, `$${rank}` too.
+    ICE_MACROS_NONE = 0,
+    /// `${local_rank}` alone, as torchrun does: for programs whose arguments have a `${..}` of their own.
+    ICE_MACROS_LOCAL_RANK = 1,
+    /// All of them: the default.
+    ICE_MACROS_ALL = 2,
+}
+
+/// Chooses which macros are filled in in arguments, an `ice_macros`, whether they were added before or are
+/// added later. Prefixes and commands (`ice_spec_set_log_prefix_template()`, `ice_spec_set_stack_command()`)
+/// always have all. Default ICE_MACROS_ALL.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_macros(spec: *mut ice_spec, choice: i32) -> ice_status {
+    const NONE: i32 = ice_macros::ICE_MACROS_NONE as i32;
+    const LOCAL_RANK: i32 = ice_macros::ICE_MACROS_LOCAL_RANK as i32;
+    const ALL: i32 = ice_macros::ICE_MACROS_ALL as i32;
+    edit(spec, |spec| {
+        spec.macros = match choice {
+            NONE => MacroSet::Nothing,
+            LOCAL_RANK => MacroSet::LocalRank,
+            ALL => MacroSet::All,
+            other => return Err(Error::config("macros", other, "must be an ice_macros: 0, 1 or 2")),
+        };
+        Ok(())
+    })
 }
 
 /// `ice_spec_add_arg()` for `length` bytes that are not NUL-terminated. A NUL within is
@@ -1075,7 +1107,7 @@ pub extern "C" fn ice_spec_set_master_addr(spec: *mut ice_spec, address: *const 
 }
 
 /// MASTER_PORT for the workers: 0 to 65535; 0, the default, means a free port, another one for each
-/// attempt. Rank 0 is to listen there. While an attempt runs the agent keeps the port from being given
+/// attempt. Rank 0 is to listen there, unless the agent does (`ice_spec_set_agent_store()`). While an attempt runs the agent keeps the port from being given
 /// to others with a bound socket that does not listen: a worker that listens there needs SO_REUSEADDR,
 /// which every usual server sets (torch's store does). A given port that is in use is a start error
 /// with EADDRINUSE.
@@ -1083,6 +1115,23 @@ pub extern "C" fn ice_spec_set_master_addr(spec: *mut ice_spec, address: *const 
 pub extern "C" fn ice_spec_set_master_port(spec: *mut ice_spec, port: i32) -> ice_status {
     edit(spec, |spec| {
         spec.master_port = spec::number("master_port", i64::from(port), 0, 65535)? as u16;
+        Ok(())
+    })
+}
+
+/// Whether the agent serves the store that workers meet at, at MASTER_ADDR and MASTER_PORT, in the protocol of
+/// PyTorch's TCPStore (as torchrun does); TORCHELASTIC_USE_AGENT_STORE then is `True`, and rank 0 a client like
+/// the others (`env://` and `ice_worker_store()` know that). Each attempt has a new, empty one, served by a
+/// thread of the library. If MASTER_ADDR is a loopback address only this host gets to it, else anybody who
+/// reaches the port: PyTorch's clients have no secret. Non-zero: it does; 0: the worker of rank 0 is to.
+///
+/// Default: with a rendezvous the agent of group rank 0 serves it; on one host no agent does, and no port is open.
+/// Whatever is said here, rank 0 is to serve it where the host's environment has
+/// TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, or on one host where workers find ICE_STORE_SECRET_FILE.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_agent_store(spec: *mut ice_spec, on: i32) -> ice_status {
+    edit(spec, |spec| {
+        spec.agent_store = Some(on != 0);
         Ok(())
     })
 }
@@ -1126,7 +1175,7 @@ pub extern "C" fn ice_spec_set_log_dir(spec: *mut ice_spec, path: *const c_char)
 /// default), `"1"` stdout, `"2"` stderr, `"3"` both, for all ranks; or by local rank, `"0:1,12:2"`,
 /// where ranks that are not named have none (torchrun `--redirects`). A worker writes to its file
 /// itself: it costs nothing, and the file is whole when the host is killed. A rank that is not below
-/// local_world_size is ICE_ERROR_CONFIG from `ice_agent_new()`.
+/// local_world_size is ICE_ERROR_CONFIG from `ice_agent_new()`, but see `ice_spec_set_allow_absent_ranks()`.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_redirects(spec: *mut ice_spec, map: *const c_char) -> ice_status {
     edit(spec, |spec| {
@@ -1218,6 +1267,18 @@ pub extern "C" fn ice_spec_set_local_ranks_filter(spec: *mut ice_spec, list: *co
     edit(spec, |spec| {
         spec.local_ranks_filter =
             Some(LocalRanks::parse("local_ranks_filter", utf8(list, "local_ranks_filter")?)?);
+        Ok(())
+    })
+}
+
+/// Non-zero: the maps of `ice_spec_set_redirects()` and `ice_spec_set_tee()` and the list of
+/// `ice_spec_set_local_ranks_filter()` may name local ranks that are not below local_world_size, for one set of
+/// options on hosts of different size (as torchrun takes it): those are left out, with a warning when the run
+/// starts. Default 0: such a rank is ICE_ERROR_CONFIG from `ice_agent_new()`.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_allow_absent_ranks(spec: *mut ice_spec, on: i32) -> ice_status {
+    edit(spec, |spec| {
+        spec.allow_absent_ranks = on != 0;
         Ok(())
     })
 }

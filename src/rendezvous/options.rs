@@ -75,10 +75,33 @@ impl Default for Options {
 const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// For the error that names them.
-const KEYS: &str = "timeout, join_timeout, last_call_timeout, close_timeout, heartbeat_timeout, \
-                    keep_alive_interval, keep_alive_max_attempt, read_timeout, lost_timeout, is_host, store_type, \
-                    secret_file, cas_backoff_max_seconds, and for etcd protocol, ssl_cert, ssl_cert_key, ca_cert, user, \
-                    password, ttl";
+const KEYS: [&str; 25] = [
+    "timeout",
+    "join_timeout",
+    "last_call_timeout",
+    "close_timeout",
+    "heartbeat_timeout",
+    "keep_alive_interval",
+    "keep_alive_max_attempt",
+    "read_timeout",
+    "lost_timeout",
+    "is_host",
+    "store_type",
+    "use_libuv",
+    "secret_file",
+    "cas_backoff_max_seconds",
+    "protocol",
+    "ssl_cert",
+    "cert",
+    "ssl_cert_key",
+    "key",
+    "ca_cert",
+    "cacert",
+    "etcd_prefix",
+    "user",
+    "password",
+    "ttl",
+];
 
 /// What etcd itself makes of shorter ones is no longer what was asked for.
 const SHORTEST_TTL: u64 = 5;
@@ -112,7 +135,7 @@ impl Options {
             "close_timeout" => self.close_timeout = seconds(key, value)?,
             "keep_alive_interval" => self.keep_alive_interval = seconds(key, value)?,
             "keep_alive_max_attempt" => {
-                let count = value.parse().ok().filter(|count| (1..=1_000_000).contains(count));
+                let count = digits(value).parse().ok().filter(|count| (1..=1_000_000).contains(count));
                 self.keep_alive_max_attempt =
                     count.ok_or_else(|| refuse(key, value, "must be a whole number above 0"))?;
             }
@@ -135,11 +158,14 @@ impl Options {
                 let want = format!("must be whole seconds from {SHORTEST_TTL} to 1e9");
                 self.etcd.ttl = Some(Duration::from_secs(time.ok_or_else(|| refuse(key, value, &want))?));
             }
-            // Of torch's handler; nothing here waits for them.
+            // Of torch's handlers and stores; nothing here waits for them.
             "heartbeat_timeout" => drop(seconds(key, value)?),
             "cas_backoff_max_seconds" => drop(seconds_or_none(key, value)?),
+            "use_libuv" => drop(yes_or_no(key, value)?),
+            "etcd_prefix" => {}
             _ => {
-                let want = format!("there is no such option; there are {KEYS}");
+                let meant = nearest(key, &KEYS).map_or(String::new(), |near| format!(" ({near}?)"));
+                let want = format!("there is no such option{meant}; there are {}", KEYS.join(", "));
                 return Err(Error::config("rendezvous_option", key, want));
             }
         }
@@ -151,6 +177,34 @@ fn refuse(key: &str, value: &str, want: &str) -> Error {
     Error::config("rendezvous_option", format!("{key}={value}"), want)
 }
 
+/// A number without the underscores that Python takes between two digits.
+fn digits(value: &str) -> String {
+    let bytes = value.as_bytes();
+    let is_digit = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_digit);
+    let parts = |at: usize| is_digit(at.checked_sub(1)) && is_digit(Some(at + 1));
+    value.char_indices().filter(|&(at, c)| c != '_' || !parts(at)).map(|(_, c)| c).collect()
+}
+
+/// The name that was meant, if one is near enough.
+fn nearest<'k>(text: &str, names: &[&'k str]) -> Option<&'k str> {
+    let near = names.iter().map(|name| (distance(text, name), *name)).min()?;
+    (near.0 <= 1 + text.len() / 4).then_some(near.1)
+}
+
+/// How many letters have to be put in, left out or changed to come from one to the other.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.chars().enumerate() {
+        let mut corner = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in other.iter().enumerate() {
+            let least = (corner + usize::from(a != *b)).min(row[j] + 1).min(row[j + 1] + 1);
+            corner = std::mem::replace(&mut row[j + 1], least);
+        }
+    }
+    row[other.len()]
+}
+
 /// A time that something may take.
 fn seconds(key: &str, value: &str) -> Result<Duration, Error> {
     let found = seconds_or_none(key, value).ok().filter(|time| !time.is_zero());
@@ -158,7 +212,7 @@ fn seconds(key: &str, value: &str) -> Result<Duration, Error> {
 }
 
 fn seconds_or_none(key: &str, value: &str) -> Result<Duration, Error> {
-    let number: Option<f64> = value.parse().ok();
+    let number: Option<f64> = digits(value).parse().ok();
     let number = number.and_then(|number| crate::spec::seconds("rendezvous_option", number).ok());
     number.ok_or_else(|| refuse(key, value, "must be seconds from 0 to 1e9"))
 }
@@ -186,6 +240,40 @@ fn yes_or_no(key: &str, value: &str) -> Result<bool, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cfg_14_the_nearest_name_is_offered() {
+        for (key, wanted) in [
+            ("join_timout", Some("join_timeout")),
+            ("Timeout", Some("timeout")),
+            ("is-host", Some("is_host")),
+            ("keepalive_interval", Some("keep_alive_interval")),
+            ("colour", None),
+            ("x", None),
+        ] {
+            assert_eq!(nearest(key, &KEYS), wanted, "{key}");
+        }
+    }
+
+    #[test]
+    fn cfg_13_numbers_are_pythons() {
+        let mut options = Options::default();
+        options.set("join_timeout", "1_000").unwrap();
+        options.set("keep_alive_max_attempt", "+1_0").unwrap();
+        assert_eq!((options.join_timeout.as_secs(), options.keep_alive_max_attempt), (1000, 10));
+        for bad in ["_1", "1_", "1__0", "1_.5"] {
+            assert!(options.set("join_timeout", bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_key_is_named() {
+        for key in KEYS {
+            let known = Options::default().set(key, "no such value");
+            let unknown = known.is_err_and(|error| error.to_string().contains("no such option"));
+            assert!(!unknown, "{key}");
+        }
+    }
 
     #[test]
     fn dyn_20_an_answer_is_not_waited_for_after_the_node_is_missed() {

@@ -20,6 +20,7 @@ use crate::device::probe;
 use crate::device::strings::{Devices, Nproc};
 use crate::device::visibility::Visibility;
 use crate::error::Error;
+use crate::store::meeting;
 use crate::sys::memory::Blob;
 use names::Signal;
 use nodes::{Nodes, Rendezvous};
@@ -205,6 +206,14 @@ pub enum Stdin {
     All,
 }
 
+/// Which macros are filled in in the arguments of workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MacroSet {
+    Nothing,
+    LocalRank,
+    All,
+}
+
 /// Signals sent to a group that is to stop: first the optional early warning, then the stop signal.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StopSignals {
@@ -229,6 +238,7 @@ pub struct Spec {
     pub device_uuids: bool,
     pub program: Option<CString>,
     pub args: Vec<CString>,
+    pub macros: MacroSet,
     pub callback: Option<Callback>,
     pub function: Option<Function>,
     pub start_method: Option<StartMethod>,
@@ -293,6 +303,8 @@ pub struct Spec {
 
     pub master_addr: Option<Vec<u8>>,
     pub master_port: u16,
+    /// Whether the agent serves the store that workers meet at; if nobody says so, that of several hosts does.
+    pub agent_store: Option<bool>,
     pub run_id: Option<Vec<u8>>,
     pub nodes: Nodes,
 
@@ -302,6 +314,8 @@ pub struct Spec {
     pub merge_stderr: bool,
     pub log_prefix_template: Option<Vec<u8>>,
     pub local_ranks_filter: Option<LocalRanks>,
+    /// Whether these three may name local ranks that there are not.
+    pub allow_absent_ranks: bool,
     pub stdout_filters: Vec<Vec<u8>>,
     pub stderr_filters: Vec<Vec<u8>>,
     pub log_timestamps: bool,
@@ -335,6 +349,7 @@ impl Default for Spec {
             device_uuids: false,
             program: None,
             args: Vec::new(),
+            macros: MacroSet::All,
             callback: None,
             function: None,
             start_method: None,
@@ -384,6 +399,7 @@ impl Default for Spec {
             beside_bar: Streams::NONE,
             master_addr: None,
             master_port: 0,
+            agent_store: None,
             run_id: None,
             nodes: Nodes::default(),
             log_dir: None,
@@ -392,6 +408,7 @@ impl Default for Spec {
             merge_stderr: false,
             log_prefix_template: None,
             local_ranks_filter: None,
+            allow_absent_ranks: false,
             stdout_filters: Vec::new(),
             stderr_filters: Vec::new(),
             log_timestamps: false,
@@ -458,10 +475,8 @@ impl Spec {
         self.refused()?;
         self.check_work()?;
         let size = self.local_world_size;
-        self.redirects.check("redirects", size)?;
-        self.tee.check("tee", size)?;
-        if let Some(filter) = &self.local_ranks_filter {
-            filter.check("local_ranks_filter", size)?;
+        if !self.allow_absent_ranks {
+            self.highest_ranks().try_for_each(|(field, rank)| streams::in_range(field, rank, size))?;
         }
         if let Some(rank) = self.debug_rank.filter(|&rank| rank >= size) {
             return Err(below("debug_rank", rank, size));
@@ -498,25 +513,13 @@ impl Spec {
         }
         let shutdown_timeout = match self.shutdown_timeout {
             Some(explicit) => explicit,
-            None => match var("TORCH_ELASTIC_SHUTDOWN_TIMEOUT") {
-                None => Duration::from_secs(30),
-                Some(text) => {
-                    let text = String::from_utf8_lossy(&text).into_owned();
-                    let number = text.trim().parse().map_err(|_| {
-                        Error::config(
-                            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT",
-                            &text,
-                            "this environment variable must be a number of seconds, 0 or more",
-                        )
-                    })?;
-                    seconds("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", number)?
-                }
-            },
+            None => seconds_in("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", &var)?.unwrap_or(Duration::from_secs(30)),
         };
         let prefix = self
             .log_prefix_template
             .clone()
-            .or_else(|| var("TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"))
+            // As torch has it, an empty one there is none.
+            .or_else(|| var("TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE").filter(|text| !text.is_empty()))
             .unwrap_or_else(|| b"[${role_name}${local_rank}]:".to_vec());
         let file_timers = self
             .file_timers
@@ -532,6 +535,7 @@ impl Spec {
         };
         let uninterruptible_timeout = self.uninterruptible_timeout.or_else(in_environment);
         Ok(Checked {
+            agent_store: self.serves_alone(&var),
             rendezvous: self.nodes.check(self, &var)?,
             shutdown_timeout,
             log_prefix_template: prefix,
@@ -540,6 +544,28 @@ impl Spec {
             timer_file: timer_file.map(|path| PathBuf::from(OsStr::from_bytes(&path))),
             uninterruptible_timeout: uninterruptible_timeout.filter(|limit| !limit.is_zero()),
         })
+    }
+
+    /// Whether the agent of one host serves its workers' store. One with a secret is none for PyTorch's clients,
+    /// and rank 0's as ever.
+    fn serves_alone(&self, var: impl Fn(&str) -> Option<Vec<u8>>) -> bool {
+        let of_host = |name: &str| if self.clean_env { None } else { var(name) };
+        let secret = self.var(meeting::SECRET_FILE, of_host).is_some_and(|path| !path.is_empty());
+        self.agent_store == Some(true) && !secret && !nodes::is_not_shared(&var)
+    }
+
+    /// The highest local ranks that maps and lists name.
+    fn highest_ranks(&self) -> impl Iterator<Item = (&'static str, Option<usize>)> {
+        let filter = self.local_ranks_filter.as_ref().and_then(LocalRanks::highest);
+        [("redirects", self.redirects.highest()), ("tee", self.tee.highest()), ("local_ranks_filter", filter)]
+            .into_iter()
+    }
+
+    /// Those that name a rank which there is not, and that rank.
+    pub fn absent_ranks(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        let size = self.local_world_size;
+        self.highest_ranks()
+            .filter_map(move |(field, rank)| Some((field, rank.filter(|&rank| rank >= size)?)))
     }
 
     /// What a worker is: exactly one of three, with what belongs to it.
@@ -690,6 +716,8 @@ impl Spec {
 /// What `check` worked out of the spec and the environment together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checked {
+    /// Whether this agent serves the store of its workers, where it meets no others.
+    pub agent_store: bool,
     pub shutdown_timeout: Duration,
     pub log_prefix_template: Vec<u8>,
     pub null_log_dir: bool,
@@ -723,6 +751,15 @@ pub fn seconds(field: &'static str, value: f64) -> Result<Duration, Error> {
     } else {
         Err(Error::config(field, value, format!("must be seconds from 0 to {MAX_SECONDS:.0}")))
     }
+}
+
+/// The same in a variable of the environment, if it is there.
+fn seconds_in(name: &'static str, var: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Option<Duration>, Error> {
+    let Some(text) = var(name) else { return Ok(None) };
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let want = "this environment variable must be a number of seconds, 0 or more";
+    let number = text.trim().parse().map_err(|_| Error::config(name, &text, want))?;
+    seconds(name, number).map(Some)
 }
 
 /// Bytes for argv, envp or a path: no NUL within.
@@ -834,6 +871,38 @@ mod tests {
             assert!(error.contains("TORCH_ELASTIC_SHUTDOWN_TIMEOUT"), "{error}");
         }
         assert!(seconds("shutdown_timeout", -5.0).unwrap_err().to_string().contains("-5"));
+    }
+
+    #[test]
+    fn env_06_the_agent_serves_one_host_if_it_is_told_to_and_may() {
+        let serves = |change: &dyn Fn(&mut Spec), env: &[(&str, &str)]| {
+            let find =
+                |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, v)| v.as_bytes().to_vec());
+            let mut spec = Spec { agent_store: Some(true), ..program() };
+            change(&mut spec);
+            spec.check(find).unwrap().agent_store
+        };
+        let secret = [(meeting::SECRET_FILE, "/secret")];
+        assert!(serves(&|_| (), &[]));
+        assert!(!serves(&|spec| spec.agent_store = None, &[]));
+        assert!(!serves(&|spec| spec.agent_store = Some(false), &[]));
+        assert!(!serves(&|_| (), &[("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")]));
+        assert!(!serves(&|_| (), &secret), "no client of PyTorch has it");
+        assert!(serves(&|_| (), &[(meeting::SECRET_FILE, "")]));
+        assert!(serves(&|spec| spec.clean_env = true, &secret), "no worker finds it");
+        assert!(serves(&|spec| spec.env = vec![EnvEdit::Unset(meeting::SECRET_FILE.into())], &secret));
+    }
+
+    #[test]
+    fn cfg_16_absent_ranks_are_an_error_unless_they_are_allowed() {
+        let tee = StreamMap::parse("tee", "0:3,9:3").unwrap();
+        let mut spec = Spec { local_world_size: 2, tee, ..program() };
+        assert!(message(spec.check(|_| None)).contains("tee is 9"));
+        spec.allow_absent_ranks = true;
+        spec.local_ranks_filter = Some(LocalRanks::parse("local_ranks_filter", "1,2").unwrap());
+        assert!(spec.check(|_| None).is_ok());
+        assert_eq!(spec.absent_ranks().collect::<Vec<_>>(), [("tee", 9), ("local_ranks_filter", 2)]);
+        assert_eq!(spec.file_streams(0), Streams::BOTH);
     }
 
     #[test]

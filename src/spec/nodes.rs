@@ -27,6 +27,11 @@ pub enum NodeRank {
     OfScheduler,
 }
 
+/// Whether the environment leaves the workers' store to the worker of rank 0.
+pub fn is_not_shared(var: impl Fn(&str) -> Option<Vec<u8>>) -> bool {
+    var(NOT_SHARED).as_deref() == Some(b"1")
+}
+
 /// As the setters left it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Nodes {
@@ -37,7 +42,8 @@ pub struct Nodes {
     pub place: Option<(String, String)>,
     pub options: Options,
     pub local_addr: Option<String>,
-    pub exit_barrier_timeout: Duration,
+    /// Of the environment, or torch's, if it is not said.
+    pub exit_barrier_timeout: Option<Duration>,
 }
 
 /// Refuses a backend that there is not.
@@ -62,7 +68,7 @@ impl Default for Nodes {
             place: None,
             options: Options::default(),
             local_addr: None,
-            exit_barrier_timeout: Duration::from_secs(300),
+            exit_barrier_timeout: None,
         }
     }
 }
@@ -144,9 +150,17 @@ impl Nodes {
             options: options.clone(),
             rank,
             local_addr: self.local_addr.clone(),
-            exit_barrier_timeout: self.exit_barrier_timeout,
-            serves: var(NOT_SHARED).as_deref() != Some(b"1"),
+            exit_barrier_timeout: self.exit_barrier_timeout(&var)?,
+            serves: spec.agent_store != Some(false) && !is_not_shared(&var),
         }))
+    }
+
+    fn exit_barrier_timeout(&self, var: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Duration, Error> {
+        if let Some(explicit) = self.exit_barrier_timeout {
+            return Ok(explicit);
+        }
+        let named = super::seconds_in("TORCH_ELASTIC_EXIT_BARRIER_TIMEOUT", var)?;
+        Ok(named.unwrap_or(Duration::from_secs(300)))
     }
 
     fn rank(&self, var: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Option<u64>, Error> {
@@ -250,7 +264,31 @@ mod tests {
         assert_eq!(rendezvous.place, Place::C10d(Endpoint { host: "h".into(), port: 29400 }));
         assert!(rendezvous.serves && !rendezvous.rules.fixed);
         assert!(!c10d(&[(NOT_SHARED, "1")]).serves && c10d(&[(NOT_SHARED, "0")]).serves);
+        let nodes = Nodes { place: Some(("c10d".into(), "h".into())), ..Nodes::default() };
+        for (said, serves) in [(Some(false), false), (Some(true), true)] {
+            let spec = Spec { agent_store: said, ..Spec::default() };
+            assert_eq!(nodes.check(&spec, |_| None).unwrap().unwrap().serves, serves);
+        }
         assert_eq!(check(|nodes| (nodes.min, nodes.max) = (1, 1), &[]), Ok(None));
+    }
+
+    #[test]
+    fn cfg_09_exit_barrier_timeout_from_field_environment_and_default() {
+        const NAME: &str = "TORCH_ELASTIC_EXIT_BARRIER_TIMEOUT";
+        let timeout = |explicit: Option<u64>, env: &[(&str, &str)]| {
+            let place = Some(("c10d".into(), "h".into()));
+            let explicit = explicit.map(Duration::from_secs);
+            let found = check(|nodes| (nodes.place, nodes.exit_barrier_timeout) = (place, explicit), env);
+            found.map(|rendezvous| rendezvous.unwrap().exit_barrier_timeout.as_secs())
+        };
+        assert_eq!(timeout(None, &[]), Ok(300));
+        assert_eq!(timeout(Some(120), &[(NAME, "600")]), Ok(120));
+        assert_eq!(timeout(None, &[(NAME, "600")]), Ok(600));
+        assert_eq!(timeout(None, &[(NAME, "0")]), Ok(0));
+        for bad in ["-5", "soon", ""] {
+            let error = timeout(None, &[(NAME, bad)]).unwrap_err();
+            assert!(error.contains(NAME), "{error}");
+        }
     }
 
     #[test]

@@ -82,10 +82,11 @@ impl StreamMap {
         }
     }
 
-    pub fn check(&self, field: &'static str, local_world_size: usize) -> Result<(), Error> {
+    /// The highest rank that it names.
+    pub fn highest(&self) -> Option<usize> {
         match self {
-            StreamMap::PerRank(map) => in_range(field, map.keys().next_back(), local_world_size),
-            StreamMap::All(_) => Ok(()),
+            StreamMap::PerRank(map) => map.keys().next_back().copied(),
+            StreamMap::All(_) => None,
         }
     }
 }
@@ -107,14 +108,14 @@ impl LocalRanks {
         self.0.contains(&local_rank)
     }
 
-    pub fn check(&self, field: &'static str, local_world_size: usize) -> Result<(), Error> {
-        in_range(field, self.0.iter().next_back(), local_world_size)
+    pub fn highest(&self) -> Option<usize> {
+        self.0.iter().next_back().copied()
     }
 }
 
-fn in_range(field: &'static str, highest: Option<&usize>, local_world_size: usize) -> Result<(), Error> {
+pub fn in_range(field: &'static str, highest: Option<usize>, local_world_size: usize) -> Result<(), Error> {
     match highest {
-        Some(&rank) if rank >= local_world_size => Err(super::below(field, rank, local_world_size)),
+        Some(rank) if rank >= local_world_size => Err(super::below(field, rank, local_world_size)),
         _ => Ok(()),
     }
 }
@@ -133,8 +134,8 @@ mod tests {
     fn cfg_16_missing_ranks_have_none_and_high_ranks_are_refused() {
         let map = StreamMap::parse("tee", "0:1,12:2").unwrap();
         assert_eq!((map.of(0), map.of(1), map.of(12)), (Streams::STDOUT, Streams::NONE, Streams::STDERR));
-        assert!(map.check("tee", 13).is_ok());
-        let error = map.check("tee", 12).unwrap_err().to_string();
+        assert!(in_range("tee", map.highest(), 13).is_ok());
+        let error = in_range("tee", map.highest(), 12).unwrap_err().to_string();
         assert!(error.contains("tee is 12") && error.contains("12"), "{error}");
     }
 

@@ -1,21 +1,28 @@
-//! The macros in arguments and prefixes: exactly `${name}` of a known name, nothing else is touched
-//! (torchrun's template engine also eats `$$` and `$local_rank`).
+//! The macros in arguments and prefixes: exactly `${name}` of a known name, and `$${name}` for that text itself.
+//! Nothing else is touched (torchrun's template engine also eats `$$` and `$local_rank`).
 
-/// Replaces each `${name}` that `value` knows; what it does not know stays as it is.
+/// Replaces each `${name}` that `value` knows, and takes one `$` from each `$${name}`; what it does not know stays
+/// as it is.
 pub fn expand<'v>(template: &[u8], value: impl Fn(&[u8]) -> Option<&'v [u8]>) -> Vec<u8> {
     let mut out = Vec::with_capacity(template.len());
     let mut rest = template;
     while let Some(start) = rest.windows(2).position(|pair| pair == b"${") {
         let (before, from) = rest.split_at(start);
-        out.extend_from_slice(before);
-        let replaced =
+        let known =
             from.iter().position(|&byte| byte == b'}').and_then(|end| Some((value(&from[2..end])?, end)));
-        match replaced {
-            Some((text, end)) => {
+        match (known, before.strip_suffix(b"$")) {
+            (Some((_, end)), Some(before)) => {
+                out.extend_from_slice(before);
+                out.extend_from_slice(&from[..=end]);
+                rest = &from[end + 1..];
+            }
+            (Some((text, end)), None) => {
+                out.extend_from_slice(before);
                 out.extend_from_slice(text);
                 rest = &from[end + 1..];
             }
-            None => {
+            (None, _) => {
+                out.extend_from_slice(before);
                 out.extend_from_slice(b"${");
                 rest = &from[2..];
             }
@@ -54,6 +61,20 @@ mod tests {
             b"${",
         ] {
             assert_eq!(with_rank(text), text);
+        }
+    }
+
+    #[test]
+    fn env_09_one_more_dollar_keeps_a_macro_as_it_is() {
+        for (text, wanted) in [
+            (&b"$${local_rank}"[..], &b"${local_rank}"[..]),
+            (b"a$${local_rank}b${local_rank}", b"a${local_rank}b7"),
+            (b"$$${local_rank}", b"$${local_rank}"),
+            (b"${local_rank}$${local_rank}", b"7${local_rank}"),
+            (b"$${other}", b"$${other}"),
+            (b"$${${local_rank}}", b"$${7}"),
+        ] {
+            assert_eq!(with_rank(text), wanted, "{}", String::from_utf8_lossy(text));
         }
     }
 

@@ -88,7 +88,7 @@ fn alone(timeout: Option<Duration>) -> Result<(Client, Option<Server>), Error> {
 }
 
 /// Whether only this host has workers, so that no other needs to reach the store.
-fn is_loopback(host: &str) -> bool {
+pub fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 

@@ -35,6 +35,21 @@ pub fn bind_everywhere(port: u16) -> Result<(OwnedFd, u16), Errno> {
     Ok((socket, port))
 }
 
+/// Likewise, at the first of these that this host has.
+pub fn bind_first(addresses: &[SocketAddr]) -> Result<(OwnedFd, u16), Errno> {
+    let mut result = Err(Errno::EADDRNOTAVAIL);
+    for address in addresses {
+        result = bind_at(*address);
+        // One that is taken is not to be passed by: clients would come to whoever has it.
+        if !matches!(result, Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL)) {
+            break;
+        }
+    }
+    let socket = result?;
+    let port = port_of(&socket)?;
+    Ok((socket, port))
+}
+
 /// At one address; without waiting, close-on-exec, above 2.
 pub fn listen_at(address: SocketAddr) -> Result<(OwnedFd, u16), Errno> {
     let listener = bind_at(address)?;

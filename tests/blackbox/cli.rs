@@ -150,7 +150,11 @@ fn cli_08_old_style_master_options() {
     let t = Case::new();
     let port = free_port().to_string();
     let options = ["--master-addr", "127.0.0.1", "--master-port", &port, "--node-rank", "0", "--nnodes", "1"];
-    tool(&t, &options).probe(&["dump", &t.path("state"), "listen", &t.path("listen")]).run().exited(0);
+    tool(&t, &options)
+        .words(&["--no-agent-store"])
+        .probe(&["dump", &t.path("state"), "listen", &t.path("listen")])
+        .run()
+        .exited(0);
     let env = t.json("state")["env"].to_string();
     assert!(
         env.contains(&format!("\"MASTER_PORT={port}\"")) && env.contains("\"MASTER_ADDR=127.0.0.1\""),
@@ -188,8 +192,8 @@ fn cli_12_config_errors_are_one_line() {
         (vec!["--nnodes", "a"], vec!["nnodes"]),
         (vec!["--nnodes", "2:20:30"], vec!["nnodes"]),
         (vec!["--redirects", "7"], vec!["redirects", "7"]),
-        (vec!["--tee", "5:3"], vec!["tee", "5"]),
-        (vec!["--local-ranks-filter", "4"], vec!["filter", "4"]),
+        (vec!["--tee", "5:4"], vec!["tee", "5:4"]),
+        (vec!["--local-ranks-filter", "-4"], vec!["filter", "-4"]),
         (vec!["--duplicate-stdout-filters", "x"], vec!["filter"]),
         (vec!["--rdzv-conf", "join_timout=5"], vec!["join_timout", "join_timeout"]),
         (vec!["--rdzv-conf", "=5"], vec!["rdzv-conf"]),

@@ -386,7 +386,7 @@ fn dev_icerun_shows_the_plan() {
         ["--dry-run", "--devices", "cuda:1,0", "--redirects", "3", "--log-dir", "logs", "--rdzv-id", "j"];
     let shown = tool_with_gpus(&t, &options)
         .env(CUDA, "2,5")
-        .probe(&["touch", &started, "--", "a b", "${rank}"])
+        .probe(&["touch", &started, "--", "a b", "${local_rank}"])
         .run();
     let text = shown.exited(0).out();
     assert_eq!(shown.err(), "");

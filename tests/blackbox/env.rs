@@ -18,6 +18,8 @@ pub fn tests() -> Vec<Trial> {
         env_08_local_rank_anywhere_in_an_argument,
         env_09_what_is_no_macro_stays,
         env_09_arguments_of_any_pieces,
+        env_09_one_more_dollar_keeps_a_macro,
+        env_10_fewer_macros,
         env_10_all_macros,
         env_10_values_are_not_filled_in_again,
         env_10_the_program_has_no_macros,
@@ -215,17 +217,54 @@ fn env_09_what_is_no_macro_stays() {
     assert_eq!(arguments(&t, &args, 1, t.host())[0], args);
     // Around a macro everything stays as well.
     let seen =
-        arguments(&t, &["$${local_rank}$", "${${local_rank}}", "${local_rank${local_rank}"], 1, t.host());
-    assert_eq!(seen[0], ["$0$", "${0}", "${local_rank0"]);
+        arguments(&t, &["$ ${local_rank}$", "${${local_rank}}", "${local_rank${local_rank}"], 1, t.host());
+    assert_eq!(seen[0], ["$ 0$", "${0}", "${local_rank0"]);
 }
 
-/// What the header says of macros, in other words than the library's: the first name of a known macro at each `${`.
+fn env_09_one_more_dollar_keeps_a_macro() {
+    let t = Case::new();
+    let args = ["$${local_rank}$", "$${rank}|${rank}", "$$${rank}", "$${other}"];
+    assert_eq!(
+        arguments(&t, &args, 1, t.host())[0],
+        ["${local_rank}$", "${rank}|0", "$${rank}", "$${other}"]
+    );
+    // In prefixes as well.
+    let run =
+        t.host().set("tee", 3).set("log_prefix_template", "$${rank}=${rank} ").probe(&["print", "x"]).run();
+    assert_eq!(run.out(), "${rank}=0 x\n");
+}
+
+fn env_10_fewer_macros() {
+    let t = Case::new();
+    let args = ["${local_rank}", "${rank}", "$${local_rank}"];
+    for (macros, wanted) in
+        [(0, args), (1, ["0", "${rank}", "${local_rank}"]), (2, ["0", "0", "${local_rank}"])]
+    {
+        assert_eq!(arguments(&t, &args, 1, t.host().set("macros", macros))[0], wanted, "{macros}");
+        // A prefix is a template whatever is chosen.
+        let host = t
+            .host()
+            .set("macros", macros)
+            .set("log_dir", t.path("logs"))
+            .set("tee", 1)
+            .set("log_prefix_template", "${rank}:");
+        assert_eq!(host.probe(&["print", "x"]).run().out(), "0:x\n");
+    }
+}
+
+/// What the header says of macros, in other words than the library's: the first name of a known macro at each `${`,
+/// and the text itself after one more `$`.
 fn filled_in(arg: &[u8], values: &[(&str, &str)]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut at = 0;
     'next: while at < arg.len() {
         for (name, value) in values {
             let text = format!("${{{name}}}");
+            if arg[at..].starts_with(b"$") && arg[at + 1..].starts_with(text.as_bytes()) {
+                out.extend_from_slice(text.as_bytes());
+                at += 1 + text.len();
+                continue 'next;
+            }
             if arg[at..].starts_with(text.as_bytes()) {
                 out.extend_from_slice(value.as_bytes());
                 at += text.len();

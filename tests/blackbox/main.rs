@@ -7,6 +7,7 @@
 mod harness;
 
 mod abi;
+mod agent_store;
 mod ask;
 mod bar;
 mod cfg;
@@ -58,6 +59,7 @@ mod time;
 #[allow(dead_code)]
 mod tool;
 mod torch;
+mod torchrun;
 mod vanish;
 mod wait;
 
@@ -101,6 +103,7 @@ fn main() -> ExitCode {
         vanish::tests(),
         abi::tests(),
         cli::tests(),
+        torchrun::tests(),
         control::tests(),
         section::tests(),
         still::tests(),
@@ -108,6 +111,7 @@ fn main() -> ExitCode {
         terminal::tests(),
         dev::tests(),
         store::tests(),
+        agent_store::tests(),
         place::tests(),
         etcd::tests(),
         rank::tests(),

@@ -376,7 +376,8 @@ impl Run<'_> {
         let has_handler = is_worker && self.spec.method().is_some() && self.spec.crash_records;
         let command = self.spec.stack_command.first().map(|program| {
             let restarts = self.supervisor.restarts();
-            let job = super::job(self.spec, self.run_id.clone(), 0, restarts, self.meeting(), None);
+            let job =
+                super::job((self.spec, self.checked), self.run_id.clone(), 0, restarts, self.meeting(), None);
             let macros = Macros::new(self.spec, &job, rank).with_pid(pid);
             let argv = &self.spec.stack_command;
             let command = Command {
