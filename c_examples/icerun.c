@@ -12,14 +12,14 @@
 
 #include "icerun.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
-enum { EXIT_AGENT = 125, EXIT_CANNOT_RUN = 126, EXIT_NOT_FOUND = 127 };
+/* What `ice_result_exit_status()` says of an agent that could not go on. */
+enum { EXIT_AGENT = 125 };
 
 /* Called from a thread of the library, one message at a time. What ended the run, an error, is in
  * the report of its result too, with more about it: once is enough. */
@@ -39,27 +39,10 @@ static int32_t log_level(const struct options *options) {
   return option_on(options, OPT_QUIET) ? ICE_LOG_ERROR : ICE_LOG_WARNING;
 }
 
-/* A shell's view of the worker that failed first, on whatever host. */
-static int failure_status(const struct options *options, const ice_result *result) {
-  int32_t code = ice_result_exit_code(result);
-  if (option_on(options, OPT_COMPAT_EXIT_CODE) || code == 0) return 1;
-  return code < 0 ? 128 - code : code;
-}
-
 static int exit_status(const struct options *options, const ice_result *result) {
-  switch (ice_result_end(result)) {
-    case ICE_END_SUCCEEDED:
-    case ICE_END_NOT_NEEDED:
-      return 0;
-    case ICE_END_WORKER_FAILURE:
-      return failure_status(options, result);
-    case ICE_END_START_ERROR:
-      return ice_result_errno(result) == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN;
-    case ICE_END_INTERRUPTED:
-      return 128 + ice_result_signal(result);
-    default:
-      return EXIT_AGENT;
-  }
+  int as_torchrun = option_on(options, OPT_COMPAT_EXIT_CODE);
+  if (as_torchrun && ice_result_end(result) == ICE_END_WORKER_FAILURE) return 1;
+  return ice_result_exit_status(result);
 }
 
 static void report(const struct options *options, const ice_result *result) {

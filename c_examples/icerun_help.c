@@ -60,13 +60,16 @@ void print_help(void) {
                 "where that is not ambiguous. Options end at SCRIPT or at --.",
                 0);
   puts("\nExit status:\n"
-       "    0  all workers exited with 0\n"
-       "    n  a worker failed: the exit code of the one that failed first, or 128 + its signal\n"
-       "       (1 with --compat-exit-code)\n"
+       "    0  all workers exited with 0, or the job succeeded without this node\n"
+       "    n  a worker failed: the exit code of the one that failed first, or 128 + the signal\n"
+       "       that killed it (1 with --compat-exit-code, as for 124)\n"
        "    2  wrong options; nothing was started\n"
+       "  123  the workers could not be started, but for 126 and 127: no log directory, no memory,\n"
+       "       no more processes, a port in use\n"
+       "  124  a worker was stuck (a timer, heartbeat, section or limit of its expired), and ended\n"
        "  125  the agent itself could not go on\n"
-       "  126  the program was found but not started, or the system allowed no more processes\n"
-       "  127  the program was not found\n"
+       "  126  the program was found but cannot be executed\n"
+       "  127  the program, or its interpreter, was not found\n"
        "  A run that a signal stopped ends by that signal (a shell shows 128 + its number).");
   /* A help that could not be written is no success. */
   exit(fflush(stdout) == 0 && !ferror(stdout) ? 0 : 1);

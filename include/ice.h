@@ -684,6 +684,8 @@ typedef struct ice_worker_result {
   /* Where it was when the agent found it stuck, several lines for people, see
    * `ice_spec_set_stack_timeout()`; else empty. A few KiB as a rule, never above 3 MiB. */
   const char *stack;
+  /* The name of the host that it ran on, as gethostname(2) has it. */
+  const char *hostname;
 } ice_worker_result;
 
 /* Makes a connection for one agent to the place that `endpoint` names, for jobs of this run id,
@@ -1927,6 +1929,22 @@ int32_t ice_result_signal(const struct ice_result *result);
 /* 1 if every worker of the last attempt exited with 0: also after an interruption, when all used their
  * time well (a checkpoint before preemption). */
 int32_t ice_result_all_exited_cleanly(const struct ice_result *result);
+
+/* The exit status for a program that runs a spec and does nothing else, 0 to 255, as icerun has it:
+ *
+ * - 0: ICE_END_SUCCEEDED or ICE_END_NOT_NEEDED;
+ * - n: a worker failed, on whatever host, with exit code n; 1 where there is none that could be handed on;
+ * - 128 + n: signal n, which was not the agent's, killed the worker that failed;
+ * - 124: the agent found a worker stuck and ended it (ICE_CAUSE_TIMED_OUT), by whatever signal; as timeout(1);
+ * - 126: the program of the workers cannot be executed, in whatever attempt; as shells have it, and the next one;
+ * - 127: the program of the workers, or its interpreter, is not there;
+ * - 123: any other ICE_END_START_ERROR: a directory, a file, a port, memory or processes that cannot be had;
+ * - 125: any other ICE_END_AGENT_ERROR;
+ * - 128 + n: ICE_END_INTERRUPTED by signal n; 143 without a signal.
+ *
+ * A spec that is refused has no result: icerun ends with 2 then, and with 125 where a call fails for another
+ * reason. 125 for NULL. */
+int32_t ice_result_exit_status(const struct ice_result *result);
 
 /* The errno of a start error or agent error, 0 if there is none. */
 int32_t ice_result_errno(const struct ice_result *result);

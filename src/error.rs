@@ -18,6 +18,8 @@ pub enum Error {
     Timeout { what: String },
     /// A handle used in a forked copy of its process.
     Forked { handle: &'static str },
+    /// The program of the workers cannot be executed.
+    Program { what: String, errno: i32 },
     /// A failed system call.
     System { what: String, errno: i32 },
     /// The GPUs could not be listed.
@@ -54,7 +56,7 @@ impl Error {
     /// give back, or is missing because it is being replaced. It started once, so its words are no defect of it.
     pub fn may_pass(&self) -> bool {
         match self {
-            Error::System { errno, .. } => may_pass(*errno),
+            Error::System { errno, .. } | Error::Program { errno, .. } => may_pass(*errno),
             Error::Start { .. } | Error::Timeout { .. } => true,
             Error::Argument { .. }
             | Error::Config { .. }
@@ -101,7 +103,9 @@ impl fmt::Display for Error {
             Error::Forked { handle } => {
                 write!(out, "this {handle} belongs to the process this one was forked from")
             }
-            Error::System { what, errno } => write!(out, "{what}: {}", errno_text(*errno)),
+            Error::Program { what, errno } | Error::System { what, errno } => {
+                write!(out, "{what}: {}", errno_text(*errno))
+            }
             Error::Internal { what } => write!(out, "internal error: {what}"),
         }
     }

@@ -19,6 +19,7 @@ use crate::rendezvous::etcd::Etcd;
 use crate::rendezvous::foreign::{self, Foreign};
 use crate::rendezvous::member::{Member, Notice, Round, Settings, Wish};
 use crate::rendezvous::state::{Ending, Node};
+use crate::report::exit_status::Exit;
 use crate::report::{End, root_cause, summary};
 use crate::spec::names::hostname_text;
 use crate::spec::nodes::{Place, Rendezvous};
@@ -179,11 +180,11 @@ impl Run<'_> {
         let root = root_cause(&reports).map(|root| &reports[root]);
         let failed = || self.error.as_ref().map_or_else(|| "a worker failed".into(), Error::to_string);
         let reason = root.map_or_else(failed, summary::line);
-        let exit_code = root.map(|root| root.exit_code());
+        let exit = root.map_or_else(Exit::default, Exit::from);
         if let Some(others) = &mut self.others {
             others.was_us |= last;
         }
-        self.tell_others(Wish::Failed { reason, exit_code, last });
+        self.tell_others(Wish::Failed { reason, exit, last });
     }
 
     /// All workers have succeeded here.
@@ -235,10 +236,10 @@ impl Run<'_> {
     }
 
     /// Why the job ended, and with which exit code, if it was for what happened on another host.
-    pub(super) fn failed_elsewhere(&self) -> Option<(String, Option<i32>)> {
+    pub(super) fn failed_elsewhere(&self) -> Option<(String, Exit)> {
         match self.others.as_ref()? {
-            Others { was_us: false, ending: Some(Ending::Closed { reason, exit_code }), .. } => {
-                Some((reason.clone(), *exit_code))
+            Others { was_us: false, ending: Some(Ending::Closed { reason, exit }), .. } => {
+                Some((reason.clone(), *exit))
             }
             _ => None,
         }

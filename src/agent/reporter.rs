@@ -5,8 +5,9 @@ use std::path::Path;
 use crate::error::c_string_lossy;
 use crate::process::attempt::Worker;
 use crate::report::oom::OomKills;
-use crate::report::{Cause, Outcome, WorkerReport, error_file, message_of};
+use crate::report::{Cause, Outcome, WorkerReport, error_file, message_of, stuck_text};
 use crate::spec::Spec;
+use crate::spec::names::hostname;
 use crate::sys::file::{self, Unusable};
 use crate::sys::process::Usage;
 
@@ -29,6 +30,7 @@ impl Reporter<'_> {
             pid: worker.pid,
             outcome: worker.outcome(),
             cause: worker.cause(),
+            start_failed: worker.start_failure.is_some(),
             likely_oom: false,
             order: ended.and_then(|ended| ended.order),
             attempt,
@@ -46,6 +48,7 @@ impl Reporter<'_> {
             stdout_log: path(&worker.files.stdout),
             stderr_log: path(&worker.files.stderr),
             stack: c_string_lossy(worker.stack.as_bytes()),
+            hostname: c_string_lossy(&hostname()),
         }
     }
 
@@ -72,6 +75,12 @@ impl Reporter<'_> {
         };
         if let (true, Some(end)) = (worker.orphaned, self.server_end) {
             text = format!("{text}: {end}, and its workers go with it");
+        }
+        if report.outcome == Outcome::Stuck {
+            text = stuck_text(report.pid, worker.unsignallable);
+        }
+        if let (Cause::NeverStarted, Some(why)) = (report.cause, &worker.start_failure) {
+            text = why.clone();
         }
         let written = worker.files.error.as_ref().filter(|_| worker.pid != 0);
         let contents = written.map_or(Ok(None), |path| error_file::read(path));

@@ -52,7 +52,7 @@ use crate::reminder::Reminder;
 use crate::report::event::{self, Origin, Stage};
 use crate::report::metrics::{self, Times};
 use crate::report::{Cause, End, GroupState, Outcome, RunReport, Snapshot, WorkerReport};
-use crate::report::{message_of, root_cause, summary};
+use crate::report::{message_of, root_cause, stuck_text, summary};
 use crate::spec::names::{Signal, hostname};
 use crate::spec::streams::Streams;
 use crate::spec::{Checked, DESCENT, Level, Spec, StartMethod};
@@ -215,8 +215,12 @@ pub(super) struct Run<'a> {
     pub(super) debuggers: Debuggers,
     origin: Option<Origin>,
     times: Times,
+    /// Since when all workers run, until the first signal of a stop.
+    monitored: Option<Duration>,
     /// Since when the group is being stopped.
     stopping: Option<Duration>,
+    /// When the stop of the last attempt began, once it is over.
+    restarting: Option<Duration>,
     health: Option<Health>,
     /// The other hosts of the job, once they are met.
     pub(super) others: Option<Others>,
@@ -306,7 +310,9 @@ impl<'a> Run<'a> {
             asking: None,
             debuggers: Debuggers::default(),
             times: Times::default(),
+            monitored: None,
             stopping: None,
+            restarting: None,
             health: None,
             others: None,
             vigil: None,
@@ -379,6 +385,11 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// An event: something that the agent did with the whole group, from `since` until now.
+    fn stage(&self, stage: Stage, attempt: u32, begin: Option<Duration>, error: Option<&str>) {
+        self.event(|origin| Some(origin.stage(stage, attempt, since(begin), error)));
+    }
+
     /// Tells the supervisor, and queues what it says.
     pub(super) fn tell(&mut self, event: Event) {
         if event != Event::Born && self.supervisor.wants_progress() {
@@ -400,10 +411,10 @@ impl<'a> Run<'a> {
                 Action::Signal(signal) => self.stop_workers(signal),
                 Action::Kill => self.stop_workers(libc::SIGKILL),
                 Action::GiveUp => {
-                    for pid in self.attempt.as_mut().map(Attempt::give_up).unwrap_or_default() {
-                        self.log(Level::Error, || {
-                            format!("PID {pid} is still there after SIGKILL: given up")
-                        });
+                    for (pid, unsignallable) in
+                        self.attempt.as_mut().map(Attempt::give_up).unwrap_or_default()
+                    {
+                        self.log(Level::Error, || stuck_text(pid, unsignallable));
                     }
                 }
                 Action::EndAttempt { .. } if self.waits_for_guests() => {
@@ -566,7 +577,9 @@ impl<'a> Run<'a> {
                 self.tell(Event::Started);
                 let took = since(self.times.attempt);
                 self.times.start = Some(took);
-                self.event(|origin| Some(origin.stage(Stage::Start, number, took)));
+                self.stage(Stage::Start, number, self.times.attempt, None);
+                self.restarted(number, None);
+                self.monitored = Some(monotonic());
                 if self.supervisor.is_running() {
                     self.publish(GroupState::Healthy);
                     self.listen();
@@ -575,6 +588,8 @@ impl<'a> Run<'a> {
             Ok(()) => {}
             Err(error) => {
                 let text = error.to_string();
+                self.stage(Stage::Start, number, self.times.attempt, Some(&text));
+                self.restarted(number, Some(&text));
                 self.start_failed(error);
                 let level = if self.supervisor.goes_on() { Level::Warning } else { Level::Error };
                 self.log(level, || text);
@@ -591,6 +606,14 @@ impl<'a> Run<'a> {
         let may_pass = error.may_pass();
         self.error.get_or_insert(error);
         self.tell(Event::StartFailed { may_pass });
+    }
+
+    /// Tells, where it is one, that a restart is over.
+    fn restarted(&mut self, number: u32, error: Option<&str>) {
+        let since = self.restarting.take();
+        if since.is_some() {
+            self.stage(Stage::Restart, number, since, error);
+        }
     }
 
     /// Whether this attempt may go on to start workers. The next one may be due already: its fork server is
@@ -627,6 +650,7 @@ impl<'a> Run<'a> {
         {
             self.do_without_files(error)?;
         }
+        let assigning = Some(monotonic());
         let meeting = self.meeting();
         if meeting.is_none() {
             self.take_port()?;
@@ -639,6 +663,7 @@ impl<'a> Run<'a> {
         let job = Job { descent: self.descent_of(Mark::of_worker), ..job };
         let shares = self.shares_of_cpus()?;
         let plan = Plan::new(self.spec, self.devices, job, &self.host.env, shares);
+        self.stage(Stage::Assign, number, assigning, None);
         self.open_page()?;
         let page = self.conversation.as_ref().map(|conversation| &conversation.page);
         if let Some(server) = &mut self.server {
@@ -659,7 +684,8 @@ impl<'a> Run<'a> {
             if !self.is_starting(number) {
                 return Ok(());
             }
-            self.start_worker(&plan, reset, number, index)?;
+            let started = self.start_worker(&plan, reset, number, index);
+            self.or_start_failed(index, started)?;
             self.await_births(&plan, number, BIRTHS_AT_ONCE - 1)?;
         }
         self.await_births(&plan, number, 0)
@@ -811,6 +837,14 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Notes why this worker could not be started.
+    fn or_start_failed(&mut self, index: usize, started: Result<(), Error>) -> Result<(), Error> {
+        if let (Err(error), Some(attempt)) = (&started, &mut self.attempt) {
+            attempt.workers[index].start_failure = Some(error.to_string());
+        }
+        started
+    }
+
     /// A worker is there: watches it from now on.
     fn born(&mut self, plan: &Plan, number: u32, index: usize, child: Child) -> Result<(), Error> {
         let Some(attempt) = &mut self.attempt else { return Ok(()) };
@@ -845,8 +879,9 @@ impl<'a> Run<'a> {
                 Heard::Answer(Answer::Born { slot, pid }, Some(pidfd)) if slot < self.ranks.len() => {
                     self.born(plan, number, slot, Child { pid, pidfd })?;
                 }
-                Heard::Answer(Answer::NotBorn { errno, .. }, _) => {
-                    return Err(Error::system("the fork server cannot fork a worker", errno));
+                Heard::Answer(Answer::NotBorn { slot, errno }, _) if slot < self.ranks.len() => {
+                    let failed = Err(Error::system("the fork server cannot fork a worker", errno));
+                    return self.or_start_failed(slot, failed);
                 }
                 Heard::Answer(answer @ (Answer::Ended { .. } | Answer::Lost { .. }), _) => {
                     server.keep(answer)
@@ -1096,8 +1131,8 @@ impl<'a> Run<'a> {
         let reported =
             worker.channel.as_ref().and_then(|channel| self.launcher.start_error(self.spec, channel));
         let start_error = reported.or_else(|| worker.start_error().map(|what| Error::Start { what }));
-        if start_error.is_some() {
-            worker.never_started();
+        if let Some(error) = &start_error {
+            worker.never_started(error.to_string());
         }
         let (rank, pid, outcome, cause) = (worker.rank, worker.pid, worker.outcome(), worker.cause());
         let likely_failed = matches!(cause, Cause::OwnFailure | Cause::Lost | Cause::TimedOut);
@@ -1148,13 +1183,22 @@ impl<'a> Run<'a> {
         self.stopping.get_or_insert_with(monotonic);
         let refused = attempt.stop(signal, &self.finder);
         self.publish(GroupState::Stopped);
+        self.end_of_monitoring();
         self.log(Level::Info, || format!("sent {} to the workers", Signal(signal)));
         for (pid, errno) in refused {
             self.log(Level::Warning, || format!("PID {pid} cannot be signalled: {}", errno.desc()));
         }
     }
 
+    fn end_of_monitoring(&mut self) {
+        let begin = self.monitored.take();
+        if let (Some(_), Some(attempt)) = (begin, &self.attempt) {
+            self.stage(Stage::Monitor, attempt.number, begin, None);
+        }
+    }
+
     fn end_attempt(&mut self, succeeded: bool) {
+        self.end_of_monitoring();
         self.unwatch_attempt();
         self.close_page();
         let Some(mut attempt) = self.attempt.take() else { return };
@@ -1181,9 +1225,10 @@ impl<'a> Run<'a> {
             self.event(|origin| origin.worker_ended(report));
         }
         if self.stopping.is_some() {
-            self.event(|origin| Some(origin.stage(Stage::Stop, attempt.number, since(self.stopping))));
+            self.stage(Stage::Stop, attempt.number, self.stopping, None);
         }
-        self.event(|origin| Some(origin.stage(Stage::Attempt, attempt.number, since(self.times.attempt))));
+        self.stage(Stage::Attempt, attempt.number, self.times.attempt, None);
+        self.restarting = Some(self.stopping.unwrap_or_else(monotonic));
         if let (true, Some(oom)) = (reports.iter().any(|report| report.likely_oom), reporter.oom) {
             oom.look();
         }

@@ -174,6 +174,8 @@ pub struct ice_worker_result {
     /// Where it was when the agent found it stuck, several lines for people, see
     /// `ice_spec_set_stack_timeout()`; else empty. A few KiB as a rule, never above 3 MiB.
     pub stack: *const c_char,
+    /// The name of the host that it ran on, as gethostname(2) has it.
+    pub hostname: *const c_char,
 }
 
 /// How a run ended. It never changes; any thread may read it. It does not need the agent, which may be
@@ -232,6 +234,7 @@ fn view(worker: &WorkerReport) -> ice_worker_result {
         stdout_log: worker.stdout_log.as_ptr(),
         stderr_log: worker.stderr_log.as_ptr(),
         stack: worker.stack.as_ptr(),
+        hostname: worker.hostname.as_ptr(),
     }
 }
 
@@ -331,6 +334,25 @@ pub extern "C" fn ice_result_signal(result: *const ice_result) -> i32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_result_all_exited_cleanly(result: *const ice_result) -> i32 {
     guard_value(0, || Ok(handle(result, "result")?.report.all_exited_cleanly() as i32))
+}
+
+/// The exit status for a program that runs a spec and does nothing else, 0 to 255, as icerun has it:
+///
+/// - 0: ICE_END_SUCCEEDED or ICE_END_NOT_NEEDED;
+/// - n: a worker failed, on whatever host, with exit code n; 1 where there is none that could be handed on;
+/// - 128 + n: signal n, which was not the agent's, killed the worker that failed;
+/// - 124: the agent found a worker stuck and ended it (ICE_CAUSE_TIMED_OUT), by whatever signal; as timeout(1);
+/// - 126: the program of the workers cannot be executed, in whatever attempt; as shells have it, and the next one;
+/// - 127: the program of the workers, or its interpreter, is not there;
+/// - 123: any other ICE_END_START_ERROR: a directory, a file, a port, memory or processes that cannot be had;
+/// - 125: any other ICE_END_AGENT_ERROR;
+/// - 128 + n: ICE_END_INTERRUPTED by signal n; 143 without a signal.
+///
+/// A spec that is refused has no result: icerun ends with 2 then, and with 125 where a call fails for another
+/// reason. 125 for NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_result_exit_status(result: *const ice_result) -> i32 {
+    guard_value(125, || Ok(handle(result, "result")?.report.exit_status))
 }
 
 /// The errno of a start error or agent error, 0 if there is none.

@@ -85,7 +85,7 @@ fn status_of(error: &Error) -> ice_status {
         Error::Start { .. } => ice_status::ICE_ERROR_START,
         Error::Timeout { .. } => ice_status::ICE_ERROR_TIMEOUT,
         Error::Forked { .. } => ice_status::ICE_ERROR_FORKED,
-        Error::System { .. } => ice_status::ICE_ERROR_SYSTEM,
+        Error::Program { .. } | Error::System { .. } => ice_status::ICE_ERROR_SYSTEM,
         Error::Device { .. } => ice_status::ICE_ERROR_DEVICE,
         Error::Store { .. } | Error::Interrupted { .. } | Error::Rendezvous { .. } => {
             ice_status::ICE_ERROR_STORE

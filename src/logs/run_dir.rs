@@ -66,17 +66,11 @@ impl RunDir {
         working_dir: &Path,
         tmpdir: Option<&Path>,
     ) -> Result<Option<RunDir>, Error> {
-        let failed = |path: &Path, error: io::Error| {
-            Error::system(
-                format!("cannot make the directory {}", path.display()),
-                error.raw_os_error().unwrap_or(0),
-            )
-        };
         let Some((base, name)) = place(spec, checked, run_id, working_dir, tmpdir) else { return Ok(None) };
         if spec.log_dir.is_some() {
-            make_all(&base, spec.log_modes).map_err(|error| failed(&base, error))?;
+            make_all(&base, spec.log_modes)?;
         }
-        let path = make_unique(&base, &name, spec.log_modes).map_err(|error| failed(&base, error))?;
+        let path = make_unique(&base, &name, spec.log_modes)?;
         let mut run_dir = RunDir::at(spec, path);
         run_dir.hold();
         Ok(Some(run_dir))
@@ -115,18 +109,19 @@ impl RunDir {
     }
 
     /// Makes it again if it is not there any more. A directory of another user in its place is not used.
-    fn restore(&mut self) -> io::Result<()> {
+    fn restore(&mut self) -> Result<(), Error> {
+        let failed = |error: io::Error| directory_not_made(&self.path, error);
         match self.path.symlink_metadata() {
             Ok(found) if self.identity == Some((found.dev(), found.ino())) => return Ok(()),
             Ok(found) if found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() => {}
-            Ok(_) => return Err(io::Error::from_raw_os_error(libc::EEXIST)),
+            Ok(_) => return Err(failed(io::Error::from_raw_os_error(libc::EEXIST))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if let (true, Some(base)) = (self.makes_base, self.path.parent()) {
                     make_all(base, self.modes)?;
                 }
-                make(&self.path, self.modes)?;
+                make(&self.path, self.modes).map_err(failed)?;
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(failed(error)),
         }
         self.was_remade = true;
         self.hold();
@@ -147,12 +142,12 @@ impl RunDir {
     }
 
     pub fn make_attempt(&mut self, attempt: u32) -> Result<(), Error> {
-        self.restore().map_err(|error| not_made(&self.path, error))?;
+        self.restore()?;
         if self.flat {
             return Ok(());
         }
         let dir = self.attempt_dir(attempt);
-        make_below(&dir, self.modes).map_err(|error| not_made(&dir, error))
+        make_below(&dir, self.modes).map_err(|error| directory_not_made(&dir, error))
     }
 
     /// Makes the directory of one worker and names its files.
@@ -165,14 +160,14 @@ impl RunDir {
     ) -> Result<WorkerFiles, Error> {
         let dir = self.worker_dir(attempt, local_rank);
         match self.flat {
-            true => self.restore().map_err(|error| not_made(&self.path, error))?,
+            true => self.restore()?,
             false => match make_below(&dir, self.modes) {
                 // Removed since the worker before this one was born.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     self.make_attempt(attempt)?;
-                    make_below(&dir, self.modes).map_err(|error| not_made(&dir, error))?;
+                    make_below(&dir, self.modes).map_err(|error| directory_not_made(&dir, error))?;
                 }
-                made => made.map_err(|error| not_made(&dir, error))?,
+                made => made.map_err(|error| directory_not_made(&dir, error))?,
             },
         }
         Ok(self.worker_files(attempt, local_rank, streams, merge))
@@ -302,13 +297,17 @@ pub fn open_log(path: &Path, modes: Option<(u32, u32)>) -> Result<OwnedFd, Error
         opened.map_err(|unusable| unusable.into_error(format_args!("cannot open {}", path.display())))?;
     if modes.is_some() {
         let mode = std::fs::Permissions::from_mode(mode);
-        opened.set_permissions(mode).map_err(|error| not_made(path, error))?;
+        opened.set_permissions(mode).map_err(|error| {
+            let what = format!("cannot set the mode of {}", path.display());
+            Error::system(what, error.raw_os_error().unwrap_or(0))
+        })?;
     }
     Ok(opened.into())
 }
 
-fn not_made(path: &Path, error: io::Error) -> Error {
-    Error::system(format!("cannot make {}", path.display()), error.raw_os_error().unwrap_or(0))
+fn directory_not_made(path: &Path, error: io::Error) -> Error {
+    let what = format!("cannot make the directory {}", path.display());
+    Error::system(what, error.raw_os_error().unwrap_or(0))
 }
 
 fn make(path: &Path, modes: Option<(u32, u32)>) -> io::Result<()> {
@@ -331,18 +330,19 @@ fn make_below(path: &Path, modes: Option<(u32, u32)>) -> io::Result<()> {
     }
 }
 
-fn make_all(path: &Path, modes: Option<(u32, u32)>) -> io::Result<()> {
-    match make(path, modes) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make_all(path.parent().ok_or(error)?, modes)?;
-            match make(path, modes) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-                made => made,
-            }
+/// An error is of the one that could not be made.
+fn make_all(path: &Path, modes: Option<(u32, u32)>) -> Result<(), Error> {
+    let exists = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let made = match (make(path, modes), parent) {
+        (Err(error), _) if exists(&error) && path.is_dir() => return Ok(()),
+        (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
+            make_all(parent, modes)?;
+            make(path, modes).or_else(|error| if exists(&error) { Ok(()) } else { Err(error) })
         }
-        made => made,
-    }
+        (made, _) => made,
+    };
+    made.map_err(|error| directory_not_made(path, error))
 }
 
 fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
@@ -350,12 +350,13 @@ fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
 }
 
 /// A new directory `<parent>/<stem>_<unique>`.
-fn make_unique(parent: &Path, stem: &str, modes: Option<(u32, u32)>) -> io::Result<PathBuf> {
+fn make_unique(parent: &Path, stem: &str, modes: Option<(u32, u32)>) -> Result<PathBuf, Error> {
     loop {
         let path = parent.join(format!("{stem}_{}", unique()));
         match make(&path, modes) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => return made.map(|()| path),
+            Ok(()) => return Ok(path),
+            Err(error) => return Err(directory_not_made(&path, error)),
         }
     }
 }

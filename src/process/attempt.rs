@@ -56,6 +56,10 @@ pub struct Worker {
     pub stack: String,
     /// Why the value that it returned is none.
     pub value_fault: Option<String>,
+    /// Why it could not be started, or not come to its work.
+    pub start_failure: Option<String>,
+    /// Why it may not be signalled.
+    pub unsignallable: Option<Errno>,
     child: Option<Child>,
     keeper: Keeper,
 }
@@ -95,8 +99,9 @@ impl Worker {
         Cause::of(self.outcome(), self.verdict.is_some(), self.told_to_stop, self.completed())
     }
 
-    /// It ended before it came to its work.
-    pub fn never_started(&mut self) {
+    /// It could not be started, or ended before it came to its work.
+    pub fn never_started(&mut self, why: String) {
+        self.start_failure = Some(why);
         if let Some(ended) = &mut self.ended {
             ended.outcome = Outcome::NeverStarted;
         }
@@ -154,6 +159,8 @@ impl Attempt {
             verdict: None,
             stack: String::new(),
             value_fault: None,
+            start_failure: None,
+            unsignallable: None,
             child: None,
             keeper: Keeper::Agent,
         };
@@ -356,11 +363,9 @@ impl Attempt {
             // One that has ended by now, though nobody looked yet, did so by itself.
             let alive = worker.ended.is_none() && worker.runs();
             worker.told_to_stop |= alive && !(look_closer && process::is_dying(worker.pid));
-            if let Err(errno) = process::signal_group(worker.pid, signal)
-                && errno != Errno::ESRCH
-            {
-                refused.push((worker.pid, errno));
-            }
+            let refusal = process::signal_group(worker.pid, signal).err();
+            worker.unsignallable = refusal.filter(|errno| *errno != Errno::ESRCH);
+            refused.extend(worker.unsignallable.map(|errno| (worker.pid, errno)));
         }
         refused
     }
@@ -405,11 +410,15 @@ impl Attempt {
         }
     }
 
-    /// The workers that SIGKILL did not end.
-    pub fn give_up(&mut self) -> Vec<i32> {
+    /// The workers that SIGKILL did not end, or did not reach.
+    pub fn give_up(&mut self) -> Vec<(i32, Option<Errno>)> {
         let mut stuck = Vec::new();
         for worker in self.workers.iter_mut().filter(|worker| worker.is_alive()) {
-            stuck.push(worker.pid);
+            if let (None, Some(child)) = (worker.unsignallable, &worker.child) {
+                // Others of its group could be.
+                worker.unsignallable = process::signal(child.pidfd.as_fd(), 0).err();
+            }
+            stuck.push((worker.pid, worker.unsignallable));
             worker.ended = Some(Ended {
                 outcome: Outcome::Stuck,
                 usage: Usage::default(),

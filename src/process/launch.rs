@@ -470,13 +470,14 @@ fn explain(spec: &Spec, working_dir: Option<&CStr>, step: Step, errno: Errno, pa
                 let path = std::path::Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()));
                 directory.as_ref().map_or(path.to_path_buf(), |directory| directory.join(path)).exists()
             });
-            match errno {
+            let what = match errno {
                 Errno::ENOENT if found => format!("cannot start {name}: its interpreter is missing"),
                 Errno::ENOENT if !name.contains('/') => {
                     format!("cannot start {name}: it is not in the PATH of the worker")
                 }
                 _ => format!("cannot start {name}"),
-            }
+            };
+            return Error::Program { what, errno: errno as i32 };
         }
     };
     Error::system(what, errno as i32)

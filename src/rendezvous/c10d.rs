@@ -82,11 +82,9 @@ impl C10d {
                 &self.settings.endpoint,
                 format!("cannot be served here: {error}"),
             )),
-            // Another agent of this host was quicker.
-            Err(_) => {
-                self.settings.hosting = Hosting::Never;
-                Ok(())
-            }
+            // Another agent of this host was quicker; or neither was: of two sockets at one port that begin to listen
+            // at the same instant Linux refuses both. So this one tries again until it has found a store.
+            Err(_) => Ok(()),
         }
     }
 }
@@ -102,6 +100,10 @@ impl Backend for C10d {
         let options = Options { timeout: Some(TRY), secret, interrupter };
         let client = Client::connect_with(host, *port, &options)?;
         self.client = Some(client.with_patience(self.settings.patience));
+        if self.server.is_none() {
+            // The job's keys are there: an empty store in its place would be another job.
+            self.settings.hosting = Hosting::Never;
+        }
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::state::{Ending, Message, Node, Phase, State, Why};
+use crate::report::exit_status::Exit;
 use crate::supervise::Now;
 
 /// How many refusals are remembered.
@@ -89,14 +90,14 @@ impl Leader {
         self.state.taken += 1;
         match message {
             Message::Join(node) => self.join(node, number + 1, now),
-            Message::Failed { id, round, reason, exit_code, last } => {
-                self.failed(&id, round, reason, exit_code, last, now)
+            Message::Failed { id, round, reason, exit, last } => {
+                self.failed(&id, round, reason, exit, last, now)
             }
             Message::Done { id, round } => self.done(id, round),
             Message::Leave { id, reason } => {
                 self.remove(&id, |name| format!("{name} has left the job: {reason}"), now)
             }
-            Message::Close { reason } => self.close(reason, None),
+            Message::Close { reason } => self.close(reason, Exit::default()),
             Message::Void => {}
         }
     }
@@ -149,7 +150,7 @@ impl Leader {
             Phase::Gathering => {
                 if let Some(reason) = self.conflict(&node) {
                     return match self.state.why {
-                        Why::First => self.close(reason, None),
+                        Why::First => self.close(reason, Exit::default()),
                         _ => self.refuse(&node.id, reason),
                     };
                 }
@@ -197,16 +198,16 @@ impl Leader {
         self.changed = true;
     }
 
-    fn failed(&mut self, id: &str, round: u64, reason: String, code: Option<i32>, last: bool, now: Now) {
+    fn failed(&mut self, id: &str, round: u64, reason: String, exit: Exit, last: bool, now: Now) {
         let takes_part = self.state.nodes.iter().any(|node| node.id == id);
         match self.state.phase {
             Phase::Complete if takes_part && round == self.state.round => {
                 let left = self.state.nodes.iter().find(|node| self.state.gone.contains(&node.id));
                 if last || self.state.restarts >= self.rules.max_restarts {
-                    self.close(reason, code);
+                    self.close(reason, exit);
                 } else if let (true, Some(node)) = (self.rules.fixed, left) {
                     let why = format!("{} has succeeded and left, so there is no restart", node.name);
-                    self.close(format!("{reason}; {why}"), code);
+                    self.close(format!("{reason}; {why}"), exit);
                 } else {
                     self.state.restarts += 1;
                     self.over(Why::Failure(reason));
@@ -215,7 +216,7 @@ impl Leader {
             }
             // Another one failed at the same time, and was heard first.
             Phase::Gathering if last && takes_part && round + 1 == self.state.round => {
-                self.close(reason, code);
+                self.close(reason, exit);
             }
             _ => {}
         }
@@ -246,7 +247,7 @@ impl Leader {
         let reason = reason(&nodes[at].name);
         match self.state.phase {
             Phase::Complete if is_done => self.state.gone.push(id.into()),
-            Phase::Complete | Phase::Gathering if self.rules.fixed => self.close(reason, None),
+            Phase::Complete | Phase::Gathering if self.rules.fixed => self.close(reason, Exit::default()),
             Phase::Complete => {
                 self.state.nodes.remove(at);
                 self.over(Why::Membership(reason));
@@ -272,8 +273,8 @@ impl Leader {
         self.changed = true;
     }
 
-    fn close(&mut self, reason: String, exit_code: Option<i32>) {
-        self.end(Ending::Closed { reason, exit_code });
+    fn close(&mut self, reason: String, exit: Exit) {
+        self.end(Ending::Closed { reason, exit });
     }
 
     fn end(&mut self, ending: Ending) {
@@ -379,14 +380,10 @@ mod tests {
         Message::Leave { id: id.into(), reason: "asked to".into() }
     }
 
+    const THREE: Exit = Exit { code: Some(3), timed_out: false };
+
     fn failed(id: &str, round: u64) -> Message {
-        Message::Failed {
-            id: id.into(),
-            round,
-            reason: format!("{id} failed"),
-            exit_code: Some(3),
-            last: false,
-        }
+        Message::Failed { id: id.into(), round, reason: format!("{id} failed"), exit: THREE, last: false }
     }
 
     fn done(id: &str, round: u64) -> Message {
@@ -513,7 +510,7 @@ mod tests {
         let state = leader.publish().unwrap();
         assert_eq!((state.round, state.restarts, state.why.text()), (1, 1, "b failed"));
         tell(&mut leader, &[join("b"), join("a"), failed("a", 0), failed("a", 1)], SECOND);
-        let ending = Ending::Closed { reason: "a failed".into(), exit_code: Some(3) };
+        let ending = Ending::Closed { reason: "a failed".into(), exit: THREE };
         assert_eq!(leader.publish().unwrap().phase, Phase::Ended(ending));
     }
 
@@ -559,7 +556,7 @@ mod tests {
             let mut leader = leader(Rules { fixed, ..rules(2, 2) });
             tell(&mut leader, &[join("a"), join("b"), done("b", 0), leave("b"), failed("a", 0)], SECOND);
             let state = leader.publish().unwrap();
-            if let Phase::Ended(Ending::Closed { reason, exit_code: Some(3) }) = &state.phase {
+            if let Phase::Ended(Ending::Closed { reason, exit: THREE }) = &state.phase {
                 assert_eq!(reason, "a failed; node b has succeeded and left, so there is no restart");
                 assert!(fixed);
                 continue;

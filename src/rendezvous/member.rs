@@ -17,6 +17,7 @@ use super::leader::{Leader, Rules};
 use super::options::Options;
 use super::state::{Ending, Message, Node, Phase, State, decode, encode};
 use crate::error::Error;
+use crate::report::exit_status::Exit;
 use crate::spec::Level;
 use crate::standstill::lost;
 use crate::store::interrupt::Interrupter;
@@ -44,7 +45,7 @@ pub enum Wish {
     /// To be in the next round; `port` is kept for a store.
     Join { port: u16 },
     /// A worker failed; `last` if the run is over for this agent.
-    Failed { reason: String, exit_code: Option<i32>, last: bool },
+    Failed { reason: String, exit: Exit, last: bool },
     /// All workers of the round have succeeded.
     Done,
     /// The job is to end for all.
@@ -427,10 +428,10 @@ impl Part {
                     self.stage = Stage::Joining { until, posted: None };
                     self.is_done = false;
                 }
-                Wish::Failed { reason, exit_code, last } => {
+                Wish::Failed { reason, exit, last } => {
                     if let Stage::In { round } = self.stage {
                         let reason = format!("{}: {reason}", self.node.name);
-                        self.outbox.push_back(Message::Failed { id, round, reason, exit_code, last });
+                        self.outbox.push_back(Message::Failed { id, round, reason, exit, last });
                     }
                 }
                 Wish::Done => {

@@ -9,6 +9,7 @@ use super::c10d::{self, C10d};
 use super::endpoint::{Endpoint, Hosting};
 use super::member::tests::{Agent, settings};
 use super::member::{Notice, Settings, Wish};
+use crate::report::exit_status::Exit;
 use crate::store::client::Client;
 use crate::store::server::{Config, Server};
 
@@ -70,7 +71,11 @@ fn two_rounds(count: usize) -> [Cost; 2] {
     };
     dense(0);
     let first = cost();
-    agents[count / 2].wish(Wish::Failed { reason: "x".into(), exit_code: Some(1), last: false });
+    agents[count / 2].wish(Wish::Failed {
+        reason: "x".into(),
+        exit: Exit { code: Some(1), timed_out: false },
+        last: false,
+    });
     for agent in &agents {
         assert!(matches!(agent.notice(), Notice::Over { round: 0, .. }));
         agent.wish(Wish::Join { port: 1 });
@@ -137,7 +142,7 @@ fn stat_05_workers_of_the_next_round_find_an_empty_store() {
         assert_eq!(worker.find(b"default_pg/0").unwrap(), None, "in round {number}");
         worker.set(b"default_pg/0", b"address").unwrap();
         assert!(worker.find(b"default_pg/0").unwrap().is_some());
-        agents[1].wish(Wish::Failed { reason: "x".into(), exit_code: None, last: false });
+        agents[1].wish(Wish::Failed { reason: "x".into(), exit: Exit::default(), last: false });
         for agent in &agents {
             assert!(matches!(agent.notice(), Notice::Over { .. }));
             agent.wish(Wish::Join { port: 1 });

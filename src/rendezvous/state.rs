@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::report::exit_status::Exit;
 
 /// What a value of ours begins with. Another version is another format, and refused.
 const FORMAT: &str = "libice rendezvous 1 ";
@@ -55,10 +56,11 @@ impl Why {
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
     Succeeded,
-    /// For a reason that all agents report, with an exit code of a worker if there is one.
+    /// For a reason that all agents report, with the end of a worker if there is one.
     Closed {
         reason: String,
-        exit_code: Option<i32>,
+        #[serde(flatten)]
+        exit: Exit,
     },
 }
 
@@ -129,7 +131,14 @@ pub enum Message {
     /// It is ready for the next round.
     Join(Node),
     /// A worker of it failed in this round. `last`: it must not be started again.
-    Failed { id: String, round: u64, reason: String, exit_code: Option<i32>, last: bool },
+    Failed {
+        id: String,
+        round: u64,
+        reason: String,
+        #[serde(flatten)]
+        exit: Exit,
+        last: bool,
+    },
     /// All its workers of this round have succeeded.
     Done { id: String, round: u64 },
     /// It goes, in an orderly way.

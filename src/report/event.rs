@@ -30,20 +30,29 @@ pub fn counters(end: End, restarts: u32) -> [u64; COUNTERS.len()] {
 /// What the agent does with the whole group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Until all workers run.
+    /// What each rank gets: devices, CPUs, files, its environment.
+    Assign,
+    /// Until all workers run, or cannot.
     Start,
+    /// From then on until the first failure or stop, or until all have ended well.
+    Monitor,
     /// From the first signal until all are gone.
     Stop,
     /// From the begin of the start until all are gone.
     Attempt,
+    /// From the first signal to the workers of one attempt until all of the next one run.
+    Restart,
 }
 
 impl Stage {
     fn name(self) -> &'static str {
         match self {
+            Stage::Assign => "ASSIGN_WORKER_RANKS",
             Stage::Start => "START",
+            Stage::Monitor => "MONITOR",
             Stage::Stop => "STOP",
             Stage::Attempt => "ATTEMPT",
+            Stage::Restart => "RESTART",
         }
     }
 }
@@ -90,12 +99,13 @@ impl Origin {
         self.status(EventSource::Worker, "STUCK", fields)
     }
 
-    /// The final state of a worker that was started; none for others.
+    /// The final state of a worker that was started, or could not be; none for others.
     pub fn worker_ended(&self, report: &WorkerReport) -> Option<Event> {
         let state = match report.cause {
             Cause::Success => "SUCCEEDED",
             Cause::OwnFailure | Cause::TimedOut | Cause::Lost | Cause::Stuck => "FAILED",
             Cause::StoppedByAgent => "TERMINATED",
+            Cause::NeverStarted if report.start_failed => "FAILED",
             Cause::NeverStarted => return None,
         };
         let mut fields = worker(&report.rank, report.pid, report.attempt);
@@ -129,9 +139,12 @@ impl Origin {
         self.status(EventSource::Agent, if succeeded { "SUCCEEDED" } else { "FAILED" }, fields)
     }
 
-    /// Something that the agent did with the whole group is done.
-    pub fn stage(&self, stage: Stage, attempt: u32, took: Duration) -> Event {
-        let fields = json!({ "agent_restarts": attempt, "duration_ms": milliseconds(took) });
+    /// Something that the agent did with the whole group is done, or went wrong.
+    pub fn stage(&self, stage: Stage, attempt: u32, took: Duration, error: Option<&str>) -> Event {
+        let mut fields = json!({ "agent_restarts": attempt, "duration_ms": milliseconds(took) });
+        if let Some(error) = error {
+            fields["error"] = error.into();
+        }
         self.event(EventSource::Agent, "stage", stage.name(), fields)
     }
 
@@ -205,6 +218,7 @@ mod tests {
             job_restarts: restarts,
             round: 0,
             exit_code: None,
+            exit_status: 0,
             flakiness: 7,
             signal: 0,
             errno: 0,
@@ -270,7 +284,7 @@ mod tests {
     fn obs_05_stages_and_rendezvous_have_durations() {
         let origin = Origin::new(&Spec::default(), b"job", b"node");
         let parse = |event: Event| serde_json::from_str::<Value>(&event.line).unwrap();
-        let event = parse(origin.stage(Stage::Stop, 2, Duration::from_micros(1_234_567)));
+        let event = parse(origin.stage(Stage::Stop, 2, Duration::from_micros(1_234_567), None));
         assert_eq!(
             (&event["name"], &event["source"]),
             (&"torchelastic.agent.stage.STOP".into(), &"AGENT".into())

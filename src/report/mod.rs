@@ -2,6 +2,7 @@
 
 pub mod error_file;
 pub mod event;
+pub mod exit_status;
 pub mod metrics;
 pub mod oom;
 pub mod summary;
@@ -15,6 +16,7 @@ use nix::errno::Errno;
 use crate::control::pace::Pace;
 use crate::control::section::Name;
 use crate::control::watch::Said;
+use crate::error::errno_text;
 use crate::ranks::Rank;
 use crate::spec::names::Signal;
 use crate::sys::memory::Mapping;
@@ -172,6 +174,8 @@ pub struct WorkerReport {
     pub pid: i32,
     pub outcome: Outcome,
     pub cause: Cause,
+    /// Its own start failed, not that of another one.
+    pub start_failed: bool,
     pub likely_oom: bool,
     pub order: Option<usize>,
     pub attempt: u32,
@@ -191,6 +195,8 @@ pub struct WorkerReport {
     pub stderr_log: CString,
     /// Where it was when the agent found it stuck.
     pub stack: CString,
+    /// Of the host that it ran on.
+    pub hostname: CString,
 }
 
 impl WorkerReport {
@@ -222,6 +228,7 @@ impl WorkerReport {
             stdout_log: self.stdout_log.clone(),
             stderr_log: self.stderr_log.clone(),
             stack: self.stack.clone(),
+            hostname: self.hostname.clone(),
             ..*self
         }
     }
@@ -237,6 +244,8 @@ pub struct RunReport {
     pub round: u32,
     /// Of the worker that ended the job, on whatever host, if it was one.
     pub exit_code: Option<i32>,
+    /// See `exit_status`.
+    pub exit_status: i32,
     /// See `event::flakiness`.
     pub flakiness: u32,
     pub signal: i32,
@@ -276,6 +285,34 @@ pub fn root_cause(workers: &[WorkerReport]) -> Option<usize> {
         .or_else(|| first(Cause::Stuck))
 }
 
+fn core_text(core: bool) -> &'static str {
+    if core { ", core dumped" } else { "" }
+}
+
+/// How it ended, in a few words; empty where there is nothing to say.
+pub fn how(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Exited { code } => format!("exit code {code}"),
+        Outcome::Signaled { signal, core } => {
+            format!("Signal {signal} ({}){}", Signal(signal), core_text(core))
+        }
+        _ => String::new(),
+    }
+}
+
+/// The words for a worker that SIGKILL did not end, or that may not be signalled (it runs as another user).
+pub fn stuck_text(pid: i32, unsignallable: Option<Errno>) -> String {
+    match unsignallable {
+        None => format!("PID {pid} is still there after SIGKILL: stuck in the kernel, given up"),
+        Some(errno) => {
+            format!(
+                "PID {pid} is still there and may not be signalled ({}), given up",
+                errno_text(errno as i32)
+            )
+        }
+    }
+}
+
 /// The words for a failure that left no error file.
 pub fn message_of(outcome: Outcome, cause: Cause, pid: i32, likely_oom: bool) -> String {
     match (outcome, cause) {
@@ -283,16 +320,14 @@ pub fn message_of(outcome: Outcome, cause: Cause, pid: i32, likely_oom: bool) ->
         (Outcome::Signaled { signal, core }, _) => format!(
             "Signal {signal} ({}) received by PID {pid}{}{}",
             Signal(signal),
-            if core { ", core dumped" } else { "" },
+            core_text(core),
             if likely_oom { ", likely OOM: its memory cgroup counted an OOM kill" } else { "" },
         ),
         (Outcome::Exited { code: 0 }, Cause::OwnFailure) => {
             format!("PID {pid} exited without returning from the callback")
         }
         (Outcome::Exited { code }, _) => format!("PID {pid} exited with code {code}"),
-        (Outcome::Stuck, _) => {
-            format!("PID {pid} is still there after SIGKILL: stuck in the kernel, given up")
-        }
+        (Outcome::Stuck, _) => stuck_text(pid, None),
         (Outcome::Lost, _) => format!(
             "the exit status of PID {pid} was taken by somebody else: does the host wait for any child, or ignore SIGCHLD?"
         ),

@@ -1,8 +1,9 @@
 //! The result for people: how the run ended, the root cause first, those the agent stopped last.
 
 use std::fmt::Write;
+use std::time::{Duration, UNIX_EPOCH};
 
-use super::{Cause, End, Outcome, RunReport, WorkerReport};
+use super::{Cause, End, Outcome, RunReport, WorkerReport, how};
 use crate::spec::names::Signal;
 
 /// How many workers of one kind are listed before the rest is only counted.
@@ -101,12 +102,25 @@ pub fn line(worker: &WorkerReport) -> String {
             };
             let _ = write!(out, "stopped by the agent, {how}");
         }
-        _ => out.push_str(worker.message.to_string_lossy().lines().next().unwrap_or("")),
+        _ => {
+            // What a worker has to say of itself does not tell how it ended.
+            let how = if worker.error_data.is_some() { how(worker.outcome) } else { String::new() };
+            let message = worker.message.to_string_lossy();
+            let said = message.lines().next().unwrap_or("");
+            let colon = if how.is_empty() || said.is_empty() { "" } else { ": " };
+            let _ = write!(out, "{how}{colon}{said}");
+        }
     }
     if worker.end_ns > 0 && worker.start_ns > 0 {
         let _ = write!(out, ", after {:.3} s", (worker.end_ns - worker.start_ns) as f64 / 1e9);
     }
     out
+}
+
+/// ISO 8601, of UTC.
+fn time(unix_ns: i64) -> String {
+    let time = UNIX_EPOCH + Duration::from_nanos(unix_ns.max(0) as u64);
+    humantime::format_rfc3339_millis(time).to_string()
 }
 
 fn details(out: &mut String, worker: &WorkerReport) {
@@ -117,11 +131,16 @@ fn details(out: &mut String, worker: &WorkerReport) {
             let _ = writeln!(out, "    {line}");
         }
     }
-    if let Outcome::Exited { code } = worker.outcome
-        && worker.error_data.is_some()
-    {
-        let _ = writeln!(out, "    exit code: {code}");
+    if worker.end_unix_ns > 0 {
+        let _ = writeln!(out, "    time: {}", time(worker.end_unix_ns));
     }
+    let _ = writeln!(out, "    host: {}", worker.hostname.to_string_lossy());
+    let code = worker.exit_code();
+    let _ = match worker.outcome {
+        Outcome::Exited { .. } => writeln!(out, "    exit code: {code}"),
+        Outcome::Signaled { signal, .. } => writeln!(out, "    exit code: {code} ({})", Signal(signal)),
+        _ => Ok(()),
+    };
     let stack = worker.stack.to_string_lossy();
     if !stack.is_empty() {
         let _ = writeln!(out, "    where it was:");
@@ -135,9 +154,14 @@ fn details(out: &mut String, worker: &WorkerReport) {
     }
     let file = worker.error_file.to_string_lossy();
     let _ = writeln!(out, "    error file: {}", if file.is_empty() { "<N/A>" } else { &file });
+    for (name, path) in [("stdout", &worker.stdout_log), ("stderr", &worker.stderr_log)] {
+        if !path.is_empty() {
+            let _ = writeln!(out, "    {name}: {}", path.to_string_lossy());
+        }
+    }
     let tail = worker.stderr_tail.strip_suffix(b"\0").unwrap_or(&worker.stderr_tail);
     if !tail.is_empty() {
-        let _ = writeln!(out, "    last lines of stderr ({}):", worker.stderr_log.to_string_lossy());
+        let _ = writeln!(out, "    last lines of stderr:");
         for line in String::from_utf8_lossy(tail).lines() {
             let _ = writeln!(out, "    | {line}");
         }

@@ -110,6 +110,9 @@ fn ended_without_us(pidfd: &OwnedFd) -> Waited {
     const PIDFD_GET_INFO: libc::c_ulong = 0xC000_FF0B | ((size_of::<PidfdInfo>() as libc::c_ulong) << 16);
     // The kernel announces the end a moment before it notes the status.
     const LOOKS: u32 = 100;
+    // It may note the status, and forget the process, between two steps of one look, which then fails: the next
+    // one finds the status.
+    let mut failed = false;
     for _ in 0..LOOKS {
         let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
         // SAFETY: the request carries the size of the struct, and the kernel fills no more than that.
@@ -126,7 +129,7 @@ fn ended_without_us(pidfd: &OwnedFd) -> Waited {
         if !has_ended(pidfd) {
             return Waited::Running;
         }
-        if result != 0 {
+        if result != 0 && std::mem::replace(&mut failed, true) {
             break;
         }
         std::thread::sleep(Duration::from_millis(1));

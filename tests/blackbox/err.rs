@@ -353,6 +353,74 @@ fn err_14_icerun_ends_as_the_first_failure() {
     tool(&t, &["--nproc-per-node", "2"]).probe(&verbs).run().exited(5);
 }
 
+/// A row of the table of ice_result_exit_status() each; the tool ends with the number of the library.
+fn err_14_the_exit_status_of_each_cause() {
+    let of = |run: &Run| run.result()["exit_status"].as_i64().expect("a status");
+    let case = |change: &dyn Fn(&Case, Host<'_>) -> Run| -> i64 {
+        let t = Case::new();
+        of(&change(&t, t.host()))
+    };
+    assert_eq!(case(&|_, host| host.probe(&["exit", "0"]).run()), 0);
+    assert_eq!(case(&|_, host| host.probe(&["exit", "42"]).run()), 42);
+    assert_eq!(case(&|_, host| host.probe(&["kill", "HUP"]).run()), 129);
+    // A function that does not return.
+    assert_eq!(case(&|_, host| host.callback(&["exit", "0"]).run()), 1);
+    // Interrupted, by a signal and without one.
+    let stopped = |signal: &'static str| {
+        case(&|t, host| {
+            let up = format!("await={}", t.path("up"));
+            let host = host.probe(&["touch", &t.path("up"), "pause"]);
+            host.steps(&["start", &up, &format!("stop={signal}"), "wait=60"]).run()
+        })
+    };
+    assert_eq!((stopped("INT"), stopped("0")), (130, 143));
+    // Of what is missing the program alone is 127.
+    let missing: [&dyn Fn(Host<'_>) -> Host<'_>; 4] = [
+        &|host| host.set("log_dir", "/proc/none/logs"),
+        &|host| host.set("working_dir", "/nowhere"),
+        &|host| host.set("redirects", 3).env("TMPDIR", "/nowhere"),
+        &|host| host.set("event_file", "/nowhere/events"),
+    ];
+    for change in missing {
+        assert_eq!(case(&|_, host| change(host).probe(&["exit", "0"]).run()), 123);
+    }
+    assert_eq!(case(&|_, host| host.set("program", "/nowhere/program").run()), 127);
+    assert_eq!(case(&|_, host| host.set("program", "/etc/passwd").run()), 126);
+    // Gone before its second attempt.
+    let gone = case(&|t, host| {
+        let once = t.write("once", b"#!/bin/sh\nrm \"$0\"\nexit 4\n", 0o755);
+        host.set("max_restarts", 1).set("program", once).run()
+    });
+    assert_eq!(gone, 127);
+    // Another thing is gone then: the agent cannot go on.
+    let gone = case(&|t, host| {
+        fs::create_dir(t.dir.join("wd")).unwrap();
+        let host = host.set("max_restarts", 1).set("working_dir", t.path("wd"));
+        host.set("program", "/bin/sh").set("arg", "-c").set("arg", "rmdir \"$PWD\"; exit 4").run()
+    });
+    assert_eq!(gone, 125);
+}
+
+/// Whatever found it stuck, and by whatever signal it ended: not as if the tool had been signalled.
+fn err_14_a_stuck_worker_is_no_signal() {
+    for (limit, verbs) in [
+        (("file_timers", "1"), &["timer", "%p", "s", "0.2", "TERM", "pause"][..]),
+        (("straggler_timeout", "0.2"), &["rank", "1", "pause", ";", "exit", "0"]),
+    ] {
+        let t = Case::new();
+        let host = t.host().set("local_world_size", 2).set(limit.0, limit.1).set("shutdown_timeout", 0.5);
+        let run = host.probe(verbs).run();
+        run.failed_as(END_WORKER_FAILURE);
+        assert_eq!(run.result()["root_cause"]["cause"], CAUSE_TIMED_OUT, "{run}");
+        assert_eq!(run.result()["exit_status"], 124, "{run}");
+    }
+    let t = Case::new();
+    let ended = tool(&t, &["--file-timers"]).probe(&["timer", "%p", "s", "0.2", "TERM", "pause"]).run();
+    ended.exited(124);
+    let compatible = tool(&t, &["--file-timers", "--compat-exit-code"]);
+    compatible.probe(&["timer", "%p", "s", "0.2", "TERM", "pause"]).run().exited(1);
+}
+
 fn err_14_other_ends_have_other_codes() {
     let t = Case::new();
     tool(&t, &["--no-python", "/nowhere/at/all"]).run().exited(127);
@@ -361,7 +429,93 @@ fn err_14_other_ends_have_other_codes() {
     let text = t.write("garbage", b"\x01\x02\x03", 0o755);
     tool(&t, &["--no-python", &text]).run().exited(126);
     tool(&t, &["--nproc-per-node", "0"]).probe(&["exit", "0"]).run().exited(2);
+    tool(&t, &["--log-dir", "/proc/none/logs"]).probe(&["exit", "0"]).run().exited(123);
     t.nothing_left();
+}
+
+/// What torch's own summary lists is there for the root cause, and the others have a line each.
+fn err_14_who_when_and_where() {
+    let t = Case::new();
+    let host = t.host().set("local_world_size", 3).set("log_dir", t.path("logs")).set("redirects", 3);
+    let up = t.path("up");
+    let ready = ["ignore", "TERM", "append", &up, "x", "await_lines", &up, "3"];
+    let verbs = [
+        &ready[..],
+        &["rank", "1", "error_long", "the reason", "File x, line 3", "1700000000", "kill", "SEGV", ";"],
+        &["error_long", "lost my peer", "stack", "1700000000", "await", &t.path("never")],
+    ];
+    let run = host.set("shutdown_timeout", 0.1).probe(&verbs.concat()).run();
+    run.failed_as(END_WORKER_FAILURE);
+    let summary = text(&run.result()["summary"]);
+    let root = &run.result()["root_cause"];
+    let host_name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(root["hostname"], host_name.trim());
+    let pid = &root["pid"];
+    let first = format!("rank 1 (local rank 1, pid {pid}): Signal 11 (SIGSEGV)");
+    assert!(text(&run.result()["message"]).starts_with(&first), "{summary}");
+    assert!(text(&run.result()["message"]).contains(": the reason, after"), "{summary}");
+    for line in [
+        "    File x, line 3".to_string(),
+        format!("    host: {}", host_name.trim()),
+        "    exit code: -11 (SIGSEGV)".to_string(),
+        format!("    error file: {}", text(&root["error_file"])),
+        format!("    stdout: {}", text(&root["stdout_log"])),
+        format!("    stderr: {}", text(&root["stderr_log"])),
+    ] {
+        assert!(summary.lines().any(|said| said == line), "'{line}' is not in: {summary}");
+    }
+    // ISO 8601 in UTC: the moment that its end was seen.
+    let time = summary.lines().find_map(|line| line.strip_prefix("    time: ")).expect("a time");
+    let seen = std::time::UNIX_EPOCH
+        + std::time::Duration::from_millis(root["end_unix_ns"].as_u64().unwrap() / 1_000_000);
+    assert_eq!(humantime::parse_rfc3339(time).expect("a time"), seen);
+    for rank in [0, 2] {
+        let line = summary.lines().find(|line| line.starts_with(&format!("  rank {rank} "))).expect("a line");
+        assert!(line.contains("stopped by the agent, SIGKILL"), "{summary}");
+    }
+    // Where nothing goes to files, nothing is said of them.
+    let t = Case::new();
+    let run = t.host().probe(&["error_file", r#"{"message": "short"}"#, "exit", "5"]).run();
+    let summary = text(&run.result()["summary"]);
+    assert!(summary.contains(": exit code 5: short, after"), "{summary}");
+    assert!(summary.contains("    exit code: 5\n") && !summary.contains("    stdout"), "{summary}");
+}
+
+/// A second failure beside the root cause says how it ended, too.
+fn err_14_each_failure_says_how_it_ended() {
+    let t = Case::new();
+    let up = t.path("up");
+    let verbs = [
+        &["append", &up, "x", "await_lines", &up, "2", "error_long", "why %r", "s", "1700000000"][..],
+        &["stop", "kill", "KILL"],
+    ];
+    // Both are stopped, so that the agent finds both dead: none of them is the agent's.
+    let host = t.host().set("local_world_size", 2).set("log_dir", t.path("logs"));
+    let running = host.set("shutdown_timeout", 0.1).probe(&verbs.concat()).spawn();
+    t.wait_lines("up", 2);
+    let stopped = || -> Vec<i32> {
+        children(running.pid()).into_iter().filter(|pid| state(*pid) == Some('T')).collect()
+    };
+    wait_for("both to stand still", || stopped().len() == 2);
+    let workers = stopped();
+    running.signal(libc::SIGSTOP);
+    wait_for("all threads of the agent to stand still", || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", running.pid())).unwrap().flatten();
+        tasks.map(|task| task.file_name().to_string_lossy().parse().unwrap()).all(|id| state(id) == Some('T'))
+    });
+    for pid in &workers {
+        send(*pid, libc::SIGKILL);
+    }
+    wait_for("their ends", || workers.iter().all(|pid| gone(*pid)));
+    running.signal(libc::SIGCONT);
+    let run = running.finish();
+    run.failed_as(END_WORKER_FAILURE);
+    let summary = text(&run.result()["summary"]);
+    assert_eq!(
+        summary.matches("): Signal 9 (SIGKILL): why ").count(),
+        3,
+        "the head, the cause, the other: {summary}"
+    );
 }
 
 fn err_14_the_report_is_for_people() {
@@ -410,7 +564,11 @@ pub fn tests() -> Vec<Trial> {
         err_12_the_result_outlives_agent_and_spec,
         err_13_the_last_lines_of_stderr,
         err_14_icerun_ends_as_the_first_failure,
+        err_14_the_exit_status_of_each_cause,
+        err_14_a_stuck_worker_is_no_signal,
         err_14_other_ends_have_other_codes,
+        err_14_who_when_and_where,
+        err_14_each_failure_says_how_it_ended,
         err_14_the_report_is_for_people,
     ]
 }

@@ -24,7 +24,9 @@
 //!   writes a line is found with `run.event("wait")`, `run.events("wait")`.
 //! - `Host::spawn()` instead of `run()` for tests that act meanwhile: `running.signal(libc::SIGTERM)`,
 //!   `running.wait_event("start")`, `running.finish()`.
-//! - `wait_for("what", || condition)` polls for 20 s; `t.wait_lines("file", 3)`; `gone(pid)`; `alive(pid)`.
+//! - `wait_for("what", || condition)` polls for 20 s; `t.wait_lines("file", 3)`; `gone(pid)`; `alive(pid)`. Any other
+//!   limit is for `soon(limit, || condition)`, or for `run.within(limit)`, that the end came in time: patience is
+//!   counted in looks, not by the clock.
 //! - `run.clean()` is that nothing is left: no descendant, no descriptor, thread, child or
 //!   temporary file more than before, signal dispositions and mask as before. `succeeded()` and `failed_as()` check it.
 //! - `icerun()` is the path of the command line tool: `t.command(icerun()).args(..)` is tagged as a host is, and
@@ -33,6 +35,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -50,6 +53,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks. Patience is counted in looks, not by the clock: a machine that stands still for some seconds
 /// (a snapshot of it is taken, say) is no failure of what it stood still in.
 const PAUSE: Duration = Duration::from_millis(5);
+/// The same while the end of a host is waited for.
+pub const LOOK: Duration = Duration::from_millis(2);
 /// How long a host may live.
 pub const HOST_LIMIT: Duration = Duration::from_secs(120);
 /// Every process of a case carries this variable, so that those left behind are found.
@@ -59,7 +64,7 @@ const TAG: &str = "LIBICE_TEST_CASE";
 /// lacks one of these, see `lacks`.
 #[macro_export]
 macro_rules! tests {
-    (@one $name:ident) => { libtest_mimic::Trial::test(stringify!($name), || { $name(); Ok(()) }) };
+    (@one $name:ident) => { $crate::harness::needing(stringify!($name), &[], || { $name(); Ok(()) }) };
     (@one $name:ident, $($need:ident)+) => {
         $crate::harness::needing(stringify!($name), &[$(stringify!($need)),+], || { $name(); Ok(()) })
     };
@@ -83,7 +88,21 @@ pub fn needing(
     if !missing.is_empty() && !listing() {
         eprintln!("{name} is ignored: {}", missing.join(", "));
     }
-    libtest_mimic::Trial::test(name, run).with_ignored_flag(!missing.is_empty())
+    let trial = name.to_string();
+    libtest_mimic::Trial::test(name, move || timed(&trial, run)).with_ignored_flag(!missing.is_empty())
+}
+
+/// Appends what a test takes to the file that LIBICE_TEST_TIMES names: seconds and name.
+fn timed<T>(name: &str, run: impl FnOnce() -> T) -> T {
+    let Some(path) = std::env::var_os("LIBICE_TEST_TIMES").filter(|path| !path.is_empty()) else {
+        return run();
+    };
+    let started = Instant::now();
+    let done = run();
+    let line = format!("{:8.3} {name}\n", started.elapsed().as_secs_f64());
+    let file = fs::OpenOptions::new().append(true).create(true).open(path);
+    file.and_then(|mut file| file.write_all(line.as_bytes())).expect("the file of times");
+    done
 }
 
 fn listing() -> bool {
@@ -513,21 +532,25 @@ impl Case {
         self.left().unwrap_or_else(|what| panic!("{what}"));
     }
 
-    /// Soon no process of this case lives any more, and there is no temporary file of the library's. The promise
-    /// is a second; a busy machine gets more, as nothing that the tests start ends by itself so soon.
-    pub fn left(&self) -> Result<(), String> {
-        for look in 0.. {
-            let left = self.processes();
-            if left.is_empty() {
-                break;
-            }
-            if look * PAUSE.as_millis() > 5_000 {
-                let shown: Vec<String> = left.iter().map(|pid| describe(*pid)).collect();
-                kill_all(&left);
-                return Err(format!("processes were left behind: {}", shown.join("; ")));
-            }
-            thread::sleep(PAUSE);
+    /// Soon no process of this case lives any more. The promise is a second; a busy machine gets more, as nothing
+    /// that the tests start ends by itself so soon.
+    pub fn no_process_left(&self) -> Result<(), String> {
+        let mut left = Vec::new();
+        let none = || {
+            left = self.processes();
+            left.is_empty()
+        };
+        if soon(Duration::from_secs(5), none) {
+            return Ok(());
         }
+        let shown: Vec<String> = left.iter().map(|pid| describe(*pid)).collect();
+        kill_all(&left);
+        Err(format!("processes were left behind: {}", shown.join("; ")))
+    }
+
+    /// The same, and there is no temporary file of the library's.
+    pub fn left(&self) -> Result<(), String> {
+        self.no_process_left()?;
         let files: Vec<_> =
             fs::read_dir(self.tmp()).expect("tmp").flatten().map(|entry| entry.path()).collect();
         if files.is_empty() { Ok(()) } else { Err(format!("temporary files were left behind: {files:?}")) }
@@ -611,14 +634,22 @@ pub fn state(pid: i32) -> Option<char> {
 
 /// Polls until something is so; panics after `PATIENCE`.
 #[track_caller]
-pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+pub fn wait_for(what: &str, condition: impl FnMut() -> bool) {
+    assert!(soon(PATIENCE, condition), "waited in vain for {what}");
+}
+
+/// Polls until something is so; false if it is not within this time, counted in looks.
+pub fn soon(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     for look in 0.. {
         if condition() {
-            return;
+            return true;
         }
-        assert!(look * PAUSE.as_millis() < PATIENCE.as_millis(), "waited in vain for {what}");
+        if PAUSE * look >= limit {
+            return false;
+        }
         thread::sleep(PAUSE);
     }
+    false
 }
 
 // --- workers ---
@@ -940,21 +971,23 @@ impl Running {
 
     /// Waits for the end of the host; if it takes longer than its limit it is killed: true.
     pub fn finish_or_kill(mut self) -> (Run, bool) {
-        let mut killed = false;
+        let (mut killed, mut looks) = (false, 0);
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("wait for the host") {
                 break status;
             }
-            if self.started.elapsed() > self.limit && !killed {
+            if LOOK * looks > self.limit && !killed {
                 self.child.kill().expect("kill the host");
                 killed = true;
             }
-            thread::sleep(Duration::from_millis(2));
+            thread::sleep(LOOK);
+            looks += 1;
         };
         self.done = true;
         let run = Run {
             status,
             wall: self.started.elapsed(),
+            waited: LOOK * looks,
             stdout: fs::read(self.base.with_extension("out")).unwrap_or_default(),
             stderr: fs::read(self.base.with_extension("err")).unwrap_or_default(),
             lines: read_events(&self.base),
@@ -997,6 +1030,8 @@ impl Case {
 pub struct Run {
     pub status: ExitStatus,
     pub wall: Duration,
+    /// How long its end was waited for, counted in looks.
+    waited: Duration,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
     pub lines: Vec<Value>,
@@ -1032,6 +1067,18 @@ impl Run {
     #[track_caller]
     pub fn worker(&self, local_rank: usize) -> &Value {
         &self.result()["workers"][local_rank]
+    }
+
+    /// The end did not take longer than this, once it was waited for.
+    #[track_caller]
+    pub fn within(&self, limit: Duration) -> &Self {
+        assert!(
+            self.waited < limit,
+            "it took {:?} to end ({:?} by the clock): {self}",
+            self.waited,
+            self.wall
+        );
+        self
     }
 
     #[track_caller]

@@ -165,10 +165,8 @@ fn time_17_clients_that_are_slow_many_or_garbage() {
     assert_eq!(get(port).0, "HTTP/1.1 200 OK");
     assert!(asked.elapsed() < PATIENCE);
     // The agent has never waited: a worker's end is seen at once.
-    let gone = Instant::now();
     t.write("go", b"", 0o644);
-    running.finish().succeeded();
-    assert!(gone.elapsed() < Duration::from_secs(5), "{:?}", gone.elapsed());
+    running.finish().within(Duration::from_secs(5)).succeeded();
     drop(slow);
 }
 

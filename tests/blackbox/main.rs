@@ -67,8 +67,13 @@ use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
 
+/// Most of the time a test waits: for a process, a time-out, a deadline.
+const TESTS_PER_CORE: usize = 4;
+
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    arguments.test_threads.get_or_insert(TESTS_PER_CORE * cores);
     if !arguments.list {
         harness::build();
     }

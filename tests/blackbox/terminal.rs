@@ -277,7 +277,7 @@ fn log_18_bar_on_a_terminal_that_is_stopped() {
     t.touch("on");
     let ended = started.finish();
     ended.exited(0);
-    assert!(ended.wall < Duration::from_secs(20), "{ended:?}");
+    ended.within(Duration::from_secs(20));
 }
 
 fn time_debug_breakpoint_in_python() {
@@ -357,7 +357,7 @@ fn time_debug_timers_stand_still() {
     let verbs = "heartbeat expires a 0.3 rank 0 sleep 1 ; rank 1 sleep 0.8 ; disarm a";
     let options = "--nproc-per-node 2 --heartbeat-timeout 0.3";
     controlled(&t, &terminal, &format!("{options} --debug-rank 0"), verbs).finish().exited(0);
-    controlled(&t, &terminal, options, verbs).finish().exited(128 + libc::SIGKILL);
+    controlled(&t, &terminal, options, verbs).finish().exited(124);
 }
 
 fn time_debug_a_call_of_a_worker() {
@@ -380,7 +380,7 @@ fn time_debug_a_call_of_a_worker() {
     t.wait_lines("done", 1);
     assert_eq!(t.lines("read"), ["4"]);
     // The timer of rank 1 runs again, and ends it.
-    started.finish().exited(128 + libc::SIGKILL);
+    started.finish().exited(124);
     assert!(t.lines("work.1")[0].starts_with("pause"), "{:?}", t.lines("work.1"));
     assert!(t.lines("work.0").is_empty(), "it did not pause for itself");
 }

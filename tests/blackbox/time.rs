@@ -180,7 +180,7 @@ fn time_01_by_icerun_and_the_environment() {
             program("probe").display()
         ));
         let output = command.output().unwrap();
-        assert_eq!(output.status.code(), Some(128 + libc::SIGUSR1), "{output:?}");
+        assert_eq!(output.status.code(), Some(124), "{output:?}");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(text.contains("held its timer \"step\""), "{text}");
         assert_eq!(t.lines("seen")[0] == t.path("own"), !by_option);
@@ -325,7 +325,7 @@ fn time_06_nobody_comes_and_the_stop_is_prompt() {
     let run =
         host.steps(&["start", &format!("await_lines={}:2", t.path("up")), "stop=TERM", "wait=60"]).run();
     run.failed_as(END_INTERRUPTED);
-    assert!(run.wall < Duration::from_secs(5), "{:?}", run.wall);
+    run.within(Duration::from_secs(5));
 }
 
 fn time_06_a_place_that_cannot_be() {
@@ -493,7 +493,7 @@ fn time_13_a_worker_in_uninterruptible_sleep_fails_the_run() {
     command.env("TORCHELASTIC_UNINTERRUPTIBLE_STATE_TIMEOUT", "0.4");
     command.args(["--max-restarts", "2", "--shutdown-timeout", "0.5", "--no-python"]);
     let output = command.arg(program("probe")).args(["stuck", "10"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(128 + libc::SIGTERM), "{output:?}");
+    assert_eq!(output.status.code(), Some(124), "{output:?}");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("uninterruptible sleep"), "{text}");
 }
@@ -747,14 +747,14 @@ fn time_20_others_are_seen_meanwhile() {
     assert_eq!(run.result()["root_cause"]["exit_code"], 3, "{run}");
     assert_eq!(run.worker(0)["cause"], CAUSE_STOPPED_BY_AGENT, "{run}");
     assert!(stack(run.worker(0)).contains("(probe): S"), "what was found is kept: {run}");
-    assert!(run.wall < Duration::from_secs(5), "{:?}", run.wall);
+    run.within(Duration::from_secs(5));
     // The worker itself ends.
     let t = Case::new();
     let command = script(&t, "echo begun; sleep 60");
     let host = timed(&t, 1).set("stack_command", &command).set("stack_timeout", 60);
     let run = host.probe(&["timer", "%p", "s", "0.2", "KILL", "sleep", "0.8"]).run();
     run.succeeded();
-    assert!(run.wall < Duration::from_secs(5), "{:?}", run.wall);
+    run.within(Duration::from_secs(5));
     // A stop.
     let t = Case::new();
     let command = script(&t, &format!("touch {}; sleep 60", t.path("begun")));
@@ -762,7 +762,7 @@ fn time_20_others_are_seen_meanwhile() {
     let host = host.probe(&["timer", "%p", "s", "0.2", "KILL", "pause"]);
     let run = host.steps(&["start", &format!("await={}", t.path("begun")), "stop=TERM", "wait=60"]).run();
     run.failed_as(END_INTERRUPTED);
-    assert!(run.wall < Duration::from_secs(5), "{:?}", run.wall);
+    run.within(Duration::from_secs(5));
 }
 
 fn time_20_all_are_looked_at_before_one_is_ended() {
@@ -804,7 +804,7 @@ fn time_20_by_icerun() {
     ]);
     command.args(["--log-dir", &t.path("logs"), "--no-python"]).arg(program("probe"));
     let output = command.args(["timer", "%p", "s", "0.2", "KILL", "pause"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(128 + libc::SIGKILL), "{output:?}");
+    assert_eq!(output.status.code(), Some(124), "{output:?}");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("| looked at ") && text.contains("=2\n"), "{text}");
     t.nothing_left();

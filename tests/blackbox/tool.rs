@@ -153,12 +153,8 @@ impl Started {
     /// The same, so many times.
     #[track_caller]
     pub fn says_times(&self, text: &str, count: usize) {
-        let mut looks = 0..PATIENCE.as_millis() / 5;
-        while self.err_so_far().matches(text).count() < count {
-            let left = looks.next();
-            assert!(left.is_some(), "'{text}' x {count} is not said: {}", self.err_so_far());
-            thread::sleep(Duration::from_millis(5));
-        }
+        let said = soon(PATIENCE, || self.err_so_far().matches(text).count() >= count);
+        assert!(said, "'{text}' x {count} is not said: {}", self.err_so_far());
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -166,17 +162,20 @@ impl Started {
     }
 
     pub fn finish(mut self) -> Ended {
+        let mut looks = 0;
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("wait for icerun") {
                 break status;
             }
-            assert!(self.started.elapsed() < HOST_LIMIT, "icerun still runs: {}", self.err_so_far());
-            thread::sleep(Duration::from_millis(1));
+            assert!(LOOK * looks < HOST_LIMIT, "icerun still runs: {}", self.err_so_far());
+            thread::sleep(LOOK);
+            looks += 1;
         };
         self.done = true;
         Ended {
             status,
             wall: self.started.elapsed(),
+            waited: LOOK * looks,
             stdout: fs::read(&self.out).unwrap_or_default(),
             stderr: fs::read(&self.err).unwrap_or_default(),
         }
@@ -203,6 +202,8 @@ impl Drop for Started {
 pub struct Ended {
     pub status: ExitStatus,
     pub wall: Duration,
+    /// How long its end was waited for, counted in looks.
+    waited: Duration,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
 }
@@ -214,6 +215,13 @@ impl Ended {
 
     pub fn err(&self) -> String {
         String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+
+    /// The end did not take longer than this, once it was waited for.
+    #[track_caller]
+    pub fn within(&self, limit: Duration) -> &Self {
+        assert!(self.waited < limit, "it took {:?} to end: {self:?}", self.waited);
+        self
     }
 
     #[track_caller]
@@ -301,22 +309,7 @@ pub fn four_at_a_time(count: usize, work: impl Fn(usize) + Sync) {
 /// No process of the case lives any more; files are not looked at (a killed host cannot remove them).
 #[track_caller]
 pub fn no_process_left(t: &Case) {
-    let end = Instant::now() + Duration::from_secs(5);
-    loop {
-        let left = t.processes();
-        if left.is_empty() {
-            return;
-        }
-        let lines: Vec<_> = left
-            .iter()
-            .map(|pid| {
-                let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                format!("{pid} {}", String::from_utf8_lossy(&words).replace('\0', " "))
-            })
-            .collect();
-        assert!(Instant::now() < end, "processes were left behind: {}", lines.join("; "));
-        thread::sleep(Duration::from_millis(2));
-    }
+    t.no_process_left().unwrap_or_else(|what| panic!("{what}"));
 }
 
 pub fn children(pid: i32) -> Vec<i32> {

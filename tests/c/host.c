@@ -159,6 +159,7 @@ static void worker_result(json *j, const ice_worker_result *w) {
   json_text(j, "stdout_log", w->stdout_log);
   json_text(j, "stderr_log", w->stderr_log);
   json_text(j, "stack", w->stack);
+  json_text(j, "hostname", w->hostname);
   json_close(j, "}");
 }
 
@@ -172,6 +173,7 @@ static void result_fields(json *j, const ice_result *r) {
   json_number(j, "round", ice_result_round(r));
   json_number(j, "job_restarts", ice_result_job_restarts(r));
   json_number(j, "exit_code", ice_result_exit_code(r));
+  json_number(j, "exit_status", ice_result_exit_status(r));
   json_number(j, "flakiness", ice_result_flakiness(r));
   json_number(j, "signal", ice_result_signal(r));
   json_number(j, "all_exited_cleanly", ice_result_all_exited_cleanly(r));
@@ -298,14 +300,23 @@ static void before(void) {
   vitals_line("before", &BEFORE);
 }
 
-/* The promise is a second, a busy machine gets more; what is still different then is in the line. */
-static void after(void) {
-  vitals v;
-  for (int look = 0; look < 1000; look++) {
-    v = take_vitals();
-    if (v.fds == BEFORE.fds && v.threads == BEFORE.threads && v.children == BEFORE.children) break;
+enum { VITALS_LOOKS = 1000 };
+
+/* Waits until threads and children are as wanted, and the descriptors too where they count. A thread that was
+ * joined is in /proc until the kernel has forgotten it. The promise is a second, a busy machine gets more; what is
+ * still different then is in the line. */
+static vitals settled(const vitals *wanted, int fds) {
+  vitals v = take_vitals();
+  for (int look = 0; look < VITALS_LOOKS; look++) {
+    if ((!fds || v.fds == wanted->fds) && v.threads == wanted->threads && v.children == wanted->children) break;
     sleep_seconds(0.005);
+    v = take_vitals();
   }
+  return v;
+}
+
+static void after(void) {
+  vitals v = settled(&BEFORE, 1);
   vitals_line("after", &v);
 }
 
@@ -1054,19 +1065,21 @@ static void do_step_in_silence(char *steps) {
   char *count = steps;
   steps = after_char(steps, ':');
   int n = atoi(count);
+  vitals early = BEFORE;
   SILENT++;
   for (int i = 0; i < n; i++) {
     char *copy = strdup(steps), *save = NULL;
     for (char *at = strtok_r(copy, ",", &save); at; at = strtok_r(NULL, ",", &save)) do_step(at);
     free(copy);
     if (n >= 100 && i == n / 10) {
-      vitals v = take_vitals();
-      vitals_line("early", &v);
+      /* Handles that are still there may have descriptors. */
+      early = settled(&BEFORE, 0);
+      vitals_line("early", &early);
     }
   }
   SILENT--;
-  vitals v = take_vitals();
-  vitals_line("late", &v);
+  vitals late = settled(&early, n >= 100);
+  vitals_line("late", &late);
   json j;
   line_begin(&j, "repeated");
   json_number(&j, "times", n);
@@ -1220,6 +1233,7 @@ static int agent_step(const char *key, char *value) {
   } else if (IS("reap_child")) {
     int status = 0;
     pid_t pid = waitpid(OWN_CHILD, &status, 0);
+    BEFORE.children -= pid == OWN_CHILD;
     json j;
     line_begin(&j, "reap_child");
     json_number(&j, "same", pid == OWN_CHILD);
@@ -1287,7 +1301,10 @@ static int agent_step(const char *key, char *value) {
     _exit(86);
   } else if (IS("unhammer")) {
     HAMMERING = 0;
-    while (HAMMER_COUNT > 0) pthread_join(HAMMERS[--HAMMER_COUNT], NULL);
+    while (HAMMER_COUNT > 0) {
+      pthread_join(HAMMERS[--HAMMER_COUNT], NULL);
+      BEFORE.threads--;
+    }
   } else {
     return 0;
   }
@@ -1367,6 +1384,7 @@ int main(int argc, char **argv) {
   /* glibc takes a signal of its own with the first thread. */
   in_thread(no_thread, 0);
   join_threads();
+  for (int look = 0; look < VITALS_LOOKS && count_entries("/proc/self/task") > 1; look++) sleep_seconds(0.001);
   if (ice_spec_new(&SPEC) != ICE_OK) return 3;
   for (int i = 2; i < argc; i++) {
     ran |= starts(argv[i]);

@@ -12,6 +12,7 @@ use crate::logs::output::Output;
 use crate::process::attempt::Attempt;
 use crate::ranks::{self, Rank};
 use crate::report::event::flakiness;
+use crate::report::exit_status::{self, Exit};
 use crate::report::{End, GroupState, Outcome, RunReport, WorkerReport, error_file, root_cause, summary};
 use crate::spec::{Level, Spec};
 use crate::supervise::NoRestart;
@@ -36,10 +37,10 @@ impl Run<'_> {
         }
         let root_cause = root_cause(&self.workers);
         let message = self.message(end, root_cause);
-        let exit_code = match self.failed_elsewhere() {
-            _ if end != End::WorkerFailure => None,
-            Some((_, exit_code)) => exit_code,
-            None => root_cause.map(|root| self.workers[root].exit_code()),
+        let failed = match self.failed_elsewhere() {
+            _ if end != End::WorkerFailure => Exit::default(),
+            Some((_, exit)) => exit,
+            None => root_cause.map_or_else(Exit::default, |root| Exit::from(&self.workers[root])),
         };
         self.leave_others(end, &message);
         if let (End::WorkerFailure, Some(root), Some(to)) = (end, root_cause, &self.host.error_file) {
@@ -54,15 +55,17 @@ impl Run<'_> {
             state => state,
         };
         self.publish(state);
+        let signal = if end == End::Interrupted { self.inbox.stop_requested().unwrap_or(0) } else { 0 };
         let report = finished(RunReport {
             end,
             state,
             restarts: self.supervisor.restarts(),
             job_restarts: self.supervisor.job_restarts(),
             round: self.supervisor.attempt(),
-            exit_code,
+            exit_code: failed.code,
+            exit_status: exit_status::of(end, failed, self.error.as_ref(), signal),
             flakiness: flakiness(end, self.spec.max_restarts, self.supervisor.restarts()),
-            signal: if end == End::Interrupted { self.inbox.stop_requested().unwrap_or(0) } else { 0 },
+            signal,
             errno: self.error.as_ref().map_or(0, errno_of),
             message: c_string_lossy(message.as_bytes()),
             summary: Default::default(),
@@ -167,6 +170,7 @@ fn without_attempt(spec: &Spec, error: Error) -> RunReport {
         job_restarts: 0,
         round: 0,
         exit_code: None,
+        exit_status: exit_status::of(end, Exit::default(), Some(&error), 0),
         flakiness: flakiness(end, spec.max_restarts, 0),
         signal: 0,
         errno: errno_of(&error),
@@ -190,5 +194,5 @@ fn finished(mut report: RunReport) -> RunReport {
 }
 
 fn errno_of(error: &Error) -> i32 {
-    if let Error::System { errno, .. } = error { *errno } else { 0 }
+    if let Error::Program { errno, .. } | Error::System { errno, .. } = error { *errno } else { 0 }
 }

@@ -175,7 +175,11 @@ fn dyn_01_two_agents_meet_restart_and_end() {
     let rounds = agents.each_ref().map(Agent::joined);
     assert_eq!(rounds[0].nodes, rounds[1].nodes);
     assert_ne!(rounds[0].group_rank, rounds[1].group_rank);
-    agents[1].wish(Wish::Failed { reason: "rank 1".into(), exit_code: Some(7), last: false });
+    agents[1].wish(Wish::Failed {
+        reason: "rank 1".into(),
+        exit: Exit { code: Some(7), timed_out: false },
+        last: false,
+    });
     for agent in &agents {
         assert_eq!(agent.notice(), Notice::Over { round: 0, why: "node b: rank 1".into() });
         agent.wish(Wish::Join { port: 2 });
@@ -327,7 +331,7 @@ fn dyn_20_an_outage_is_outlived_and_a_long_one_is_told() {
     place.unreachable.store(true, Ordering::Relaxed);
     std::thread::sleep(Duration::from_millis(300));
     place.unreachable.store(false, Ordering::Relaxed);
-    agents[0].wish(Wish::Failed { reason: "x".into(), exit_code: None, last: false });
+    agents[0].wish(Wish::Failed { reason: "x".into(), exit: Exit::default(), last: false });
     for agent in &agents {
         assert!(matches!(agent.notice(), Notice::Over { .. }));
         agent.wish(Wish::Join { port: 1 });

@@ -17,6 +17,7 @@ use super::super::member::{Notice, Settings, Wish};
 use super::super::options::Options;
 use super::super::state::Ending;
 use super::*;
+use crate::report::exit_status::Exit;
 use crate::sys::fd::Bell;
 
 fn options(pairs: &[(&str, &str)]) -> Options {
@@ -549,7 +550,11 @@ fn together(agents: &[Agent]) -> u64 {
 
 /// A worker fails, and they meet again.
 fn restarted(agents: &[Agent], round: u64) {
-    agents[0].wish(Wish::Failed { reason: "rank 1".into(), exit_code: Some(7), last: false });
+    agents[0].wish(Wish::Failed {
+        reason: "rank 1".into(),
+        exit: Exit { code: Some(7), timed_out: false },
+        last: false,
+    });
     for agent in agents {
         assert!(matches!(agent.notice(), Notice::Over { round: over, .. } if over + 1 == round));
         agent.wish(Wish::Join { port: 2 });
