@@ -154,9 +154,11 @@ fn reap_05_the_thread_that_started_the_run_may_end() {
 fn no_growth(run: &Run) {
     run.clean();
     let (early, late) = (run.event("early"), run.event("late"));
-    for what in ["fds", "threads", "children", "mappings"] {
+    // The C library keeps the stacks and arenas of threads that have ended, more where a thread began before the
+    // last one had quite gone.
+    for (what, more) in [("fds", 2), ("threads", 2), ("children", 2), ("mappings", 20)] {
         let number = |event: &serde_json::Value| event[what].as_i64().expect("a number");
-        assert!(number(late) <= number(early) + 2, "{what} grow: {early} and {late}");
+        assert!(number(late) <= number(early) + more, "{what} grow: {early} and {late}");
     }
     let kib = |event: &serde_json::Value| event["rss_kib"].as_i64().expect("a number");
     assert!(kib(late) < kib(early) + 4096, "memory grows from {} KiB to {} KiB", kib(early), kib(late));
