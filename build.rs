@@ -29,6 +29,7 @@ fn header(root: &Path, out: &Path) {
         "worker",
         "control",
         "spec",
+        "on_signal",
         "assignment",
         "result",
         "rendezvous",

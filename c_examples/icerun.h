@@ -6,6 +6,7 @@
  *   icerun_help.c     --help
  *   icerun_completion.c  --print-completion
  *   icerun_spec.c     from options to an ice_spec
+ *   icerun_signals.c  what signals are to the run
  *   icerun_rdzv.c     the rendezvous options
  *   icerun_plan.c     --dry-run
  *   icerun_init.c     what a pid 1 has to do
@@ -75,6 +76,7 @@ enum option_id {
 
   OPT_SIGNALS_TO_HANDLE,
   OPT_PASS_SIGNALS,
+  OPT_ON_SIGNAL,
   OPT_SHUTDOWN_TIMEOUT,
   OPT_COMPAT_EXIT_CODE,
 
@@ -134,6 +136,7 @@ struct options {
   struct setting settings[OPTION_COUNT];
   char **env; /* each NAME=VALUE of --env, the last of one name counts */
   size_t env_count;
+  char *on_signal; /* all of --on-signal, separated by commas; NULL for none */
   char **command; /* the script and its arguments, up to a NULL */
 };
 
@@ -174,6 +177,9 @@ _Noreturn void print_completion(const char *shell);
 ice_spec *spec_from_options(const struct options *options);
 int has_env(const struct options *options, const char *name); /* for the workers */
 void accept_value(const struct options *options, enum option_id id, ice_status status);
+
+/* icerun_signals.c */
+void set_signals(const struct options *options, ice_spec *spec);
 
 /* icerun_rdzv.c */
 void rendezvous_to_spec(const struct options *options, ice_spec *spec);

@@ -152,9 +152,21 @@ static void add_env(struct options *options, const char *text, size_t length) {
   options->env = env;
 }
 
+/* One more list, behind those that are there. */
+static void add_on_signal(struct options *options, const char *list) {
+  const char *before = options->on_signal ? options->on_signal : "";
+  size_t size = strlen(before) + strlen(list) + 2;
+  char *all = malloc(size);
+  if (!all) usage_error("out of memory");
+  snprintf(all, size, "%s%s%s", before, *before ? "," : "", list);
+  free(options->on_signal);
+  options->on_signal = all;
+}
+
 static void set(struct options *options, enum option_id id, const char *value, int given) {
   options->settings[id] = (struct setting){value, given};
   if (OPTIONS[id].missing) bad_value(options, id, OPTIONS[id].missing);
+  if (id == OPT_ON_SIGNAL) add_on_signal(options, value);
   if (id == OPT_ENV && given) {
     add_env(options, value, strlen(value));
   } else if (id == OPT_ENV) {

@@ -262,7 +262,6 @@ static const struct {
   {OPT_ROLE, ice_spec_set_role},
   {OPT_DEVICES, ice_spec_set_devices},
   {OPT_SIGNALS_TO_HANDLE, ice_spec_set_signals},
-  {OPT_PASS_SIGNALS, ice_spec_set_pass_signals},
   {OPT_WORKING_DIR, ice_spec_set_working_dir},
   {OPT_LOG_DIR, ice_spec_set_log_dir},
   {OPT_EVENT_FILE, ice_spec_set_event_file},
@@ -395,6 +394,7 @@ ice_spec *spec_from_options(const struct options *options) {
   set_section_limits(options, spec);
   set_section_learning(options, spec);
   set_timer_signal(options, spec);
+  set_signals(options, spec);
   set_health_port(options, spec);
   set_backoff(options, spec);
   set_no_restart_codes(options, spec);

@@ -153,7 +153,12 @@ const struct option OPTIONS[OPTION_COUNT] = {
     .help = "Signals that stop the run: workers get the same one, and SIGKILL after the "
             "shutdown time-out. A second SIGINT or SIGQUIT kills at once."},
   [OPT_PASS_SIGNALS] = {VALUE("pass-signals", "LIST", NULL),
-    .help = "Signals that workers get too, while the run goes on: SIGUSR1,SIGUSR2."},
+    .help = "Signals that workers get too, while the run goes on, beside SIGUSR1, SIGUSR2 and SIGWINCH: "
+            "SIGCONT,SIGALRM."},
+  [OPT_ON_SIGNAL] = {VALUE("on-signal", "NAME=ACTION", NULL),
+    .help = "What a signal is to the run: pass (workers get it too), checkpoint (they are asked to "
+            "save one, and go on), checkpoint-and-stop, or stop: USR1=checkpoint,USR2=stop. May be "
+            "repeated. A checkpoint implies --control."},
   [OPT_SHUTDOWN_TIMEOUT] = {VALUE("shutdown-timeout", "SECONDS", NULL),
     .help = "Time between the stop signal and SIGKILL, whatever the reason of the stop. "
             "Without it TORCH_ELASTIC_SHUTDOWN_TIMEOUT, else 30."},

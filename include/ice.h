@@ -424,6 +424,33 @@ typedef int32_t ice_log_level;
 #endif /* __STDC_VERSION__ >= 202311L */
 #endif /* __cplusplus */
 
+/* What a signal of the host process is to a run: see `ice_spec_set_on_signal()`. */
+enum ice_on_signal
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif /* defined(__cplusplus) || __STDC_VERSION__ >= 202311L */
+ {
+  /* Nothing is said of it: it is what the lists make of it. */
+  ICE_ON_SIGNAL_DEFAULT = 0,
+  /* Every worker gets it too, while the run goes on: as in the list of `ice_spec_set_pass_signals()`. */
+  ICE_ON_SIGNAL_PASS = 1,
+  /* All workers are asked to save a checkpoint at the same step (ICE_REQUEST_SAVE, ICE_REASON_HOST), and go on.
+   * Nobody waits for the answers; the log tells what came of it. */
+  ICE_ON_SIGNAL_CHECKPOINT = 2,
+  /* They are asked to save one (ICE_REQUEST_SAVE, ICE_REASON_PREEMPTION); when all have answered, or their time
+   * is over, the run is stopped, with the signal of `ice_spec_set_stop_signal()`. */
+  ICE_ON_SIGNAL_CHECKPOINT_AND_STOP = 3,
+  /* The run is stopped with it: as in the list of `ice_spec_set_signals()`. */
+  ICE_ON_SIGNAL_STOP = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ice_on_signal ice_on_signal;
+#else
+typedef int32_t ice_on_signal;
+#endif /* __STDC_VERSION__ >= 202311L */
+#endif /* __cplusplus */
+
 /* Why it asks. */
 enum ice_request_reason
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -1311,6 +1338,11 @@ ice_status ice_spec_set_pre_stop_signal(struct ice_spec *spec,
  * shutdown time-out, then SIGKILL; the run ends with ICE_END_INTERRUPTED. A further signal never skips
  * the kill: a second SIGINT or SIGQUIT brings SIGKILL at once, others change nothing.
  *
+ * A worker that dies of one of these signals, or exits with 128 and its number, may have got a stop that is meant
+ * for all before the host got it. So for up to 0.2 seconds it is not taken for a failure: a stop that comes
+ * meanwhile ends the run as one, without a further attempt. The same holds in a job of several hosts for SIGTERM,
+ * SIGINT and the stop signal, whoever handles them, and for a job that another host closed without a failed worker.
+ *
  * A name that this system does not know is a warning in the log and otherwise left out. SIGKILL,
  * SIGSTOP, SIGCHLD and the signals of a crash are ICE_ERROR_CONFIG. */
 ice_status ice_spec_set_signals(struct ice_spec *spec,
@@ -1561,7 +1593,19 @@ ice_status ice_spec_set_section_learning(struct ice_spec *spec,
  * its workers are asked to save a checkpoint at the same step (ICE_REQUEST_SAVE, ICE_REASON_PREEMPTION). The
  * stop begins when all have answered or ended, or after `seconds`: what is left until the machine is taken
  * away, say. A second SIGINT or SIGQUIT skips it. 0 to 1e9; 0, the default, is off. Any other implies
- * `ice_spec_set_control()`. */
+ * `ice_spec_set_control()`.
+ *
+ * Many send a stop to all processes at once (systemd's KillMode=control-group, Slurm, a container's runtime), and
+ * workers without a handler would be gone before they are asked. So they start with a shield: the signals that
+ * stop the run, SIGTERM, the stop signal and the pre-stop signal, and those of the checkpoints of
+ * `ice_spec_set_on_signal()`, are nothing to them until their agent stops them. They are ignored when a worker
+ * begins, which a program that it executes inherits; from `ice_worker_open()` on, or at once in a function, they
+ * have a handler in place that does nothing (SA_RESTART; a system call may end with EINTR), which neither executed
+ * programs nor, in effect, forked copies inherit. A handler of the worker's own, set at any time, takes its place
+ * and is called whoever sends the signal. Before the agent sends a signal of its own the shield is lowered, so that
+ * this one has its default action. A worker that never opened its handle, and ignores the signal still, is killed
+ * (SIGKILL) when its group gets the signal. A shell that was started so cannot set a trap for these signals. SIGINT
+ * is no part of it: Python would take one that it finds ignored for one that it is to ignore. */
 ice_status ice_spec_set_checkpoint_before_stop(struct ice_spec *spec,
                                                double seconds);
 
@@ -1803,6 +1847,41 @@ ice_status ice_spec_set_health_address(struct ice_spec *spec,
  * at, and removed at the end; what cannot be made is a warning in the log. A path has 107 bytes at most. */
 ice_status ice_spec_set_health_socket(struct ice_spec *spec,
                                       const char *path);
+
+/* Says what one signal of the host process is to the run, an `ice_on_signal`: a scheduler's warning, say, that the
+ * machine will be taken away. What is said here counts before the lists of `ice_spec_set_signals()` and
+ * `ice_spec_set_pass_signals()`, and for SIGINT before `ice_spec_set_ask_on_interrupt()`; a later call replaces
+ * an earlier one for the same signal. Handlers stand as for these lists. By default nothing is said of any signal.
+ *
+ * Workers have as long to save as `ice_spec_set_checkpoint_before_stop()` gives them, else 300 seconds. Both
+ * checkpoints imply `ice_spec_set_control()`. A signal that asks for a checkpoint while one is being saved asks for
+ * the same, and so do several at once. One that comes while no workers run (they are being started, or wait for
+ * other hosts or a back-off) has the next ones save, if they come to run in that time. A checkpoint that is asked
+ * for before a stop asks nobody then: the run is stopped at once, and so it is by any other signal that stops it.
+ * A run that was stopped by CHECKPOINT_AND_STOP or STOP ends as ICE_END_INTERRUPTED, with this signal in
+ * `ice_result_signal()`.
+ *
+ * Schedulers may send a warning to all processes of a job (Slurm `--signal=USR1@60`, without `B:`). So workers
+ * start with a shield against signals of both checkpoints: see `ice_spec_set_checkpoint_before_stop()`.
+ *
+ * `signal` is 1 to SIGRTMAX, but for SIGKILL, SIGSTOP, SIGCHLD, those that tell of a defect (SIGSEGV, SIGBUS,
+ * SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS), and 32 and 33, which the C library keeps to itself. */
+ice_status ice_spec_set_on_signal(struct ice_spec *spec,
+                                  int32_t signal,
+                                  int32_t action);
+
+/* Non-zero: ^Z at a terminal, or any SIGTSTP to the host, stops all workers with all that is in their process
+ * groups (SIGSTOP), then the host process itself, every thread of it, as if it had no handler. Whoever continues it
+ * (`fg` or `bg` in a shell, SIGCONT) continues the workers too. The time in between counts for no timer of a worker.
+ * Where no shell could continue it the kernel stops nobody (an orphaned process group, see setpgid(2)), and the
+ * workers go on at once. Without this a host that has no handler is stopped, and its workers run on, as their
+ * groups are not the terminal's.
+ *
+ * SIGTSTP has a handler from start to the end of the run, as with `ice_spec_set_signals()`; a signal that is named
+ * there, in `ice_spec_set_pass_signals()` or with `ice_spec_set_on_signal()` is what they make of it. Where a rank
+ * has the terminal for its debugger ^Z does nothing. Default 0: SIGTSTP is not touched. `icerun` asks for it. */
+ice_status ice_spec_set_suspend(struct ice_spec *spec,
+                                int32_t on);
 
 /* How many workers, in torchrun's words (`--nproc-per-node`): a number as for
  * `ice_spec_set_local_world_size()`, or

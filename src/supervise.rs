@@ -17,6 +17,10 @@
 //! is over for another host's sake leads back there without a restart being counted. After all exited 0 it is in the
 //! `Barrier` until the others are as far.
 //!
+//! A worker that dies of a signal which would stop this run may be the first to feel a stop that is meant for all. So
+//! what follows is held back for a moment: a stop of one's own that comes meanwhile explains it, and there is no
+//! failure. See `Doubt`.
+//!
 //! Stopping is a state, not an exception: nothing leaves it before all are reaped or given up. A further
 //! failure or signal in it can change what follows and bring the kill forward, never skip it.
 
@@ -33,6 +37,8 @@ pub type Now = Duration;
 /// The waits after restarts at which workers could not be started, where the spec has none: the first, and the
 /// longest.
 const START_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// How long a stop that is meant for all may take from a worker to its agent.
+const MOMENT: Duration = Duration::from_millis(200);
 
 /// What the spec says about failures and stops.
 #[derive(Clone, Debug)]
@@ -61,8 +67,9 @@ pub enum Event {
     Started,
     /// A worker could not be started. `may_pass`: it may be later.
     StartFailed { may_pass: bool },
-    /// A worker ended by itself or not; `code` for one that exited.
-    Exited { success: bool, code: Option<i32> },
+    /// A worker ended by itself or not; `code` for one that exited. `by_stop`: of a signal that would stop this run,
+    /// which this agent had not sent.
+    Exited { success: bool, code: Option<i32>, by_stop: bool },
     /// A worker's status was taken by somebody else.
     Lost,
     /// The fork server is gone, and its workers are going with it.
@@ -76,6 +83,8 @@ pub enum Event {
     AgentFailed,
     /// A stop was asked for, with a signal of its own or 0.
     Stop { signal: i32 },
+    /// A stop was asked for before which workers that run are to save, by then.
+    SaveAndStop { until: Now },
     /// A stop was asked for at which workers end by themselves, if they do so by then.
     StopGently { until: Now },
     /// Nobody who lives is about to do, any more, what was asked for.
@@ -92,6 +101,8 @@ pub enum Event {
     JobSucceeded,
     /// The job ends for what happened on another host.
     JobFailed,
+    /// The same, where it is not known that a worker failed there: that host may be stopped, and this one too.
+    JobClosed,
     /// The job succeeded without this host.
     NotNeeded,
 }
@@ -193,6 +204,43 @@ pub struct Supervisor {
     alive: usize,
     no_restart: Option<NoRestart>,
     progress: Progress,
+    doubt: Option<Doubt>,
+}
+
+/// A worker died of a signal that would stop this run, or the job was closed elsewhere: until then what happened since
+/// waits for a stop that explains it. Then it is as if it had happened only now.
+#[derive(Debug)]
+struct Doubt {
+    until: Now,
+    held: Vec<Event>,
+}
+
+impl Doubt {
+    /// Whether an event changes nothing before the doubt is over; what is held back is kept.
+    fn holds(&mut self, event: Event) -> bool {
+        match event {
+            Event::Born => true,
+            // The first tells enough, as who is alive is counted.
+            Event::Exited { .. } => {
+                if !self.held.iter().any(|held| matches!(held, Event::Exited { .. })) {
+                    self.held.push(event);
+                }
+                true
+            }
+            // Of the job, which others may have stopped; or of no consequence without a stop.
+            Event::RoundOver
+            | Event::JobFailed
+            | Event::JobClosed
+            | Event::JobSucceeded
+            | Event::AgentFailed
+            | Event::Answered
+            | Event::Hurry => {
+                self.held.push(event);
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 /// How far attempts came, as far as that is known.
@@ -230,6 +278,7 @@ impl Supervisor {
             alive: 0,
             no_restart: None,
             progress: Progress::default(),
+            doubt: None,
         };
         let actions = supervisor.join_or_start(0);
         (supervisor, actions)
@@ -275,11 +324,16 @@ impl Supervisor {
 
     /// Whether the agent may go on to start workers: false once a stop or failure came in between.
     pub fn is_starting(&self) -> bool {
-        self.state == State::Starting
+        self.state == State::Starting && self.doubt.is_none()
     }
 
     pub fn is_running(&self) -> bool {
-        matches!(self.state, State::Running { .. })
+        matches!(self.state, State::Running { .. }) && self.doubt.is_none()
+    }
+
+    /// Whether a stop would explain what has happened to the workers.
+    pub fn is_in_doubt(&self) -> bool {
+        self.doubt.is_some()
     }
 
     pub fn is_over(&self) -> bool {
@@ -298,11 +352,13 @@ impl Supervisor {
 
     /// When the next `Deadline` is due; none while all is well.
     pub fn deadline(&self) -> Option<Now> {
-        match self.state {
+        let doubt = self.doubt.as_ref().map(|doubt| doubt.until);
+        let state = match self.state {
             State::Stopping { deadline, .. } => Some(deadline),
             State::Waiting { until } | State::Barrier { until } => Some(until),
             State::Joining | State::Starting | State::Running { .. } | State::Over => None,
-        }
+        };
+        doubt.into_iter().chain(state).min()
     }
 
     /// So much time counts for nobody: they all stood still.
@@ -336,6 +392,56 @@ impl Supervisor {
             Event::Exited { .. } | Event::Lost => self.alive -= 1,
             _ => {}
         }
+        let event = match (self.state, event) {
+            (State::Running { .. }, Event::SaveAndStop { .. }) => event,
+            (_, Event::SaveAndStop { .. }) => Event::Stop { signal: 0 },
+            _ => event,
+        };
+        let is_doubtful = match event {
+            Event::Exited { by_stop, .. } => by_stop && self.may_be_mistaken(),
+            Event::JobClosed => !self.is_over() && !self.is_stopped(),
+            _ => false,
+        };
+        let Some(doubt) = &mut self.doubt else {
+            if !is_doubtful {
+                return self.react(event, now);
+            }
+            self.doubt = Some(Doubt { until: now + MOMENT, held: vec![event] });
+            return vec![];
+        };
+        if doubt.holds(event) {
+            return vec![];
+        }
+        // A stop of one's own, or what is worse than a failure, comes before what was held back.
+        let held = self.doubt.take().map(|doubt| doubt.held).unwrap_or_default();
+        let first = Some(event).filter(|&event| event != Event::Deadline);
+        let mut actions = vec![];
+        for event in first.into_iter().chain(held) {
+            let of_attempt = matches!(event, Event::Exited { .. } | Event::Answered | Event::Hurry);
+            let ended = actions.iter().any(|action| matches!(action, Action::EndAttempt { .. }));
+            if !(of_attempt && ended) {
+                actions.extend(self.react(event, now));
+            }
+        }
+        actions
+    }
+
+    /// Whether the end of a worker would count as a failure that a stop could explain.
+    fn may_be_mistaken(&self) -> bool {
+        match self.state {
+            State::Starting | State::Running { .. } => true,
+            State::Stopping { .. } => !self.is_stopped(),
+            State::Joining | State::Waiting { .. } | State::Barrier { .. } | State::Over => false,
+        }
+    }
+
+    /// Whether what ends the run is settled, whatever comes, or what may still come is worse than a stop.
+    fn is_stopped(&self) -> bool {
+        matches!(self.state, State::Stopping { then: Then::End(end), .. } if end != End::WorkerFailure)
+    }
+
+    fn react(&mut self, event: Event, now: Now) -> Vec<Action> {
+        let event = if event == Event::JobClosed { Event::JobFailed } else { event };
         match (self.state, event) {
             (State::Over, _) | (_, Event::Born) => vec![],
 
@@ -381,7 +487,7 @@ impl Supervisor {
                 self.fail(Then::End(End::WorkerFailure), now)
             }
             (State::Running { .. }, Event::RoundOver) => match self.policy.save_before_stop {
-                Some(time) => self.ask(Kind::Save, self.policy.stop.stop, Then::Regroup, now + time),
+                Some(time) => self.ask(Kind::Save, self.policy.stop.stop, Then::Regroup, now + time, now),
                 None => self.stop(self.policy.stop.stop, Then::Regroup, now),
             },
             (State::Starting, Event::RoundOver) => self.stop(self.policy.stop.stop, Then::Regroup, now),
@@ -394,15 +500,18 @@ impl Supervisor {
             (State::Running { .. }, Event::Stop { signal }) => match self.policy.save_before_stop {
                 Some(time) => {
                     let then = Then::End(End::Interrupted);
-                    self.ask(Kind::Save, self.stop_signal(signal), then, now + time)
+                    self.ask(Kind::Save, self.stop_signal(signal), then, now + time, now)
                 }
                 None => self.stop(self.stop_signal(signal), Then::End(End::Interrupted), now),
             },
             (State::Starting, Event::Stop { signal }) => {
                 self.stop(self.stop_signal(signal), Then::End(End::Interrupted), now)
             }
+            (State::Running { .. }, Event::SaveAndStop { until }) => {
+                self.ask(Kind::Save, self.policy.stop.stop, Then::End(End::Interrupted), until, now)
+            }
             (State::Running { .. }, Event::StopGently { until }) => {
-                self.ask(Kind::Stop, self.policy.stop.stop, Then::End(End::Interrupted), until)
+                self.ask(Kind::Stop, self.policy.stop.stop, Then::End(End::Interrupted), until, now)
             }
 
             (State::Stopping { then, .. }, Event::Lost | Event::AgentFailed) => {
@@ -415,6 +524,16 @@ impl Supervisor {
             (State::Stopping { .. }, Event::Exited { .. } | Event::StartFailed { .. }) => self.all_gone(now),
             (State::Stopping { stage: Stage::Ask, signal, then, .. }, Event::Answered | Event::Deadline) => {
                 self.stop(signal, then, now)
+            }
+            // They save already, for the sake of others.
+            (State::Stopping { stage: Stage::Ask, then, .. }, Event::Stop { signal: asked_for })
+                if then != Then::End(End::Interrupted) =>
+            {
+                let stop_signal = self.stop_signal(asked_for);
+                if let State::Stopping { signal, then, .. } = &mut self.state {
+                    (*signal, *then) = (stop_signal, Then::End(End::Interrupted));
+                }
+                vec![]
             }
             // They were asked before, for something else: this one is not to wait for them.
             (State::Stopping { stage: Stage::Ask, .. }, Event::Stop { signal }) => {
@@ -480,8 +599,10 @@ impl Supervisor {
                 | Event::Answered
                 | Event::Joined { .. }
                 | Event::JobSucceeded
+                | Event::JobClosed
                 | Event::NotNeeded,
             )
+            | (State::Starting | State::Stopping { .. }, Event::SaveAndStop { .. })
             | (State::Starting, Event::StopGently { .. })
             | (
                 State::Stopping { .. },
@@ -496,6 +617,7 @@ impl Supervisor {
                 | Event::RoundOver
                 | Event::JobSucceeded
                 | Event::JobFailed
+                | Event::JobClosed
                 | Event::NotNeeded,
             )
             | (State::Joining | State::Barrier { .. } | State::Waiting { .. }, _) => vec![],
@@ -530,7 +652,10 @@ impl Supervisor {
     }
 
     /// Before a stop: `signal` follows when they have done so, or when it is `until`.
-    fn ask(&mut self, to: Kind, signal: i32, then: Then, until: Now) -> Vec<Action> {
+    fn ask(&mut self, to: Kind, signal: i32, then: Then, until: Now, now: Now) -> Vec<Action> {
+        if self.alive == 0 {
+            return self.stop(signal, then, now);
+        }
         self.state = State::Stopping { stage: Stage::Ask, deadline: until, signal, then };
         let reason = match (to, then) {
             (Kind::Save, Then::Regroup) => Reason::Membership,
@@ -667,8 +792,10 @@ mod tests {
     use proptest::prelude::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-    const FAILED: Event = Event::Exited { success: false, code: Some(3) };
-    const OK: Event = Event::Exited { success: true, code: Some(0) };
+    const FAILED: Event = Event::Exited { success: false, code: Some(3), by_stop: false };
+    const OK: Event = Event::Exited { success: true, code: Some(0), by_stop: false };
+    /// Killed by what would stop the run.
+    const STOPPED: Event = Event::Exited { success: false, code: None, by_stop: true };
 
     fn policy() -> Policy {
         Policy {
@@ -945,6 +1072,128 @@ mod tests {
     }
 
     #[test]
+    fn sig_all_a_stop_for_all_that_workers_feel_first_is_a_stop() {
+        let end = [EndAttempt { succeeded: false }, Finish(End::Interrupted)];
+        let stop = Event::Stop { signal: 15 };
+        // All workers before their agent, whatever it is told to do before a stop.
+        for save in [None, Some(9 * SECOND)] {
+            let mut group = started(Policy { save_before_stop: save, max_restarts: 9, ..policy() });
+            assert_eq!(group.step(STOPPED, SECOND), []);
+            assert!(group.is_in_doubt() && !group.is_running());
+            assert_eq!(group.deadline(), Some(SECOND + MOMENT));
+            assert_eq!(group.step(FAILED, SECOND), [], "its peer missed it");
+            assert_eq!(group.step(stop, SECOND), end);
+        }
+        // Some of them.
+        let mut group = started(policy());
+        group.step(STOPPED, SECOND);
+        assert_eq!(group.step(stop, SECOND), [Signal(15)]);
+        assert_eq!(group.step(STOPPED, SECOND), end);
+        // One of them missed a peer before it felt the signal itself.
+        let mut group = started(Policy { max_restarts: 9, ..policy() });
+        assert_eq!(group.step(FAILED, SECOND), [Signal(15)]);
+        assert_eq!(group.step(STOPPED, SECOND), []);
+        assert_eq!(group.step(stop, SECOND), end);
+        // Other hosts are stopped too: what they say first counts for no more.
+        for first in [Event::JobFailed, Event::RoundOver, Event::AgentFailed] {
+            let mut group = joined(of_hosts(), 0, 0);
+            assert_eq!(group.step(STOPPED, SECOND), []);
+            assert_eq!(group.step(first, SECOND), []);
+            assert_eq!(group.step(STOPPED, SECOND), []);
+            assert_eq!(group.step(stop, SECOND), end, "{first:?}");
+        }
+    }
+
+    #[test]
+    fn sig_all_a_job_that_is_closed_elsewhere_may_be_stopped_here_too() {
+        let (stop, end) =
+            (Event::Stop { signal: 15 }, [EndAttempt { succeeded: false }, Finish(End::Interrupted)]);
+        let saving = || Policy { save_before_stop: Some(9 * SECOND), ..of_hosts() };
+        let ask = |reason| [Ask { to: Kind::Save, reason, until: 10 * SECOND }];
+        let mut group = joined(saving(), 0, 0);
+        assert_eq!(group.step(Event::JobClosed, SECOND), []);
+        assert_eq!(group.step(stop, SECOND), ask(Reason::Preemption), "as if it had been the first");
+        // They save for the others' sake, and go on to do so.
+        let mut group = joined(saving(), 0, 0);
+        assert_eq!(group.step(Event::RoundOver, SECOND), ask(Reason::Membership));
+        assert_eq!([Event::JobClosed, stop].map(|event| group.step(event, SECOND)), [vec![], vec![]]);
+        assert_eq!(group.step(Event::Answered, SECOND), [Signal(15)]);
+        group.step(OK, SECOND);
+        assert_eq!(group.step(OK, SECOND), end);
+        // Nobody is there.
+        let (mut group, _) = Supervisor::new(of_hosts());
+        assert_eq!(group.step(Event::JobClosed, SECOND), []);
+        assert_eq!(group.step(stop, SECOND), [Finish(End::Interrupted)]);
+        let (mut group, _) = Supervisor::new(of_hosts());
+        group.step(Event::JobClosed, SECOND);
+        assert_eq!(group.step(Event::Deadline, SECOND + MOMENT), [Finish(End::WorkerFailure)]);
+        // A failure is not held back.
+        assert_eq!(joined(of_hosts(), 0, 0).step(Event::JobFailed, SECOND), [Signal(15)]);
+        let mut group = joined(of_hosts(), 0, 0);
+        group.step(Event::JobClosed, SECOND);
+        assert_eq!(group.step(Event::Deadline, SECOND + MOMENT), [Signal(15)]);
+    }
+
+    #[test]
+    fn sig_all_a_signal_to_workers_alone_is_a_failure_a_moment_later() {
+        let late = SECOND + MOMENT;
+        let mut group = started(policy());
+        group.step(STOPPED, SECOND);
+        assert_eq!(group.step(Event::Deadline, late), [Signal(15)]);
+        assert!(!group.is_in_doubt());
+        assert_eq!(group.step(OK, late), [EndAttempt { succeeded: false }, Start { attempt: 1 }]);
+        // All of them.
+        start(&mut group);
+        assert_eq!([STOPPED, STOPPED].map(|event| group.step(event, SECOND)), [vec![], vec![]]);
+        assert_eq!(
+            group.step(Event::Deadline, late),
+            [EndAttempt { succeeded: false }, Finish(End::WorkerFailure)]
+        );
+        // With others.
+        let mut group = joined(of_hosts(), 0, 0);
+        for event in [STOPPED, OK, Event::RoundOver] {
+            assert_eq!(group.step(event, SECOND), []);
+        }
+        let announced = [Announce { last: false }, EndAttempt { succeeded: false }, Join];
+        assert_eq!(group.step(Event::Deadline, late), announced);
+        // What is worse is not held back, and no other attempt begins in between.
+        let mut group = started(policy());
+        group.step(STOPPED, SECOND);
+        assert_eq!(
+            group.step(Event::Lost, SECOND),
+            [EndAttempt { succeeded: false }, Finish(End::AgentError)]
+        );
+        // Once the group is stopped by a signal that is for all, there is no doubt.
+        let mut group = started(policy());
+        group.step(Event::Stop { signal: 15 }, SECOND);
+        group.step(STOPPED, SECOND);
+        assert!(!group.is_in_doubt());
+    }
+
+    #[test]
+    fn sig_warning_a_signal_may_have_workers_save_before_the_stop() {
+        let until = 9 * SECOND;
+        let save = Event::SaveAndStop { until };
+        let mut group = started(policy());
+        assert_eq!(group.step(save, SECOND), [Ask { to: Kind::Save, reason: Reason::Preemption, until }]);
+        assert_eq!(group.step(Event::Answered, SECOND), [Signal(15)]);
+        let (mut group, _) = Supervisor::new(policy());
+        assert_eq!(
+            group.step(save, SECOND).last(),
+            Some(&Finish(End::Interrupted)),
+            "nobody has come to run"
+        );
+        let mut group = started(policy());
+        group.step(FAILED, SECOND);
+        group.step(save, SECOND);
+        assert_eq!(group.step(OK, SECOND).last(), Some(&Finish(End::Interrupted)));
+        let mut group = started(Policy { restart_backoff: Some((SECOND, SECOND)), ..policy() });
+        group.step(FAILED, SECOND);
+        group.step(OK, SECOND);
+        assert_eq!(group.step(save, SECOND), [Finish(End::Interrupted)]);
+    }
+
+    #[test]
     fn rst_05_a_start_error_is_never_restarted() {
         let (mut group, _) = Supervisor::new(policy());
         group.step(Event::Born, SECOND);
@@ -1131,7 +1380,7 @@ mod tests {
         /// no worker of the one before is alive, and there is always a deadline while it stops.
         #[test]
         fn no_order_of_events_leaves_the_machine_early(
-            events in prop::collection::vec(0u8..17, 1..60), timeout in 0u64..3, restarts in 0u32..3,
+            events in prop::collection::vec(0u8..20, 1..60), timeout in 0u64..3, restarts in 0u32..3,
             hosts in any::<bool>(),
         ) {
             let workers = 3;
@@ -1170,7 +1419,10 @@ mod tests {
                     13 if hosts => Event::JobFailed,
                     14 if hosts && group.state == State::Joining => Event::NotNeeded,
                     15 if hosts => Event::JobSucceeded,
-                    16 => Event::StartFailed { may_pass: true },
+                    16 if alive > 0 => { alive -= 1; STOPPED }
+                    17 => Event::SaveAndStop { until: now + SECOND },
+                    18 if hosts => Event::JobClosed,
+                    19 => Event::StartFailed { may_pass: true },
                     _ => continue,
                 };
                 pending = group.step(event, now);

@@ -20,9 +20,8 @@ use crate::sys::fd::Bell;
 use crate::sys::signals::Inbox;
 use crate::sys::{dispositions, fd, terminal};
 
-/// How long workers may take to pause, and to save where no time was given for that.
+/// How long workers may take to pause.
 const PAUSE_TIME: Duration = Duration::from_secs(10);
-const SAVE_TIME: Duration = Duration::from_secs(300);
 const QUESTION: &str = "Should I save the checkpoint? [Y/n] ";
 
 /// The conversation. With the end of this, which is that of the run, it has no more answers, and ends.
@@ -177,14 +176,13 @@ impl Run<'_> {
         if !terminal::in_foreground(libc::STDIN_FILENO) {
             return false;
         }
-        let save_time = Some(self.spec.checkpoint_before_stop).filter(|time| !time.is_zero());
         let started = self
             .output
             .talker()
             .map_err(|errno| Error::system("cannot write to the terminal", errno as i32))
             .and_then(|talker| {
                 let (inbox, shared) = (self.inbox.clone(), self.shared.clone());
-                Asking::start(inbox, shared, talker, save_time.unwrap_or(SAVE_TIME))
+                Asking::start(inbox, shared, talker, self.spec.save_time())
             });
         match started {
             Ok(asking) => self.asking = Some(asking),

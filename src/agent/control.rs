@@ -199,6 +199,7 @@ impl Run<'_> {
             Some(asked) => Some(asked.request.deadline),
             None => self.shared.desk.first().map(|ticket| ticket.deadline),
         };
+        let request = earlier(request, self.wanted_save.map(|wanted| wanted.until));
         let look = conversation.and_then(|conversation| conversation.next_look);
         earlier(request, look.filter(|_| self.supervisor.is_running()))
     }
@@ -258,6 +259,14 @@ impl Run<'_> {
                 }
             }
         }
+        if self.wanted_save.is_some() && self.asked().is_none() {
+            self.save_if_wanted();
+        }
+    }
+
+    /// Whether the workers are asked to save, and go on.
+    pub(super) fn is_saving(&self) -> bool {
+        self.asked().is_some_and(|asked| asked.request.kind == Kind::Save)
     }
 
     pub(super) fn lives(&self, rank: usize) -> bool {
@@ -368,7 +377,14 @@ impl Run<'_> {
         self.converse();
     }
 
-    fn ask(&mut self, kind: Kind, reason: Reason, deadline: Now, ticket: Option<Ticket>, before_stop: bool) {
+    pub(super) fn ask(
+        &mut self,
+        kind: Kind,
+        reason: Reason,
+        deadline: Now,
+        ticket: Option<Ticket>,
+        before_stop: bool,
+    ) {
         let begin = ticket.map_or_else(monotonic, |ticket| ticket.begin);
         let (conversation, attempt) = (self.conversation.as_mut(), self.attempt.as_ref());
         let (Some(conversation), Some(attempt)) = (conversation, attempt) else { return };

@@ -5,11 +5,13 @@ mod binding;
 mod control;
 mod debug;
 mod health;
+mod on_signal;
 mod port;
 pub mod preview;
 mod rendezvous;
 mod reporter;
 mod run;
+mod suspend;
 mod timer_file;
 mod vigil;
 
@@ -43,7 +45,7 @@ use crate::report::{GroupState, Outcome, RunReport, Snapshot, SnapshotWorker};
 use crate::spec::{Checked, DESCENT, Level, Spec, StartMethod, is_worker};
 use crate::sys::fd::Bell;
 use crate::sys::process::Subreaper;
-use crate::sys::signals::{Handlers, Inbox, Wanted};
+use crate::sys::signals::{Handlers, Inbox};
 use crate::sys::terminal::{self, Terminal};
 use crate::sys::{child, dispositions, library, process};
 use health::Pulse;
@@ -271,11 +273,9 @@ impl Agent {
     /// `to_run`: with the handlers that stand for the time of a run.
     fn take_host(&self, to_run: bool) -> Result<Host, Error> {
         let spec = &self.spec;
-        let asks: &[i32] = if spec.ask_on_interrupt { &[libc::SIGINT] } else { &[] };
-        let (stop, pass, children) = (&*spec.handled_signals, &*spec.pass_signals, spec.subreaper);
-        let wanted = to_run && (children || [stop, pass, asks].iter().any(|list| !list.is_empty()));
-        let handlers = wanted
-            .then(|| Handlers::install(&self.inbox, &Wanted { stop, pass, ask: asks, children }))
+        let (meanings, children) = (spec.meanings(), spec.subreaper);
+        let handlers = (to_run && (children || !meanings.is_empty()))
+            .then(|| Handlers::install(&self.inbox, &meanings, children))
             .transpose()
             .map_err(|errno| Error::system("cannot handle signals for one more agent", errno as i32))?;
         child::under_valgrind(); // looks at the environment, here

@@ -253,9 +253,9 @@ impl Run<'_> {
                 self.log(Level::Info, || "all hosts have succeeded".into());
                 self.tell(Event::JobSucceeded);
             }
-            Ending::Closed { reason, .. } => {
+            Ending::Closed { reason, exit } => {
                 self.log(Level::Info, || format!("the job is over: {reason}"));
-                self.tell(Event::JobFailed);
+                self.tell(if exit.code.is_some() { Event::JobFailed } else { Event::JobClosed });
             }
         }
     }

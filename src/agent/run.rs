@@ -25,6 +25,7 @@ use super::ask::Asking;
 use super::control::Conversation;
 use super::debug::Debuggers;
 use super::health::{About, Health, Place};
+use super::on_signal::{Wanted, by_stop};
 use super::port::Port;
 use super::rendezvous::Others;
 use super::reporter::Reporter;
@@ -59,7 +60,7 @@ use crate::spec::{Checked, DESCENT, Level, Spec, StartMethod};
 use crate::standstill::{self, Standstill};
 use crate::supervise::{Action, Event, Policy, Supervisor, Wait};
 use crate::sys::child::Child;
-use crate::sys::dispositions::Reset;
+use crate::sys::dispositions::{self, Reset};
 use crate::sys::fd::above_stdio;
 use crate::sys::library;
 use crate::sys::limits;
@@ -234,6 +235,9 @@ pub(super) struct Run<'a> {
     pub(super) standstill: Standstill,
     stop_told: bool,
     hurry_told: bool,
+    /// The signals that stop the run, and may be meant for workers and agent at once.
+    pub(super) stops: Vec<i32>,
+    pub(super) wanted_save: Option<Wanted>,
     /// Why the run cannot go on, for a start error or agent error.
     pub(super) error: Option<Error>,
     workers: Vec<WorkerReport>,
@@ -321,6 +325,8 @@ impl<'a> Run<'a> {
             standstill: Standstill::default(),
             stop_told: false,
             hurry_told: false,
+            stops: spec.stops_for_all(),
+            wanted_save: None,
             error: None,
             workers: Vec::new(),
             failures: Vec::new(),
@@ -671,10 +677,15 @@ impl<'a> Run<'a> {
             self.launcher.prepare_server(server, &plan, page, mark)?;
         }
         self.check_descriptors()?;
+        let shield = dispositions::set_of(self.spec.shield());
+        if let Some(page) = page {
+            page.shield().store(shield, Ordering::Release);
+        }
         // What comes before may take its time.
         self.standstill.begin(monotonic());
         // A fork server's workers are none of ours.
         let reset = if self.server.is_some() { Reset::nothing() } else { Reset::for_children() };
+        let reset = reset.ignoring_all(shield);
         for index in 0..self.ranks.len() {
             if self.inbox.has_requests() {
                 // What is under way is there first: a stop is for all that were born.
@@ -1004,7 +1015,12 @@ impl<'a> Run<'a> {
         if self.control_deadline().is_some_and(|deadline| deadline <= monotonic()) {
             self.converse();
         }
-        if self.supervisor.deadline().is_some_and(|deadline| deadline <= monotonic()) {
+        let is_due = |run: &Run| run.supervisor.deadline().is_some_and(|deadline| deadline <= monotonic());
+        if is_due(self) && self.supervisor.is_in_doubt() {
+            self.look_for_own_stop();
+            self.act();
+        }
+        if is_due(self) {
             self.tell(Event::Deadline);
         }
         self.reap_adopted();
@@ -1030,16 +1046,21 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn take_requests(&mut self) {
+    pub(super) fn take_requests(&mut self) {
         self.shared.pulse.beat();
         let passed: Vec<i32> = self.inbox.take_passed().collect();
+        if self.inbox.take_suspend() {
+            self.suspend();
+        }
         self.hear_interrupts();
+        self.hear_saves();
         if let Some(signal) = self.inbox.stop_requested()
             && !std::mem::replace(&mut self.stop_told, true)
         {
             self.log(Level::Info, || format!("{}: stopping the workers", stop_text(signal)));
             self.stop_asking();
-            self.tell(Event::Stop { signal });
+            self.excuse_ends();
+            self.tell(self.stop_by(signal));
         }
         if self.inbox.in_a_hurry() && !std::mem::replace(&mut self.hurry_told, true) {
             self.log(Level::Info, || "a second interrupt: killing the workers".into());
@@ -1134,15 +1155,19 @@ impl<'a> Run<'a> {
         if let Some(error) = &start_error {
             worker.never_started(error.to_string());
         }
+        let worker = &attempt.workers[index];
         let (rank, pid, outcome, cause) = (worker.rank, worker.pid, worker.outcome(), worker.cause());
+        let by_stop = by_stop(cause, outcome, &self.stops);
         let likely_failed = matches!(cause, Cause::OwnFailure | Cause::Lost | Cause::TimedOut);
         if let Some(error) = start_error {
             self.start_failed(error);
         }
         self.tell(match outcome {
             Outcome::Lost => Event::Lost,
-            Outcome::Exited { code } => Event::Exited { success: cause == Cause::Success, code: Some(code) },
-            _ => Event::Exited { success: false, code: None },
+            Outcome::Exited { code } => {
+                Event::Exited { success: cause == Cause::Success, code: Some(code), by_stop }
+            }
+            _ => Event::Exited { success: false, code: None, by_stop },
         });
         if cause == Cause::Success {
             self.expect_stragglers();
@@ -1179,9 +1204,14 @@ impl<'a> Run<'a> {
     // ---- stopping
 
     fn stop_workers(&mut self, signal: i32) {
-        let Some(attempt) = &mut self.attempt else { return };
+        if self.attempt.is_none() {
+            return;
+        }
         self.stopping.get_or_insert_with(monotonic);
+        self.lower_shield();
+        let Some(attempt) = &mut self.attempt else { return };
         let refused = attempt.stop(signal, &self.finder);
+        self.end_shielded(signal);
         self.publish(GroupState::Stopped);
         self.end_of_monitoring();
         self.log(Level::Info, || format!("sent {} to the workers", Signal(signal)));

@@ -33,6 +33,8 @@ const RANKS: usize = 1;
 const FENCED: usize = 2;
 /// 0: nobody watches sections. Else no limit of one is shorter.
 const SHORTEST: usize = 3;
+/// The signals that are nothing to workers until the agent stops them, bit n - 1 for signal n.
+const SHIELD: usize = 4;
 /// Odd while the agent changes what follows, and while it chooses the step.
 const SEQUENCE: usize = 16;
 const ID: usize = 17;
@@ -163,6 +165,13 @@ impl Page {
 
     fn bell(&self) -> &AtomicI32 {
         self.words.word(2 * BELL)
+    }
+
+    // ---- the shield
+
+    /// Signals that are nothing to workers as long as they stand there.
+    pub fn shield(&self) -> &AtomicU64 {
+        self.long(SHIELD)
     }
 
     // ---- the request, by the agent

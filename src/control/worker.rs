@@ -13,6 +13,7 @@ use super::section::{ENOUGH, Name, Place, SECTIONS_MOST};
 use super::watch::{Timer, earlier};
 use crate::error::Error;
 use crate::sys::process::monotonic;
+use crate::sys::shield;
 use crate::sys::terminal::Streams;
 
 /// What a worker has to talk to its agent, if it has one.
@@ -50,6 +51,7 @@ impl Control {
             return Control(None);
         }
         page.begin(rank, monotonic());
+        shield::raise_over(&page, Page::shield);
         let fenced = page.is_fenced();
         Control(Some(Line { page, rank, fenced, settled: AtomicI32::new(0), state: Mutex::default() }))
     }

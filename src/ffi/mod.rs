@@ -8,6 +8,7 @@ mod assignment;
 mod control;
 mod device;
 mod log;
+mod on_signal;
 mod plan;
 mod rendezvous;
 mod rendezvous_place;

@@ -712,6 +712,11 @@ pub extern "C" fn ice_spec_set_pre_stop_signal(spec: *mut ice_spec, signal: i32,
 /// shutdown time-out, then SIGKILL; the run ends with ICE_END_INTERRUPTED. A further signal never skips
 /// the kill: a second SIGINT or SIGQUIT brings SIGKILL at once, others change nothing.
 ///
+/// A worker that dies of one of these signals, or exits with 128 and its number, may have got a stop that is meant
+/// for all before the host got it. So for up to 0.2 seconds it is not taken for a failure: a stop that comes
+/// meanwhile ends the run as one, without a further attempt. The same holds in a job of several hosts for SIGTERM,
+/// SIGINT and the stop signal, whoever handles them, and for a job that another host closed without a failed worker.
+///
 /// A name that this system does not know is a warning in the log and otherwise left out. SIGKILL,
 /// SIGSTOP, SIGCHLD and the signals of a crash are ICE_ERROR_CONFIG.
 #[unsafe(no_mangle)]
@@ -1088,6 +1093,18 @@ pub extern "C" fn ice_spec_set_section_learning(spec: *mut ice_spec, factor: f64
 /// stop begins when all have answered or ended, or after `seconds`: what is left until the machine is taken
 /// away, say. A second SIGINT or SIGQUIT skips it. 0 to 1e9; 0, the default, is off. Any other implies
 /// `ice_spec_set_control()`.
+///
+/// Many send a stop to all processes at once (systemd's KillMode=control-group, Slurm, a container's runtime), and
+/// workers without a handler would be gone before they are asked. So they start with a shield: the signals that
+/// stop the run, SIGTERM, the stop signal and the pre-stop signal, and those of the checkpoints of
+/// `ice_spec_set_on_signal()`, are nothing to them until their agent stops them. They are ignored when a worker
+/// begins, which a program that it executes inherits; from `ice_worker_open()` on, or at once in a function, they
+/// have a handler in place that does nothing (SA_RESTART; a system call may end with EINTR), which neither executed
+/// programs nor, in effect, forked copies inherit. A handler of the worker's own, set at any time, takes its place
+/// and is called whoever sends the signal. Before the agent sends a signal of its own the shield is lowered, so that
+/// this one has its default action. A worker that never opened its handle, and ignores the signal still, is killed
+/// (SIGKILL) when its group gets the signal. A shell that was started so cannot set a trap for these signals. SIGINT
+/// is no part of it: Python would take one that it finds ignored for one that it is to ignore.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_checkpoint_before_stop(spec: *mut ice_spec, seconds: f64) -> ice_status {
     edit(spec, |spec| {

@@ -39,6 +39,8 @@ use crate::sys::terminal;
 
 /// Between two looks at files that keep growing.
 const BREATH: Duration = Duration::from_millis(3);
+/// How long what is to be shown before something else may take: a terminal may be stopped.
+const SHOWN_WITHIN: Duration = Duration::from_millis(300);
 /// Without inotify (its instances are limited per user): between two looks at all files.
 const WITHOUT_EVENTS: Duration = Duration::from_millis(50);
 
@@ -59,6 +61,8 @@ enum Command {
     Event(Event),
     Bar(OfBar),
     Talk(Talk),
+    /// Say when all before this is done.
+    Tell(std::sync::mpsc::Sender<()>),
     /// Show what is left until this moment, then end.
     Finish {
         deadline: Instant,
@@ -208,6 +212,16 @@ impl<'a> Output<'a> {
     pub fn hide_bar(&self, hide: bool) {
         if self.spec.progress_bar {
             let _ = self.push(Command::Bar(OfBar::Hide(hide)));
+        }
+    }
+
+    /// Has the bar off the terminal, and what was said there, before this returns; it need not wait long.
+    pub fn leave_terminal(&self) {
+        self.hide_bar(true);
+        if let Some(Ok(started)) = self.started.get() {
+            let (done, waits) = std::sync::mpsc::channel();
+            started.queue.push(Command::Tell(done));
+            let _ = waits.recv_timeout(SHOWN_WITHIN);
         }
     }
 
@@ -364,6 +378,10 @@ impl Thread {
                         Talk::Answered { within_row } => terminal.answered(within_row),
                         Talk::Say(line) => terminal.add_line(format!("{line}\n").as_bytes()),
                     }
+                }
+                Some(Command::Tell(done)) => {
+                    self.flush();
+                    let _ = done.send(());
                 }
                 Some(Command::Finish { deadline }) => {
                     self.finish = Some(deadline);

@@ -377,6 +377,25 @@ impl Attempt {
         }
     }
 
+    /// A stop explains the ends of workers that died of such a signal before this agent heard of it, and what came of
+    /// them: `by_stop` tells which do.
+    pub fn excuse_ends(&mut self, by_stop: impl Fn(&Worker) -> bool) {
+        let order = |worker: &Worker| worker.ended.and_then(|ended| ended.order);
+        let first = self.workers.iter().filter(|worker| by_stop(worker)).filter_map(order).min();
+        for worker in &mut self.workers {
+            worker.told_to_stop |=
+                first.is_some_and(|first| order(worker).is_some_and(|order| order >= first));
+        }
+    }
+
+    /// Stops all that the workers have running, or has it go on.
+    pub fn suspend(&self, suspend: bool) {
+        let signal = if suspend { libc::SIGSTOP } else { libc::SIGCONT };
+        for worker in self.workers.iter().filter(|worker| worker.group() != 0) {
+            let _ = process::signal_group(worker.pid, signal);
+        }
+    }
+
     /// Hands a signal on to every worker that runs.
     pub fn pass(&self, signal: i32) {
         for worker in self.workers.iter().filter(|worker| worker.is_alive()) {
@@ -407,6 +426,13 @@ impl Attempt {
             process::signal(opened.as_fd(), signal)
         } else {
             Err(Errno::ESRCH)
+        }
+    }
+
+    /// Kills one worker's own process, for whom a signal of ours is nothing.
+    pub fn kill_leader(&mut self, index: usize) {
+        if let (true, Some(child)) = (self.workers[index].is_alive(), &self.workers[index].child) {
+            process::kill(child.pid, &child.pidfd);
         }
     }
 

@@ -24,24 +24,48 @@ pub struct Order {
     pub crash_records: bool,
     /// The name that the process shows.
     pub title: CString,
+    /// For a process that forks workers.
+    pub signals: Signals,
+}
+
+/// Sets of signals, bit n - 1 for signal n.
+#[derive(Debug, PartialEq, Clone, Copy, Default)]
+pub struct Signals {
+    /// What the process that forks workers was started to ignore.
+    pub ignored: u64,
+    /// What its workers are to ignore.
+    pub shield: u64,
+}
+
+impl Signals {
+    fn to_string(self) -> CString {
+        crate::error::c_string_lossy(format!("{} {}", self.ignored, self.shield).as_bytes())
+    }
+
+    fn parse(text: &CStr) -> Option<Signals> {
+        let (ignored, shield) = text.to_str().ok()?.split_once(' ')?;
+        Some(Signals { ignored: ignored.parse().ok()?, shield: shield.parse().ok()? })
+    }
 }
 
 impl Order {
-    pub fn to_strings(&self) -> [&CStr; 6] {
-        let flag = |on| if on { c"1" } else { c"" };
+    pub fn to_strings(&self) -> [CString; 7] {
+        let flag = |on| if on { c"1" } else { c"" }.to_owned();
         [
-            self.library.as_deref().unwrap_or_default(),
-            &self.name,
-            self.warm_up.as_deref().unwrap_or_default(),
+            self.library.clone().unwrap_or_default(),
+            self.name.clone(),
+            self.warm_up.clone().unwrap_or_default(),
             flag(self.has_argument),
             flag(self.crash_records),
-            &self.title,
+            self.title.clone(),
+            self.signals.to_string(),
         ]
     }
 
     pub fn from_strings(strings: &Strings) -> Option<Order> {
         let strings: Vec<&CStr> = strings.iter().collect();
-        let [library, name, warm_up, argument, crash, title] = <[&CStr; 6]>::try_from(strings).ok()?;
+        let [library, name, warm_up, argument, crash, title, signals] =
+            <[&CStr; 7]>::try_from(strings).ok()?;
         let optional = |string: &CStr| (!string.is_empty()).then(|| string.to_owned());
         Some(Order {
             library: optional(library),
@@ -50,6 +74,7 @@ impl Order {
             has_argument: !argument.is_empty(),
             crash_records: !crash.is_empty(),
             title: title.to_owned(),
+            signals: Signals::parse(signals)?,
         })
     }
 

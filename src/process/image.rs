@@ -6,9 +6,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use super::entry;
-use super::function::Order;
+use super::function::{Order, Signals};
 use crate::error::Error;
 use crate::spec::{Spec, StartMethod};
+use crate::sys::dispositions;
 use crate::sys::library::{OwnProgram, can_load, own_program};
 
 #[derive(Debug, PartialEq)]
@@ -38,6 +39,10 @@ impl Image {
             has_argument: spec.argument.is_some(),
             crash_records: spec.crash_records,
             title,
+            signals: Signals {
+                ignored: dispositions::set_of(spec.signals_of_agent()),
+                shield: dispositions::set_of(spec.shield()),
+            },
         };
         Ok(Some(Image { path, argv, order }))
     }

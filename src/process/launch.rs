@@ -294,7 +294,8 @@ impl Launcher {
             protocol: &protocol,
             terminal: None,
             working_dir: self.working_dir.as_deref(),
-            reset: self.beside_terminal(Reset::for_children()),
+            // What is meant for the agent is not to end it, with all workers, before the agent hears of it.
+            reset: self.beside_terminal(Reset::for_children()).ignoring_all(image.order.signals.ignored),
             report: Some(report),
             descriptors: limits::of_children(),
             slices: self.slices,
@@ -345,7 +346,7 @@ fn directory(spec: &Spec, host: Option<PathBuf>) -> Option<CString> {
 
 fn tell(channel: &Channel, image: &Image) -> Result<(), Error> {
     channel
-        .tell(image.order.to_strings().into_iter())
+        .tell(image.order.to_strings().iter().map(CString::as_c_str))
         .map_err(|errno| Error::system("cannot make memory for an order", errno as i32))
 }
 

@@ -55,7 +55,7 @@ pub fn serve(
     // Whatever is there: the exit statuses of workers are for us to take.
     dispositions::keep_children();
     // Before there are handlers that the workers are to keep.
-    let reset = Reset::for_children();
+    let reset = Reset::for_children().defaulting(order.signals.ignored).ignoring_all(order.signals.shield);
     function::prepare_crash_records_of_children(order.crash_records);
     let server = Server {
         function,

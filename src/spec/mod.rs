@@ -2,6 +2,7 @@
 
 pub mod names;
 pub mod nodes;
+pub mod on_signal;
 pub mod streams;
 pub mod text;
 
@@ -24,6 +25,7 @@ use crate::store::meeting;
 use crate::sys::memory::Blob;
 use names::Signal;
 use nodes::{Nodes, Rendezvous};
+use on_signal::OnSignal;
 use streams::{LocalRanks, StreamMap, Streams};
 
 pub const MAX_LOCAL_WORLD_SIZE: i64 = 16_384;
@@ -269,6 +271,10 @@ pub struct Spec {
     pub stop_signals: StopSignals,
     pub handled_signals: Vec<i32>,
     pub pass_signals: Vec<i32>,
+    /// What is said of one signal alone.
+    pub on_signal: BTreeMap<i32, OnSignal>,
+    /// A SIGTSTP stops the workers, then this process.
+    pub suspend: bool,
     /// Names in a signal list that this system does not know: a warning each, not an error.
     pub unknown_signals: Vec<String>,
     pub kill_group_on_success: bool,
@@ -378,6 +384,8 @@ impl Default for Spec {
             stop_signals: StopSignals { pre_stop: None, stop: libc::SIGTERM },
             handled_signals: Vec::new(),
             pass_signals: Vec::new(),
+            on_signal: BTreeMap::new(),
+            suspend: false,
             unknown_signals: Vec::new(),
             kill_group_on_success: true,
             subreaper: false,
@@ -655,6 +663,7 @@ impl Spec {
             || !self.checkpoint_before_stop.is_zero()
             || self.sections.are_wanted()
             || self.attempts_without_progress > 0
+            || self.on_signal.values().any(|on_signal| on_signal.saves())
     }
 
     /// Takes back what needs a terminal where there is none; `is_terminal` tells of 0, and of the console.

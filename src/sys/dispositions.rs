@@ -24,6 +24,25 @@ fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
 }
 
+/// A set of signals, bit n - 1 for signal n, without those that were ignored when this process began: those are
+/// nothing to its children anyway.
+pub fn set_of(signals: impl Iterator<Item = i32>) -> u64 {
+    signals.fold(0, |set, signal| set | bit(signal)) & !IGNORED_AT_START.load(Ordering::Relaxed)
+}
+
+/// Whether one of these is on its way to this process, in a thread that blocks them: another one is to take it.
+pub fn are_pending(signals: u64) -> bool {
+    let mut pending = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: the call fills the set.
+    let pending = unsafe {
+        libc::sigpending(pending.as_mut_ptr());
+        pending.assume_init()
+    };
+    // SAFETY: the set is initialised.
+    let is_pending = |signal| unsafe { libc::sigismember(&raw const pending, signal) } == 1;
+    (1..=64).any(|signal| signals & bit(signal) != 0 && is_pending(signal))
+}
+
 fn action(signal: i32) -> Option<libc::sigaction> {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: only asks; the buffer has the size of a sigaction.
@@ -98,7 +117,15 @@ impl Reset {
     }
 
     pub fn ignoring(self, signal: i32) -> Reset {
-        Reset { ignored: self.ignored | bit(signal), ..self }
+        self.ignoring_all(bit(signal))
+    }
+
+    pub fn ignoring_all(self, signals: u64) -> Reset {
+        Reset { ignored: self.ignored | signals, ..self }
+    }
+
+    pub fn defaulting(self, signals: u64) -> Reset {
+        Reset { to_default: self.to_default | signals, ..self }
     }
 
     pub fn for_children() -> Reset {

@@ -21,6 +21,7 @@ pub mod packets;
 pub mod process;
 pub mod random;
 mod raw;
+pub mod shield;
 pub mod signals;
 pub mod slices;
 pub mod terminal;

@@ -210,6 +210,14 @@ pub fn uninterruptible(pid: i32) -> Option<u64> {
     line.trim().parse().ok()
 }
 
+/// Whether a process ignores a signal. Needs `proc_is_ours`.
+pub fn ignores(pid: i32, signal: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 != 0)
+}
+
 /// The memory of a process that is resident, in bytes. Needs `proc_is_ours`.
 pub fn resident(pid: i32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;

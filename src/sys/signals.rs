@@ -2,6 +2,7 @@
 //! of our own, which stand only on request and only for the time of a run.
 
 use std::cell::UnsafeCell;
+use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
@@ -29,19 +30,30 @@ pub struct Inbox {
     interrupts: AtomicUsize,
     /// A child has ended, whosever.
     child_ended: AtomicBool,
-    /// Signals that our handlers take as an interrupt, as a stop, and as one to hand on: the first of these.
-    ask_on: AtomicU64,
-    stop_on: AtomicU64,
-    pass_on: AtomicU64,
+    /// Signals that ask for a checkpoint.
+    save: AtomicU64,
+    /// All is to stand still.
+    suspend: AtomicBool,
+    /// What our handlers take each signal for.
+    meanings: [AtomicU64; Meaning::ALL.len()],
 }
 
-/// For which of these our handlers stand.
-pub struct Wanted<'a> {
-    pub stop: &'a [i32],
-    pub pass: &'a [i32],
-    pub ask: &'a [i32],
-    /// SIGCHLD too.
-    pub children: bool,
+/// What a signal of the host is to an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// An interrupt that is not to stop at once.
+    Ask,
+    Stop,
+    /// Workers save, and go on.
+    Save,
+    /// Everything stands still until it is continued.
+    Suspend,
+    /// Workers get it too.
+    Pass,
+}
+
+impl Meaning {
+    const ALL: [Meaning; 5] = [Meaning::Ask, Meaning::Stop, Meaning::Save, Meaning::Suspend, Meaning::Pass];
 }
 
 const NO_STOP: i32 = -1;
@@ -50,8 +62,8 @@ fn bit(signal: i32) -> u64 {
     1 << ((signal - 1) & 63)
 }
 
-fn bits(signals: &[i32]) -> u64 {
-    signals.iter().fold(0, |bits, &signal| bits | bit(signal))
+fn signals_of(bits: u64) -> impl Iterator<Item = i32> {
+    (1..=64).filter(move |&signal| bits & bit(signal) != 0)
 }
 
 impl Inbox {
@@ -65,9 +77,9 @@ impl Inbox {
             knocked: AtomicBool::new(false),
             interrupts: AtomicUsize::new(0),
             child_ended: AtomicBool::new(false),
-            ask_on: AtomicU64::new(0),
-            stop_on: AtomicU64::new(0),
-            pass_on: AtomicU64::new(0),
+            save: AtomicU64::new(0),
+            suspend: AtomicBool::new(false),
+            meanings: Default::default(),
         })
     }
 
@@ -111,6 +123,8 @@ impl Inbox {
         self.stop_requested().is_some()
             || self.is_interrupted()
             || self.pass.load(Ordering::Acquire) != 0
+            || self.save.load(Ordering::Acquire) != 0
+            || self.suspend.load(Ordering::Acquire)
             || self.knocked.load(Ordering::Acquire)
     }
 
@@ -140,8 +154,17 @@ impl Inbox {
     pub fn take_passed(&self) -> impl Iterator<Item = i32> + use<> {
         self.bell.quiet();
         self.knocked.store(false, Ordering::Release);
-        let passed = self.pass.swap(0, Ordering::AcqRel);
-        (1..=64).filter(move |&signal| passed & bit(signal) != 0)
+        signals_of(self.pass.swap(0, Ordering::AcqRel))
+    }
+
+    /// Takes the signals that asked for a checkpoint.
+    pub fn take_saves(&self) -> impl Iterator<Item = i32> + use<> {
+        signals_of(self.save.swap(0, Ordering::AcqRel))
+    }
+
+    /// Takes the wish that all stand still.
+    pub fn take_suspend(&self) -> bool {
+        self.suspend.swap(false, Ordering::AcqRel)
     }
 
     fn deliver(&self, signal: i32) {
@@ -149,14 +172,19 @@ impl Inbox {
             if !self.child_ended.swap(true, Ordering::AcqRel) {
                 self.bell.ring();
             }
-        } else if self.ask_on.load(Ordering::Acquire) & bit(signal) != 0 {
-            self.interrupts.fetch_add(1, Ordering::AcqRel);
-            self.bell.ring();
-        } else if self.stop_on.load(Ordering::Acquire) & bit(signal) != 0 {
-            self.stop(signal);
-        } else if self.pass_on.load(Ordering::Acquire) & bit(signal) != 0 {
-            self.pass(signal);
+            return;
         }
+        let is =
+            |meaning: Meaning| self.meanings[meaning as usize].load(Ordering::Acquire) & bit(signal) != 0;
+        match Meaning::ALL.into_iter().find(|&meaning| is(meaning)) {
+            None => return,
+            Some(Meaning::Stop) => return self.stop(signal),
+            Some(Meaning::Pass) => return self.pass(signal),
+            Some(Meaning::Ask) => drop(self.interrupts.fetch_add(1, Ordering::AcqRel)),
+            Some(Meaning::Save) => drop(self.save.fetch_or(bit(signal), Ordering::AcqRel)),
+            Some(Meaning::Suspend) => self.suspend.store(true, Ordering::Release),
+        }
+        self.bell.ring();
     }
 }
 
@@ -221,22 +249,22 @@ pub struct Handlers {
 }
 
 impl Handlers {
-    /// Installs handlers for these lists, but for signals that the host ignores.
-    pub fn install(inbox: &Arc<Inbox>, lists: &Wanted) -> Result<Handlers, Errno> {
-        let Wanted { stop: stop_on, pass: pass_on, ask: ask_on, children } = *lists;
+    /// Installs handlers for these signals, but for those that the host ignores; `children`: for SIGCHLD too.
+    pub fn install(
+        inbox: &Arc<Inbox>,
+        meanings: &BTreeMap<i32, Meaning>,
+        children: bool,
+    ) -> Result<Handlers, Errno> {
         let mut wanted = WANTED.lock();
         let slot =
             LISTENING.iter().position(|slot| slot.load(Ordering::Acquire).is_null()).ok_or(Errno::EAGAIN)?;
-        inbox.ask_on.store(bits(ask_on), Ordering::Release);
-        inbox.stop_on.store(bits(stop_on), Ordering::Release);
-        inbox.pass_on.store(bits(pass_on), Ordering::Release);
+        for (&signal, &meaning) in meanings {
+            inbox.meanings[meaning as usize].fetch_or(bit(signal), Ordering::Release);
+        }
         LISTENING[slot].store(Arc::as_ptr(inbox).cast_mut(), Ordering::Release);
         let mut handlers = Handlers { slot, inbox: inbox.clone(), installed: Vec::new() };
-        let children: &[i32] = if children { &[libc::SIGCHLD] } else { &[] };
-        let mut signals: Vec<i32> = [stop_on, pass_on, ask_on, children].concat();
-        signals.sort_unstable();
-        signals.dedup();
-        for signal in signals {
+        let children = children.then_some(libc::SIGCHLD);
+        for signal in meanings.keys().copied().chain(children) {
             let index = signal as usize - 1;
             if wanted[index] == 0 && (dispositions::is_ignored(signal) || install(signal).is_err()) {
                 continue;
@@ -273,6 +301,29 @@ fn restore(signal: i32) {
             let old = (*OLD.0[signal as usize - 1].get()).as_ptr();
             libc::sigaction(signal, old, std::ptr::null_mut());
         }
+    }
+}
+
+/// Stops this whole process as ^Z does where nobody handles it, until somebody continues it. Returns at once where
+/// nobody could, as the kernel knows: in a process group without a shell over it.
+pub fn suspend_self() {
+    let _alone = WANTED.lock();
+    let mut old = MaybeUninit::<libc::sigaction>::zeroed();
+    let mut only = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: a zeroed sigaction is that of SIG_DFL; the sets are initialised before they are used. The signal is
+    // sent to this thread, where it is blocked: it is taken when it is let in, so that this thread does nothing
+    // until the process goes on.
+    unsafe {
+        let standard = MaybeUninit::<libc::sigaction>::zeroed();
+        if libc::sigaction(libc::SIGTSTP, standard.as_ptr(), old.as_mut_ptr()) != 0 {
+            return;
+        }
+        libc::sigemptyset(only.as_mut_ptr());
+        libc::sigaddset(only.as_mut_ptr(), libc::SIGTSTP);
+        libc::raise(libc::SIGTSTP);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, only.as_ptr(), std::ptr::null_mut());
+        libc::pthread_sigmask(libc::SIG_BLOCK, only.as_ptr(), std::ptr::null_mut());
+        libc::sigaction(libc::SIGTSTP, old.as_ptr(), std::ptr::null_mut());
     }
 }
 

@@ -23,6 +23,7 @@ mod e2e;
 mod env;
 mod err;
 mod etcd;
+mod everyone;
 mod examples;
 mod fault;
 mod func;
@@ -53,6 +54,7 @@ mod stat;
 mod still;
 mod store;
 mod strange;
+mod suspend;
 mod terminal;
 mod time;
 // Each area uses a part of it.
@@ -62,6 +64,7 @@ mod torch;
 mod torchrun;
 mod vanish;
 mod wait;
+mod warning;
 
 use std::process::ExitCode;
 
@@ -98,6 +101,9 @@ fn main() -> ExitCode {
         kill::tests(),
         contain::tests(),
         sig::tests(),
+        everyone::tests(),
+        warning::tests(),
+        suspend::tests(),
         reap::tests(),
         time::tests(),
         limits::tests(),

@@ -233,7 +233,7 @@ fn fn_24_the_server_is_killed_during_births(way: Way) {
             wait_for("a server", || t.lines("warm").len() > nth || gone(running.pid()));
             let Some(server) = t.lines("warm").get(nth).map(|pid| pid.parse().unwrap()) else { break };
             thread::sleep(Duration::from_micros(dice.below(20_000)));
-            send(server, [libc::SIGKILL, libc::SIGSEGV, libc::SIGTERM][i % 3]);
+            send(server, [libc::SIGKILL, libc::SIGSEGV, libc::SIGABRT][i % 3]);
         }
         let run = running.finish();
         let end = run.result()["end"].as_i64().unwrap() as i32;

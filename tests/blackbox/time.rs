@@ -442,11 +442,11 @@ timer.configure(timer.FileTimerClient(os.environ["TORCHELASTIC_TIMER_FILE"]))
 with timer.expires(after=30):
     time.sleep(0.2)
 try:
-    with timer.expires(after=1):
+    with timer.expires(after=4):
         raise ValueError("through")
 except ValueError:
     open(sys.argv[1], "a").write("released\n")
-time.sleep(1.5)
+time.sleep(4.5)
 if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
     with timer.expires(after=1, scope="the step"):
         time.sleep(60)

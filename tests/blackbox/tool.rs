@@ -54,9 +54,13 @@ impl Tool<'_> {
 
     /// In the foreground of a terminal.
     pub fn on(self, terminal: &Terminal) -> Self {
-        let streams = [(); 3].map(|()| terminal.stream());
-        let [stdin, stdout, stderr] = streams;
-        self.under(&["setsid", "--ctty"]).stdin(stdin).stdout(stdout).stderr(stderr)
+        self.under(&["setsid", "--ctty"]).streams(terminal)
+    }
+
+    /// On a terminal, with whatever puts it into the foreground.
+    pub fn streams(self, terminal: &Terminal) -> Self {
+        let [stdin, stdout, stderr] = [(); 3].map(|()| terminal.stream());
+        self.stdin(stdin).stdout(stdout).stderr(stderr)
     }
 
     pub fn env(mut self, key: &str, value: &str) -> Self {

@@ -80,6 +80,8 @@ static void null_spec(void) {
   ARGUMENT(ice_spec_set_pre_stop_signal(NULL, 15, 1));
   ARGUMENT(ice_spec_set_signals(NULL, ""));
   ARGUMENT(ice_spec_set_pass_signals(NULL, ""));
+  ARGUMENT(ice_spec_set_on_signal(NULL, 10, ICE_ON_SIGNAL_PASS));
+  ARGUMENT(ice_spec_set_suspend(NULL, 1));
   ARGUMENT(ice_spec_set_kill_group_on_success(NULL, 1));
   ARGUMENT(ice_spec_set_file_timers(NULL, 1));
   ARGUMENT(ice_spec_set_uninterruptible_timeout(NULL, 1));

@@ -464,6 +464,7 @@ static int set_field(const char *key, char *value, ice_status *status) {
   INTEGER(control)
   INTEGER(ask_on_interrupt)
   INTEGER(raise_descriptor_limit)
+  INTEGER(suspend)
   INTEGER(progress_bar)
   INTEGER(timer_signal)
   INTEGER(master_port)
@@ -547,6 +548,9 @@ static int set_field(const char *key, char *value, ice_status *status) {
   } else if (strcmp(key, "pre_stop_signal") == 0) {
     char *second = after_char(value, ',');
     *status = ice_spec_set_pre_stop_signal(SPEC, atoi(value), atof(second));
+  } else if (strcmp(key, "on_signal") == 0) {
+    char *second = after_char(value, ',');
+    *status = ice_spec_set_on_signal(SPEC, atoi(value), atoi(second));
   } else if (strcmp(key, "log_modes") == 0) {
     char *second = after_char(value, ',');
     *status = ice_spec_set_log_modes(SPEC, (int32_t)strtol(value, NULL, 8), (int32_t)strtol(second, NULL, 8));
