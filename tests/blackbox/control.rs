@@ -70,7 +70,7 @@ pub fn at_one_step(done: &[Vec<Vec<String>>], kinds: &[&str]) {
 }
 
 fn time_requests_are_met_at_one_step(kind: Kind) {
-    const TIMES: usize = 200;
+    const TIMES: usize = 100;
     let t = Case::new();
     let run = t
         .host()

@@ -49,14 +49,14 @@ use serde_json::Value;
 use crate::terminal::Terminal;
 
 /// How long a test waits for anything that should come at once.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks. Patience is counted in looks, not by the clock: a machine that stands still for some seconds
 /// (a snapshot of it is taken, say) is no failure of what it stood still in.
 const PAUSE: Duration = Duration::from_millis(5);
 /// The same while the end of a host is waited for.
 pub const LOOK: Duration = Duration::from_millis(2);
 /// How long a host may live.
-pub const HOST_LIMIT: Duration = Duration::from_secs(120);
+pub const HOST_LIMIT: Duration = Duration::from_secs(300);
 /// Every process of a case carries this variable, so that those left behind are found.
 const TAG: &str = "LIBICE_TEST_CASE";
 
