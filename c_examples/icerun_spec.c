@@ -388,6 +388,7 @@ ice_spec *spec_from_options(const struct options *options) {
   accept(ice_spec_set_subreaper(spec, 1)); /* it has no children but those of the run */
   accept(ice_spec_set_raise_descriptor_limit(spec, 1));
   accept(ice_spec_set_allow_absent_ranks(spec, 1)); /* as torchrun takes them */
+  accept(ice_spec_set_scrub_launcher(spec, !option_on(options, OPT_KEEP_LAUNCHER_VARIABLES)));
   accept(ice_spec_set_agent_store(spec, !option_on(options, OPT_NO_AGENT_STORE)));
   set_file_timers(options, spec);
   set_stack_command(options, spec);

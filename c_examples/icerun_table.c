@@ -240,6 +240,9 @@ const struct option OPTIONS[OPTION_COUNT] = {
   [OPT_NO_AGENT_STORE] = {FLAG("no-agent-store"),
     .help = "The worker of rank 0 serves the store at MASTER_PORT, or whatever else it likes. Without it "
             "icerun does, as torchrun: a new one for each attempt, and rank 0 is a client too."},
+  [OPT_KEEP_LAUNCHER_VARIABLES] = {FLAG("keep-launcher-variables"),
+    .help = "Workers of an icerun that mpirun or srun has started get the variables of MPI's launchers too "
+            "(PMI_*, PMIX_*, OMPI_* and the like). Without it they do not: MPI_Init would fail in them."},
 
   [OPT_LOGS_SPECS] = {VALUE("logs-specs", "NAME", NULL),
     .heading = "Options of torchrun that are not here",

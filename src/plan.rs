@@ -9,6 +9,7 @@ use crate::device::assign::Assignment;
 use crate::device::cpus::Cpus;
 use crate::device::numa::Share;
 use crate::ranks::Rank;
+use crate::spec::launcher::{is_of_launcher, rank_of};
 use crate::spec::text::expand;
 use crate::spec::{DESCENT, EnvEdit, MacroSet, OUTER_ENV, Spec, is_reserved, is_worker};
 
@@ -95,9 +96,18 @@ pub fn probe_env(spec: &Spec, host: &HostEnv) -> Vec<CString> {
 /// What all processes of a run have.
 fn common(spec: &Spec, host: &HostEnv) -> Env {
     let mut env = Env::of_host(if spec.clean_env { &[] } else { host });
+    if spec.scrub_launcher && env.launcher().is_some() {
+        env.entries.retain(|name, _| !is_of_launcher(name));
+    }
     env.default(b"TORCH_NCCL_ASYNC_ERROR_HANDLING", b"1");
     env.edit(&spec.env);
     env
+}
+
+/// The variable by which it is known that workers get nothing of a launcher's; none where there is none, or where
+/// they get nothing of the host's anyway.
+pub fn scrubbed(spec: &Spec, host: &HostEnv) -> Option<&'static str> {
+    if spec.clean_env || !spec.scrub_launcher { None } else { Env::of_host(host).launcher() }
 }
 
 /// Whether the host decides about a variable, be it that it is not to be there.
@@ -322,6 +332,11 @@ impl Env {
             entries.entry(bytes[..at].to_vec()).or_insert_with(|| bytes[at + 1..].to_vec());
         }
         Env { entries }
+    }
+
+    /// The variable that says that the host is a rank of a launcher of MPI.
+    fn launcher(&self) -> Option<&'static str> {
+        rank_of(self.entries.keys().map(Vec::as_slice))
     }
 
     fn set(&mut self, key: &[u8], value: &[u8]) {

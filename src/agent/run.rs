@@ -365,6 +365,14 @@ impl<'a> Run<'a> {
                 format!("{field} names local rank {rank}, but there are {size} workers: it is left out")
             });
         }
+        if let Some(name) = plan::scrubbed(self.spec, &self.host.env) {
+            self.log(Level::Info, || {
+                format!("a rank of MPI ({name}): workers get nothing of its launcher's variables")
+            });
+        }
+        if let Some(text) = binding::one_cpu(self.spec) {
+            self.log(Level::Warning, || text);
+        }
         if self.groups.is_none() {
             self.start_watcher();
         }

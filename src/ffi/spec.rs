@@ -464,6 +464,21 @@ pub extern "C" fn ice_spec_set_clean_env(spec: *mut ice_spec, on: i32) -> ice_st
     })
 }
 
+/// Non-zero: workers of a host that a launcher of MPI has started get nothing of that launcher's variables. With them
+/// MPI_Init() of a worker takes it for the rank that its host is, and fails or hangs. A host is taken for a rank if it
+/// has PMI_RANK, PMIX_RANK, OMPI_COMM_WORLD_RANK, MPI_LOCALRANKID, MV2_COMM_WORLD_RANK or PALS_RANKID; left out is then
+/// whatever begins with PMI_, PMI2_, PMIX_, OMPI_, ORTE_, PRTE_, HYDI_, MPI_LOCAL, MPISPAWN_, MV2_COMM_WORLD_,
+/// MVP_COMM_WORLD_, PALS_, SLURM_PMI or FLUX_PMI_. Settings of Open MPI (OMPI_MCA_pml, say) are among them, as they look
+/// like what the launcher itself has set: what `ice_spec_set_env()` sets is kept. The host's own environment stays as
+/// it is. A message says it at level info. Default 0; `icerun` has it on, unless `--keep-launcher-variables` is given.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_scrub_launcher(spec: *mut ice_spec, on: i32) -> ice_status {
+    edit(spec, |spec| {
+        spec.scrub_launcher = on != 0;
+        Ok(())
+    })
+}
+
 /// The directory workers start in. A relative path is taken from the host's working directory.
 /// Default: the host's. A directory that is missing is a start error with its errno.
 #[unsafe(no_mangle)]

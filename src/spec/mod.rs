@@ -1,5 +1,6 @@
 //! What to run: an owned description, checked field by field as it is written and as a whole by `check`.
 
+pub mod launcher;
 pub mod names;
 pub mod nodes;
 pub mod on_signal;
@@ -302,6 +303,8 @@ pub struct Spec {
     pub ask_on_interrupt: bool,
     /// Whether the soft limit of descriptors is the hard one while the run lasts.
     pub raise_descriptor_limit: bool,
+    /// Whether workers of a host that is a rank of MPI get nothing of its launcher's variables.
+    pub scrub_launcher: bool,
     pub debug_rank: Option<usize>,
     pub progress_bar: bool,
     /// Of an agent's copy: streams whose terminal has the bar. Who writes there goes through a file.
@@ -402,6 +405,7 @@ impl Default for Spec {
             checkpoint_before_stop: Duration::ZERO,
             ask_on_interrupt: false,
             raise_descriptor_limit: false,
+            scrub_launcher: false,
             debug_rank: None,
             progress_bar: false,
             beside_bar: Streams::NONE,

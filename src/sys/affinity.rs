@@ -48,6 +48,13 @@ impl Mask {
     }
 }
 
+/// How many CPUs this machine runs on, whoever may use them.
+pub fn online() -> usize {
+    // SAFETY: sysconf takes a plain number and touches nothing.
+    let number = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    usize::try_from(number).unwrap_or(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

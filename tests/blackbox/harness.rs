@@ -50,6 +50,8 @@ use crate::terminal::Terminal;
 
 /// How long a test waits for anything that should come at once.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Within which a run ends that waits for no time-out: less than the 30 seconds that workers have to end by default.
+pub const AT_ONCE: Duration = Duration::from_secs(25);
 /// Between two looks. Patience is counted in looks, not by the clock: a machine that stands still for some seconds
 /// (a snapshot of it is taken, say) is no failure of what it stood still in.
 const PAUSE: Duration = Duration::from_millis(5);

@@ -34,6 +34,7 @@ mod limits;
 mod log;
 mod method;
 mod mon;
+mod mpi;
 mod net;
 mod nodes;
 mod numa;
@@ -93,6 +94,7 @@ fn main() -> ExitCode {
         env::tests(),
         dev_plan::tests(),
         mon::tests(),
+        mpi::tests(),
         numa::tests(),
         obs::tests(),
         health::tests(),

@@ -141,7 +141,7 @@ fn fn_24_the_server_is_killed_in_mid_run(way: Way) {
         send(server_pid(&t, 0), signal);
         let run = running.finish();
         run.succeeded();
-        run.within(PATIENCE); // at once, not after a time-out
+        run.within(AT_ONCE); // at once, not after a time-out
         assert_eq!(run.result()["restarts"], 1);
         assert_eq!(run.worker(3)["value"]["bytes"], "attempt 1");
         assert!(pids.iter().all(|pid| gone(*pid)));
@@ -269,7 +269,7 @@ fn fn_server_stopped_in_mid_start(way: Way) {
     t.write("go", b"", 0o644);
     let run = running.finish();
     run.failed_as(END_INTERRUPTED);
-    run.within(PATIENCE);
+    run.within(AT_ONCE);
     // Somewhere in its births.
     four_at_a_time(20, |_| {
         let t = Case::new();
@@ -285,7 +285,7 @@ fn fn_server_stopped_in_mid_start(way: Way) {
         t.write("go", b"", 0o644);
         let run = running.finish();
         assert_eq!(run.event("wait")["status"], "ICE_OK", "{run}");
-        run.within(PATIENCE);
+        run.within(AT_ONCE);
         run.clean();
     });
 }
@@ -387,7 +387,7 @@ fn fn_warm_up_that_takes_long(way: Way) {
         let run = running.finish();
         run.failed_as(END_INTERRUPTED);
         assert_eq!(run.result()["signal"], libc::SIGTERM);
-        run.within(PATIENCE);
+        run.within(AT_ONCE);
         assert!(gone(server));
         assert!(t.lines("ran").is_empty());
     }

@@ -68,6 +68,7 @@ static void null_spec(void) {
   ARGUMENT(ice_spec_set_rank_env(NULL, 0, "a", "b"));
   ARGUMENT(ice_spec_unset_rank_env(NULL, 0, "a"));
   ARGUMENT(ice_spec_set_clean_env(NULL, 1));
+  ARGUMENT(ice_spec_set_scrub_launcher(NULL, 1));
   ARGUMENT(ice_spec_set_working_dir(NULL, "/"));
   ARGUMENT(ice_spec_set_stdin(NULL, 0));
   ARGUMENT(ice_spec_set_max_restarts(NULL, 0));

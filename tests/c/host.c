@@ -464,6 +464,7 @@ static int set_field(const char *key, char *value, ice_status *status) {
   INTEGER(control)
   INTEGER(ask_on_interrupt)
   INTEGER(raise_descriptor_limit)
+  INTEGER(scrub_launcher)
   INTEGER(suspend)
   INTEGER(progress_bar)
   INTEGER(timer_signal)
