@@ -100,16 +100,40 @@ fn library_as_program(root: &Path, out: &Path) {
 /// library carries and runs from memory, so that nothing needs to be installed beside it.
 fn watcher(root: &Path, out: &Path) {
     println!("cargo::rerun-if-changed=src/sys/raw.rs");
-    let mut rustc = rustc(&root.join("src/sys/watcher.rs"));
-    rustc.args(["--crate-name", "ice_watcher", "--crate-type", "bin"]);
-    rustc.args(["-C", "opt-level=s", "-C", "panic=abort", "-C", "relocation-model=static"]);
-    rustc.args(["-C", "link-arg=-nostartfiles", "-C", "link-arg=-nostdlib", "-C", "link-arg=-static"]);
-    rustc.args(["-C", "link-arg=-Wl,--build-id=none,-z,noseparate-code,-z,norelro,-z,noexecstack"]);
-    rustc.args(["-C", "strip=symbols", "-C", "default-linker-libraries=no"]);
-    if let Some(linker) = env::var_os("RUSTC_LINKER") {
-        rustc.arg("-C").arg(format!("linker={}", linker.to_string_lossy()));
+    let compile = |link: &[&str], linker: Option<String>| {
+        let mut rustc = rustc(&root.join("src/sys/watcher.rs"));
+        rustc.args(["--crate-name", "ice_watcher", "--crate-type", "bin"]);
+        rustc.args(["-C", "opt-level=s", "-C", "panic=abort", "-C", "relocation-model=static"]);
+        rustc.args(link.iter().flat_map(|argument| ["-C", argument]));
+        rustc.args(["-C", "strip=symbols", "-C", "default-linker-libraries=no"]);
+        if env::var("CARGO_CFG_TARGET_ENV").as_deref() == Ok("musl") {
+            // rustc would bring start files of its own there.
+            rustc.args(["-C", "link-self-contained=no"]);
+        }
+        rustc.args(linker.iter().flat_map(|linker| ["-C".into(), format!("linker={linker}")]));
+        rustc.arg("-o").arg(out.join("ice-watcher"));
+        rustc
+    };
+    let by_compiler = [
+        "link-arg=-nostartfiles",
+        "link-arg=-nostdlib",
+        "link-arg=-static",
+        "link-arg=-Wl,--build-id=none,-z,noseparate-code,-z,norelro,-z,noexecstack",
+    ];
+    let linker = env::var_os("RUSTC_LINKER").map(|linker| linker.to_string_lossy().into_owned());
+    if compile(&by_compiler, linker).status().is_ok_and(|status| status.success()) {
+        return;
     }
-    run(rustc.arg("-o").arg(out.join("ice-watcher")));
+    // A linker that does not take these words, as zig's: rustc has one of its own.
+    let by_lld = [
+        "linker-flavor=ld.lld",
+        "link-arg=-static",
+        "link-arg=--build-id=none",
+        "link-arg=-znoseparate-code",
+        "link-arg=-znorelro",
+        "link-arg=-znoexecstack",
+    ];
+    run(&mut compile(&by_lld, Some("rust-lld".into())));
 }
 
 /// The compiler for a source that is not part of the crate.

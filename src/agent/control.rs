@@ -305,6 +305,11 @@ impl Run<'_> {
             && asked.request.kind == Kind::Stop
             && (0..page.ranks()).any(|rank| answers.ranks[rank].0 == Answer::Succeeded && self.lives(rank));
         answers.took = monotonic().saturating_sub(asked.begin);
+        // Too late for a checkpoint of all; a late rank still joins a pause, or ends. Before anybody is told: what the
+        // host does then may be what brings a late rank to where it looks.
+        if let (true, Kind::Save, Some(conversation)) = (open, asked.request.kind, &mut self.conversation) {
+            conversation.withdraw(conversation.view.paused_by);
+        }
         if !asked.told {
             self.log(Level::Info, || told(&asked.request, &answers));
             if let Some(ticket) = asked.ticket {
@@ -318,10 +323,6 @@ impl Run<'_> {
             return false;
         }
         conversation.asked = None;
-        // Too late for a checkpoint of all; a late rank still joins a pause, or ends.
-        if open && asked.request.kind == Kind::Save {
-            conversation.withdraw(conversation.view.paused_by);
-        }
         if asked.before_stop {
             self.tell(Event::Answered);
         }

@@ -219,6 +219,9 @@ impl Server {
             mark: self.mark.as_ref().map(AsRawFd::as_raw_fd),
         };
         let keep = channel.as_raw_fd();
+        // This process ignores what is meant for its agent: a stop that reaches the worker before it has dispositions
+        // of its own is kept for it so, and lost otherwise.
+        let _mask = dispositions::block_all_meanwhile();
         child::fork(&setup, Function { env: None, keep, run: &mut || self.work(keep) })
     }
 

@@ -512,6 +512,7 @@ unsafe extern "C" {
     static mut stderr: *mut libc::FILE;
     fn __fpurge(stream: *mut libc::FILE);
     fn __fpending(stream: *mut libc::FILE) -> usize;
+    #[cfg(target_env = "gnu")]
     fn on_exit(function: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
 }
 
@@ -546,10 +547,14 @@ fn forked_main(setup: &Setup, function: Function, parent: i32) -> ! {
 /// Whether nothing of this process is held back, and its exit functions are kept from its children.
 static CHILDREN_ARE_PREPARED: AtomicBool = AtomicBool::new(false);
 
-/// Exit functions run in reverse order: those that come after this, then `leave`, before all others.
+/// Exit functions run in reverse order: those that come after this, then `leave`, before all others. musl has no
+/// on_exit(3), and atexit(3) does not say with which code the process exits: there all of them run.
 fn mark_exit() {
     // SAFETY: the function has the type that on_exit(3) wants.
-    unsafe { on_exit(leave, std::ptr::null_mut()) };
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        on_exit(leave, std::ptr::null_mut())
+    };
 }
 
 /// For a process that only forks workers, and whose own end needs no exit functions: what it holds back is

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// return for no reason, as after a signal: the caller looks again.
 pub fn wait(word: &AtomicI32, value: i32, limit: Option<Duration>) {
     let limit = limit.map(|limit| libc::timespec {
-        tv_sec: limit.as_secs().min(i64::MAX as u64) as libc::time_t,
+        tv_sec: limit.as_secs().min(i64::MAX as u64) as _,
         tv_nsec: libc::c_long::from(limit.subsec_nanos() as i32),
     });
     let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);

@@ -59,11 +59,11 @@ impl Packets {
             message.msg_control = (&raw mut control).cast();
             // SAFETY: CMSG_SPACE and CMSG_LEN only compute; the header and its data lie within `control`.
             unsafe {
-                message.msg_controllen = libc::CMSG_SPACE(length) as usize;
+                message.msg_controllen = libc::CMSG_SPACE(length) as _; // glibc has a size_t here, musl what POSIX says
                 let header = libc::CMSG_FIRSTHDR(&raw const message);
                 (*header).cmsg_level = libc::SOL_SOCKET;
                 (*header).cmsg_type = libc::SCM_RIGHTS;
-                (*header).cmsg_len = libc::CMSG_LEN(length) as usize;
+                (*header).cmsg_len = libc::CMSG_LEN(length) as _;
                 std::ptr::copy_nonoverlapping(
                     descriptors.as_ptr().cast(),
                     libc::CMSG_DATA(header),
@@ -89,7 +89,8 @@ impl Packets {
         // SAFETY: a zeroed msghdr is an empty one.
         let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
         (message.msg_iov, message.msg_iovlen) = (&raw mut bytes, 1);
-        (message.msg_control, message.msg_controllen) = ((&raw mut control).cast(), size_of::<Control>());
+        (message.msg_control, message.msg_controllen) =
+            ((&raw mut control).cast(), size_of::<Control>() as _);
         let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
         let length = loop {
             // SAFETY: the message points to writable memory of the lengths that it gives.
@@ -106,7 +107,7 @@ impl Packets {
         unsafe {
             let header = libc::CMSG_FIRSTHDR(&raw const message);
             if !header.is_null() && (*header).cmsg_type == libc::SCM_RIGHTS {
-                let bytes = (*header).cmsg_len - libc::CMSG_LEN(0) as usize;
+                let bytes = (*header).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
                 let first = libc::CMSG_DATA(header).cast::<RawFd>();
                 for (index, descriptor) in descriptors.iter_mut().enumerate().take(bytes / size_of::<RawFd>())
                 {

@@ -116,7 +116,7 @@ fn ended_without_us(pidfd: &OwnedFd) -> Waited {
     for _ in 0..LOOKS {
         let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
         // SAFETY: the request carries the size of the struct, and the kernel fills no more than that.
-        let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+        let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO as _, &raw mut info) };
         if result == 0 && info.mask & PIDFD_INFO_EXIT != 0 {
             let code = info.exit_code;
             let status = if libc::WIFEXITED(code) {

@@ -94,7 +94,7 @@ fn assert_failure(report: &Value, code: i32, message: &str) {
     assert_eq!(report["end"], END_WORKER_FAILURE, "{report}");
     assert!(report["message"].as_str().unwrap().contains(message), "{report}");
     let [first, second] = [0, 1].map(|rank| &report["workers"][rank]);
-    assert_eq!((&first["signal"], &first["value"]), (&libc::SIGTERM.into(), &Value::Null));
+    assert_eq!((&first["signal"], &first["value"]), (&libc::SIGTERM.into(), &Value::Null), "{report}");
     assert_eq!((&second["exit_code"], &second["value"]), (&code.into(), &Value::Null));
     assert!(second["message"].as_str().unwrap().contains(message), "{report}");
 }

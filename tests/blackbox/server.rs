@@ -21,6 +21,7 @@ pub fn tests() -> Vec<Trial> {
         fn_24_the_server_is_killed_during_its_warm_up,
         fn_24_the_server_is_killed_during_births,
         fn_24_the_server_is_killed_before_a_prepared_run,
+        fn_a_stop_during_births_is_not_lost,
         fn_server_stopped_in_mid_start,
         fn_warm_up_is_shared,
         fn_warm_up_that_fails,
@@ -258,6 +259,22 @@ fn fn_24_the_server_is_killed_before_a_prepared_run(way: Way) {
 }
 
 /// A server that does not answer does not hold a stop up.
+/// What is sent to a worker that is not yet more than a copy of the server, which ignores it.
+fn fn_a_stop_during_births_is_not_lost(way: Way) {
+    const RUNS: usize = 40;
+    let t = Case::new();
+    let host = t.host().function(way, &["rank", "0", "code", "7", ";", "pause"]).set("local_world_size", 4);
+    let run = host.step(format!("repeat={RUNS}:new,start,wait=60,free_agent")).run();
+    run.clean();
+    let ends = run.events("wait");
+    assert_eq!(ends.len(), RUNS);
+    for end in ends {
+        let workers = end["result"]["workers"].as_array().expect("workers");
+        assert_eq!(workers[0]["exit_code"], 7, "{end}");
+        assert!(workers.iter().all(|worker| worker["signal"] != libc::SIGKILL), "{end}");
+    }
+}
+
 fn fn_server_stopped_in_mid_start(way: Way) {
     // In its warm-up.
     let t = Case::new();
