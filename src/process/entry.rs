@@ -38,6 +38,7 @@ pub fn arguments() -> Option<&'static [CString]> {
 }
 
 /// The shared library executed as a program: by an agent, or by somebody who wonders what it is.
+#[cfg(target_env = "gnu")]
 pub fn library_main() -> i32 {
     worker_main();
     println!(

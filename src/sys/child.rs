@@ -617,6 +617,7 @@ pub fn variable(name: &CStr) -> Option<&'static CStr> {
     (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) })
 }
 
+#[cfg(target_env = "gnu")]
 extern "C" fn leave(code: c_int, _: *mut c_void) {
     // SAFETY: flushes the two streams whose buffers hold only what the worker wrote, then ends it.
     unsafe {

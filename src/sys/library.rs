@@ -241,11 +241,13 @@ fn starts_at_entry() -> bool {
     false
 }
 
+#[cfg(all(target_env = "gnu", target_pointer_width = "64"))]
 struct Search {
     entry: usize,
     found: bool,
 }
 
+#[cfg(all(target_env = "gnu", target_pointer_width = "64"))]
 extern "C" fn look_at_object(info: *mut libc::dl_phdr_info, _: usize, search: *mut c_void) -> c_int {
     // SAFETY: the loader passes a valid object, and our own pointer.
     let (info, search) = unsafe { (&*info, &mut *search.cast::<Search>()) };
