@@ -81,6 +81,11 @@ fn main() -> ExitCode {
     if !arguments.list {
         harness::build();
     }
+    // A shell without job control, or nohup, has what it starts ignore these; so would all that the tests start.
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+        // SAFETY: SIG_DFL needs nothing, and no test runs yet.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
     // What is wrong, next to the name of the test and without a page of frames, which say nothing here.
     std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     let areas = [
