@@ -1750,8 +1750,11 @@ ice_status ice_spec_set_stderr_tail(struct ice_spec *spec,
                                     int64_t bytes);
 
 /* Permission bits of directories and files that the run makes, 0 to 07777 (octal), set whatever the
- * umask is. Default: 0777 and 0666 less the umask of the host, as mkdir(1) and the shell do. */
-ice_status ice_spec_set_log_modes(struct ice_spec *spec, int32_t directory, int32_t file);
+ * umask is. Default: in a directory that `ice_spec_set_log_dir()` names 0775 and 0664 less the umask of the host, so that
+ * others never may write there; else 0700 and 0600, as mkdtemp(3), as everybody shares what is above. */
+ice_status ice_spec_set_log_modes(struct ice_spec *spec,
+                                  int32_t directory,
+                                  int32_t file);
 
 /* The descriptors that stand for the console: tee'd lines of stdout go to `out`, those of stderr to
  * `err`, and workers whose streams are not redirected inherit them. The host keeps both open until

@@ -1369,7 +1369,8 @@ pub extern "C" fn ice_spec_set_stderr_tail(spec: *mut ice_spec, bytes: i64) -> i
 }
 
 /// Permission bits of directories and files that the run makes, 0 to 07777 (octal), set whatever the
-/// umask is. Default: 0777 and 0666 less the umask of the host, as mkdir(1) and the shell do.
+/// umask is. Default: in a directory that `ice_spec_set_log_dir()` names 0775 and 0664 less the umask of the host, so that
+/// others never may write there; else 0700 and 0600, as mkdtemp(3), as everybody shares what is above.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_log_modes(spec: *mut ice_spec, directory: i32, file: i32) -> ice_status {
     edit(spec, |spec| {

@@ -60,7 +60,7 @@ fn open(spec: &Spec, handler: &EventHandler, working_dir: Option<&Path>) -> Resu
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_NONBLOCK | libc::O_NOCTTY;
     let failed =
         |errno| Error::system(format!("cannot open the event file {}", path.display()), errno as i32);
-    fd::open(&path, flags, 0o666).map_err(failed)
+    fd::open(&path, flags, 0o664).map_err(failed)
 }
 
 /// The same for the thread that writes them.

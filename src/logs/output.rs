@@ -31,7 +31,7 @@ use super::relay::{self, Hear, Relay, Spills, Tap};
 use super::run_dir::open_log;
 use crate::report::event::Event;
 use crate::spec::streams::Streams;
-use crate::spec::{Level, LogCallback, OutputCallback, Spec};
+use crate::spec::{Level, LogCallback, Modes, OutputCallback, Spec};
 use crate::sys::dispositions;
 use crate::sys::fd::{self, Bell};
 use crate::sys::process::milliseconds;
@@ -268,7 +268,7 @@ impl Started {
                 warnings: Vec::new(),
                 lost: Loss::default(),
                 timestamps: spec.log_timestamps,
-                log_modes: spec.log_modes,
+                modes: spec.modes(),
             },
             log: spec.log_callback,
             log_level: spec.log_level,
@@ -676,7 +676,7 @@ struct Sinks {
     /// What the filtered files did not take.
     lost: Loss,
     timestamps: bool,
-    log_modes: Option<(u32, u32)>,
+    modes: Modes,
 }
 
 impl Sinks {
@@ -773,7 +773,7 @@ impl Sinks {
         let file = match self.filtered.entry(path) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
-                let opened = open_log(new.key(), self.log_modes).map(File::from);
+                let opened = open_log(new.key(), self.modes).map(File::from);
                 new.insert(opened.inspect_err(|error| self.warnings.push(error.to_string())).ok())
             }
         };

@@ -10,7 +10,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::error::Error;
 use crate::spec::names::path_component;
 use crate::spec::streams::Streams;
-use crate::spec::{Checked, Spec};
+use crate::spec::{Checked, Modes, Spec};
 use crate::sys::{fd, file};
 
 const MEMORY: &str = "/dev/shm";
@@ -26,7 +26,7 @@ pub struct RunDir {
     /// Nobody asked for logs: error files lie in it side by side, without a directory for each worker,
     /// which would cost more than the rest of a start.
     flat: bool,
-    modes: Option<(u32, u32)>,
+    modes: Modes,
     /// What is above it is made, too.
     makes_base: bool,
     /// Device and inode.
@@ -68,9 +68,9 @@ impl RunDir {
     ) -> Result<Option<RunDir>, Error> {
         let Some((base, name)) = place(spec, checked, run_id, working_dir, tmpdir) else { return Ok(None) };
         if spec.log_dir.is_some() {
-            make_all(&base, spec.log_modes)?;
+            make_all(&base, spec.modes())?;
         }
-        let path = make_unique(&base, &name, spec.log_modes)?;
+        let path = make_unique(&base, &name, spec.modes())?;
         let mut run_dir = RunDir::at(spec, path);
         run_dir.hold();
         Ok(Some(run_dir))
@@ -80,7 +80,7 @@ impl RunDir {
         RunDir {
             path,
             flat: is_flat(spec),
-            modes: spec.log_modes,
+            modes: spec.modes(),
             makes_base: spec.log_dir.is_some(),
             identity: None,
             lock: None,
@@ -285,18 +285,17 @@ pub fn has_logs(spec: &Spec) -> bool {
 }
 
 /// Opens a log of the run directory to write to. O_APPEND, so that a truncated file starts anew.
-pub fn open_log(path: &Path, modes: Option<(u32, u32)>) -> Result<OwnedFd, Error> {
-    let mode = modes.map_or(0o666, |(_, file)| file);
+pub fn open_log(path: &Path, modes: Modes) -> Result<OwnedFd, Error> {
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_NOFOLLOW;
-    let opened = file::open(path, flags, mode).or_else(|unusable| {
+    let opened = file::open(path, flags, modes.file).or_else(|unusable| {
         // Something else can only be there to be in the way: a worker of an earlier attempt has put it there.
         let in_the_way = unusable.is.is_some() && std::fs::remove_file(path).is_ok();
-        if in_the_way { file::open(path, flags, mode) } else { Err(unusable) }
+        if in_the_way { file::open(path, flags, modes.file) } else { Err(unusable) }
     });
     let opened =
         opened.map_err(|unusable| unusable.into_error(format_args!("cannot open {}", path.display())))?;
-    if modes.is_some() {
-        let mode = std::fs::Permissions::from_mode(mode);
+    if modes.exact {
+        let mode = std::fs::Permissions::from_mode(modes.file);
         opened.set_permissions(mode).map_err(|error| {
             let what = format!("cannot set the mode of {}", path.display());
             Error::system(what, error.raw_os_error().unwrap_or(0))
@@ -310,14 +309,13 @@ fn directory_not_made(path: &Path, error: io::Error) -> Error {
     Error::system(what, error.raw_os_error().unwrap_or(0))
 }
 
-fn make(path: &Path, modes: Option<(u32, u32)>) -> io::Result<()> {
-    let mode = modes.map_or(0o777, |(directory, _)| directory);
-    std::fs::DirBuilder::new().mode(mode).create(path)?;
-    if modes.is_some() { set_mode(path, mode) } else { Ok(()) }
+fn make(path: &Path, modes: Modes) -> io::Result<()> {
+    std::fs::DirBuilder::new().mode(modes.directory).create(path)?;
+    if modes.exact { set_mode(path, modes.directory) } else { Ok(()) }
 }
 
 /// A directory that may be there already: the attempt, or the run, has begun to make it, or a worker has.
-fn make_below(path: &Path, modes: Option<(u32, u32)>) -> io::Result<()> {
+fn make_below(path: &Path, modes: Modes) -> io::Result<()> {
     match make(path, modes) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             if path.symlink_metadata()?.is_dir() {
@@ -331,7 +329,7 @@ fn make_below(path: &Path, modes: Option<(u32, u32)>) -> io::Result<()> {
 }
 
 /// An error is of the one that could not be made.
-fn make_all(path: &Path, modes: Option<(u32, u32)>) -> Result<(), Error> {
+fn make_all(path: &Path, modes: Modes) -> Result<(), Error> {
     let exists = |error: &io::Error| error.kind() == io::ErrorKind::AlreadyExists;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let made = match (make(path, modes), parent) {
@@ -350,7 +348,7 @@ fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
 }
 
 /// A new directory `<parent>/<stem>_<unique>`.
-fn make_unique(parent: &Path, stem: &str, modes: Option<(u32, u32)>) -> Result<PathBuf, Error> {
+fn make_unique(parent: &Path, stem: &str, modes: Modes) -> Result<PathBuf, Error> {
     loop {
         let path = parent.join(format!("{stem}_{}", unique()));
         match make(&path, modes) {

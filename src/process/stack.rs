@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use super::command::Command;
 use crate::error::Error;
+use crate::spec::Modes;
 use crate::supervise::Now;
 use crate::sys::crash::{STACK_SIGNAL, STACK_SUFFIX};
 use crate::sys::fd::{self, Bell};
@@ -42,7 +43,7 @@ pub struct Subject {
     pub command: Option<(Command, String)>,
     pub limit: Duration,
     /// Where it is written to, with these permission bits.
-    pub file: Option<(PathBuf, Option<u32>)>,
+    pub file: Option<(PathBuf, Modes)>,
 }
 
 /// A search under way. Called off when it is dropped.
@@ -152,24 +153,24 @@ fn search(subject: &Subject, shared: &Shared) {
         let output = command.output(deadline, shared.call_off.as_fd());
         say(&format!("\nby {name}:\n{}", String::from_utf8_lossy(&output)));
     }
-    if let Some((path, mode)) = &subject.file
+    if let Some((path, modes)) = &subject.file
         && !fd::is_readable(shared.call_off.as_fd())
     {
         // The lock is not held any more when `say` takes it.
         let text = shared.found.lock().clone();
-        if let Err(unusable) = write(path, *mode, &text) {
+        if let Err(unusable) = write(path, *modes, &text) {
             say(&format!("\n({} {unusable}: it is not written)\n", path.display()));
         }
     }
 }
 
-fn write(path: &Path, mode: Option<u32>, text: &str) -> Result<(), Unusable> {
+fn write(path: &Path, modes: Modes, text: &str) -> Result<(), Unusable> {
     use std::os::unix::fs::PermissionsExt;
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
-    let mut file = file::open(path, flags, 0o666)?;
+    let mut file = file::open(path, flags, modes.file)?;
     file.write_all(text.as_bytes())?;
-    if let Some(mode) = mode {
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
+    if modes.exact {
+        file.set_permissions(fs::Permissions::from_mode(modes.file))?;
     }
     Ok(())
 }

@@ -100,6 +100,15 @@ impl PartialEq for Callback {
     }
 }
 
+/// Permission bits of what a run makes in its directory.
+#[derive(Clone, Copy)]
+pub struct Modes {
+    pub directory: u32,
+    pub file: u32,
+    /// Whatever the umask is.
+    pub exact: bool,
+}
+
 /// A pointer of the host that is only carried, never followed.
 #[derive(Clone, Copy, PartialEq)]
 pub struct HostPointer(pub usize);
@@ -329,6 +338,7 @@ pub struct Spec {
     pub stderr_filters: Vec<Vec<u8>>,
     pub log_timestamps: bool,
     pub stderr_tail: usize,
+    /// Of directories and files.
     pub log_modes: Option<(u32, u32)>,
     /// Workers write to pipes, and the agent to the log files.
     pub log_through_agent: bool,
@@ -439,6 +449,16 @@ impl Default for Spec {
 }
 
 impl Spec {
+    /// In a place that everybody shares they are the user's alone, as mkdtemp(3) has it. In a directory that he names his
+    /// umask decides, but others never may write there: they could be in the way of the next attempt.
+    pub fn modes(&self) -> Modes {
+        match (self.log_modes, &self.log_dir) {
+            (Some((directory, file)), _) => Modes { directory, file, exact: true },
+            (None, None) => Modes { directory: 0o700, file: 0o600, exact: false },
+            (None, Some(_)) => Modes { directory: 0o775, file: 0o664, exact: false },
+        }
+    }
+
     /// A message for the host from the thread that calls, where there is no run.
     pub fn say(&self, level: Level, text: &str) {
         if let Some(log) = self.log_callback.filter(|_| level <= self.log_level) {

@@ -57,6 +57,21 @@ pub const AT_ONCE: Duration = Duration::from_secs(25);
 const PAUSE: Duration = Duration::from_millis(5);
 /// The same while the end of a host is waited for.
 pub const LOOK: Duration = Duration::from_millis(2);
+/// A program that was written a moment ago is busy as long as a child that another test has just forked, and that has
+/// not executed its own yet, holds a copy of the descriptor.
+pub fn spawned(command: &mut Command) -> Child {
+    let mut tries = 0;
+    loop {
+        match command.spawn() {
+            Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) && tries < 1000 => {
+                tries += 1;
+                std::thread::sleep(PAUSE);
+            }
+            child => return child.unwrap_or_else(|error| panic!("{command:?}: {error}")),
+        }
+    }
+}
+
 /// How long a host may live.
 pub const HOST_LIMIT: Duration = Duration::from_secs(300);
 /// Every process of a case carries this variable, so that those left behind are found.
@@ -909,7 +924,7 @@ impl<'a> Host<'a> {
             command.stdin(stdin).stdout(stdout).stderr(stderr);
         }
         let started = Instant::now();
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let child = spawned(&mut command);
         let base = self.case.dir.join(format!("host{number}"));
         Running {
             child,

@@ -860,9 +860,13 @@ fn log_26_strange_run_ids() {
 
 fn log_28_modes() {
     let mode = |path: &Path| fs::metadata(path).expect("metadata").permissions().mode() & 0o7777;
-    for (umask, set, directory, file) in
-        [("022", None, 0o755, 0o644), ("077", None, 0o700, 0o600), ("077", Some("2775,664"), 0o2775, 0o664)]
-    {
+    for (umask, set, directory, file) in [
+        ("022", None, 0o755, 0o644),
+        ("077", None, 0o700, 0o600),
+        // Others never may write there.
+        ("0", None, 0o775, 0o664),
+        ("077", Some("2775,664"), 0o2775, 0o664),
+    ] {
         let t = Case::new();
         let host = t.host().set("umask", umask).set("log_dir", t.path("logs")).set("tee", 3);
         let host = match set {
@@ -879,6 +883,27 @@ fn log_28_modes() {
             assert_eq!(mode(&path), file, "{path:?} is {:o}", mode(&path));
         }
     }
+}
+
+/// Where everybody may make directories, nobody else may look into that of a run.
+fn sec_05_a_temporary_run_directory_is_the_users_alone() {
+    let mode = |path: &Path| fs::metadata(path).expect("metadata").permissions().mode() & 0o7777;
+    let t = Case::new();
+    let host = t.host().set("umask", "0").set("tee", 3).set("duplicate_stdout_filters", "x");
+    let run = host.probe(&["print", "x", "code", "3"]).run();
+    let dir = PathBuf::from(run.result()["run_dir"].as_str().expect("a directory"));
+    for path in [dir.clone(), dir.join("attempt_0"), dir.join("attempt_0/0")] {
+        assert_eq!(mode(&path), 0o700, "{path:?} is {:o}", mode(&path));
+    }
+    for name in ["0/stdout.log", "0/stderr.log", "filtered_stdout.log"] {
+        let path = dir.join("attempt_0").join(name);
+        assert_eq!(mode(&path), 0o600, "{path:?} is {:o}", mode(&path));
+    }
+    // With error files alone, where that is.
+    let t = Case::new();
+    let run = t.host().set("umask", "0").probe(&["error_file", "{}", "code", "3"]).run();
+    let dir = PathBuf::from(run.result()["run_dir"].as_str().expect("a directory"));
+    assert_eq!(mode(&dir), 0o700, "{dir:?} is {:o}", mode(&dir));
 }
 
 fn log_29_output_goes_to_a_callback() {
@@ -1121,6 +1146,7 @@ pub fn tests() -> Vec<Trial> {
         log_25_no_files_at_all,
         log_26_strange_run_ids,
         log_28_modes,
+        sec_05_a_temporary_run_directory_is_the_users_alone,
         log_29_output_goes_to_a_callback,
         log_29_a_slow_callback_holds_no_worker_up,
         log_30_merged_streams_keep_their_order,

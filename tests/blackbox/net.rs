@@ -157,13 +157,20 @@ fn dyn_21_who_has_lost_the_store_goes_on_for_a_while_and_ends() {
     net.link(1, "down");
     thread::sleep(Duration::from_millis(1500));
     assert!(entries.iter().all(|entry| alive(entry.pid)), "all workers go on");
+    let mut lost = 0;
     for (host, agent) in (1..).zip(agents) {
         let ended = agent.finish();
+        ended.within(Duration::from_secs(60));
+        // The agent that ends first takes the store with it that the workers meet at.
+        if host != 1 && ended.err().contains("has closed the connection") {
+            continue;
+        }
+        lost += 1;
         let why = if host == 1 { "fewer than 2 nodes have joined" } else { "lost rendezvous: not reached" };
         assert!(ended.err().contains(why), "host {host}: {}", ended.err());
         ended.exited(125);
-        ended.within(Duration::from_secs(60));
     }
+    assert!(lost >= 2, "the first of those that have lost it says so");
     t.nothing_left();
 }
 

@@ -548,7 +548,7 @@ fn sp_24_a_daemon_does_not_hold_the_run_up() {
     for kind in Kind::ALL {
         let t = Case::new();
         let pid_file = t.path("daemon");
-        let verbs = ["daemon", "append", &pid_file, "%p", "pause", ";", "await", &pid_file];
+        let verbs = ["daemon", "append", &pid_file, "%p", "pause", ";", "await_lines", &pid_file, "1"];
         let run = t.host().worker(kind, &verbs).run();
         assert_eq!(run.result()["end"], END_SUCCEEDED, "{run}");
         assert!(run.wall.as_secs() < 20);

@@ -113,7 +113,7 @@ impl Tool<'_> {
         command.stdout(self.stdout.unwrap_or_else(|| fs::File::create(&out).expect("stdout").into()));
         command.stderr(self.stderr.unwrap_or_else(|| fs::File::create(&err).expect("stderr").into()));
         let started = Instant::now();
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let child = spawned(&mut command);
         Started { child, out, err, started, done: false }
     }
 }

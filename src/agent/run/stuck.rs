@@ -393,7 +393,7 @@ impl Run<'_> {
             error_file: files.error.clone().filter(|_| has_handler),
             command,
             limit: self.spec.stack_timeout,
-            file: files.stack.clone().map(|path| (path, self.spec.log_modes.map(|(_, file)| file))),
+            file: files.stack.clone().map(|path| (path, self.spec.modes())),
         })?;
         self.epoll
             .add(&search, EpollEvent::new(EpollFlags::EPOLLIN, SEARCHES))

@@ -33,7 +33,7 @@ impl File {
     /// Whoever dies waits for nobody who would read what was put there instead of a file.
     fn to_write(path: &CStr, flags: i32) -> Option<File> {
         let careful = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-        File::new(path, libc::O_WRONLY | libc::O_CREAT | careful | flags, 0o666)
+        File::new(path, libc::O_WRONLY | libc::O_CREAT | careful | flags, 0o664)
     }
 
     fn new(path: &CStr, flags: i32, mode: usize) -> Option<File> {
