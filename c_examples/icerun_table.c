@@ -109,7 +109,8 @@ const struct option OPTIONS[OPTION_COUNT] = {
             "failed."},
   [OPT_CHECKPOINT_BEFORE_STOP] = {VALUE("checkpoint-before-stop", "SECONDS", NULL),
     .help = "Before a signal stops the run, workers are asked to save a checkpoint, all at the same "
-            "step, and have so much time for it. A second SIGINT skips it."},
+            "step, and have so much time for it. Another SIGINT or SIGQUIT then kills at once. A worker that "
+            "does not use libice is not stopped by SIGTERM then, unless it handles it, but killed when the time is over."},
   [OPT_PROGRESS_BAR] = {FLAG("progress-bar"),
     .help = "Below the lines on stderr, if that is a terminal, a bar of what workers say: steps and "
             "progress, rate, time left, slowest rank, restarts. Output goes through files then, as "

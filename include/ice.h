@@ -1602,8 +1602,8 @@ ice_status ice_spec_set_section_learning(struct ice_spec *spec,
 /* Before a run is stopped, by `ice_agent_stop()`, `ice_agent_free()` or a signal of `ice_spec_set_signals()`,
  * its workers are asked to save a checkpoint at the same step (ICE_REQUEST_SAVE, ICE_REASON_PREEMPTION). The
  * stop begins when all have answered or ended, or after `seconds`: what is left until the machine is taken
- * away, say. A second SIGINT or SIGQUIT skips it. 0 to 1e9; 0, the default, is off. Any other implies
- * `ice_spec_set_control()`.
+ * away, say. Another SIGINT or SIGQUIT, whatever the first signal was, kills at once. What not all have saved is said,
+ * with counts, as a warning. 0 to 1e9; 0, the default, is off. Any other implies `ice_spec_set_control()`.
  *
  * Many send a stop to all processes at once (systemd's KillMode=control-group, Slurm, a container's runtime), and
  * workers without a handler would be gone before they are asked. So they start with a shield: the signals that

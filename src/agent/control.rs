@@ -311,7 +311,12 @@ impl Run<'_> {
             conversation.withdraw(conversation.view.paused_by);
         }
         if !asked.told {
-            self.log(Level::Info, || told(&asked.request, &answers));
+            // A checkpoint that is not there is what somebody will look for.
+            let saves = matches!(asked.request.kind, Kind::Save | Kind::Stop);
+            let missed =
+                answers.ranks.iter().any(|(answer, _)| !matches!(answer, Answer::Succeeded | Answer::Gone));
+            let level = if saves && missed { Level::Warning } else { Level::Info };
+            self.log(level, || told(&asked.request, &answers));
             if let Some(ticket) = asked.ticket {
                 self.shared.desk.settle(ticket, answers);
             }

@@ -25,7 +25,7 @@ use crate::sys::process::{self, Status, Waited};
 /// How long cuInit may take: seconds for each GPU, where the driver is not kept loaded.
 pub const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
 /// How long a killed process may take to end before it counts as stuck in the kernel.
-const KILLED_WITHIN: Duration = Duration::from_secs(1);
+const KILLED_WITHIN: Duration = Duration::from_secs(3);
 
 /// A GPU, or a part of one (MIG), that a process with the probe's environment can use.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -107,6 +107,11 @@ pub fn line(worker: &WorkerReport) -> String {
             let how = if worker.error_data.is_some() { how(worker.outcome) } else { String::new() };
             let message = worker.message.to_string_lossy();
             let said = message.lines().next().unwrap_or("");
+            let said = if said.is_empty() && worker.outcome == Outcome::NeverStarted {
+                "never started"
+            } else {
+                said
+            };
             let colon = if how.is_empty() || said.is_empty() { "" } else { ": " };
             let _ = write!(out, "{how}{colon}{said}");
         }

@@ -20,6 +20,7 @@ pub fn tests() -> Vec<Trial> {
         sig_all_stops_for_all_agents_of_a_job,
         sig_all_a_signal_to_a_worker_is_its_failure,
         sig_all_the_watcher_is_not_ended,
+        sig_all_a_checkpoint_that_is_missed_is_said,
         sig_all_a_second_stop_while_workers_save,
         sig_all_the_shield_is_lowered_for_the_agent,
         sig_all_the_shield_is_not_inherited,
@@ -318,4 +319,17 @@ fn sig_all_the_shield_is_not_inherited() {
     let ignored =
         t.json("state")["ignored"].as_str().map(|mask| u64::from_str_radix(mask, 16).expect("a mask"));
     assert!(!has_signal(ignored.unwrap_or(0), libc::SIGTERM));
+}
+
+/// A stop without the checkpoint that was asked for does not look like one with it.
+fn sig_all_a_checkpoint_that_is_missed_is_said() {
+    let t = Case::new();
+    let ready = t.path("ready");
+    let options = ["--nproc-per-node", "2", "--checkpoint-before-stop", "0.3"];
+    let running = tool(&t, &options).probe(&["append", &ready, "x", "pause"]).spawn();
+    t.wait_lines("ready", 2);
+    running.signal(libc::SIGTERM);
+    let ended = running.finish();
+    let text = "0 did, 0 could not, 0 ended, 2 did not answer";
+    assert!(ended.err().contains(text), "{}", ended.err());
 }
