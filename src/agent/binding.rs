@@ -15,9 +15,10 @@ use crate::sys::affinity::{Mask, online};
 pub fn one_cpu(spec: &Spec) -> Option<String> {
     let mask = Mask::of_this_thread().ok()?;
     let mut allowed = mask.cpus();
-    let (cpu, another) = (allowed.next()?, allowed.next());
-    let online = online();
-    (another.is_none() && online > 1).then(|| {
+    let cpu = allowed.next()?;
+    // Asked only then: it costs a look into sysfs.
+    let online = if allowed.next().is_none() { online() } else { 1 };
+    (online > 1).then(|| {
         let size = spec.local_world_size;
         let who = if size == 1 { "the worker has it too".into() } else { format!("all {size} workers share it") };
         format!(
