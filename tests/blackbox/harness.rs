@@ -444,6 +444,8 @@ impl Case {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let tag = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(format!("libice-test-{tag}"));
+        // Of a test that failed long ago, in a process that had this number.
+        let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(dir.join("tmp")).expect("the case's directory");
         Case { dir, tag }
     }
