@@ -96,7 +96,7 @@ pub fn probe_env(spec: &Spec, host: &HostEnv) -> Vec<CString> {
 /// What all processes of a run have.
 fn common(spec: &Spec, host: &HostEnv) -> Env {
     let mut env = Env::of_host(if spec.clean_env { &[] } else { host });
-    if spec.scrub_launcher && env.launcher().is_some() {
+    if scrubbed(spec, host).is_some() {
         env.entries.retain(|name, _| !is_of_launcher(name));
     }
     env.default(b"TORCH_NCCL_ASYNC_ERROR_HANDLING", b"1");
@@ -107,7 +107,8 @@ fn common(spec: &Spec, host: &HostEnv) -> Env {
 /// The variable by which it is known that workers get nothing of a launcher's; none where there is none, or where
 /// they get nothing of the host's anyway.
 pub fn scrubbed(spec: &Spec, host: &HostEnv) -> Option<&'static str> {
-    if spec.clean_env || !spec.scrub_launcher { None } else { Env::of_host(host).launcher() }
+    let names = || host.iter().filter_map(|entry| parts(entry)).map(|(name, _)| name);
+    if spec.clean_env || !spec.scrub_launcher { None } else { rank_of(names()) }
 }
 
 /// Whether the host decides about a variable, be it that it is not to be there.
@@ -318,25 +319,23 @@ struct Env {
     entries: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
+/// Name and value of an entry of the environment.
+fn parts(entry: &CStr) -> Option<(&[u8], &[u8])> {
+    let bytes = entry.to_bytes();
+    // A key may begin with '=' but not be empty, as glibc sees it.
+    let at = bytes.iter().skip(1).position(|&byte| byte == b'=')? + 1;
+    Some((&bytes[..at], &bytes[at + 1..]))
+}
+
 impl Env {
     /// Without the variables that the agent sets: those of an outer agent are not this one's.
     fn of_host(strings: &[CString]) -> Env {
         let mut entries = BTreeMap::new();
-        for entry in strings {
-            let bytes = entry.to_bytes();
-            // A key may begin with '=' but not be empty, as glibc sees it.
-            let Some(at) = bytes.iter().skip(1).position(|&byte| byte == b'=').map(|at| at + 1) else {
-                continue;
-            };
+        for (key, value) in strings.iter().filter_map(|entry| parts(entry)) {
             // The first of several counts, as for getenv(3).
-            entries.entry(bytes[..at].to_vec()).or_insert_with(|| bytes[at + 1..].to_vec());
+            entries.entry(key.to_vec()).or_insert_with(|| value.to_vec());
         }
         Env { entries }
-    }
-
-    /// The variable that says that the host is a rank of a launcher of MPI.
-    fn launcher(&self) -> Option<&'static str> {
-        rank_of(self.entries.keys().map(Vec::as_slice))
     }
 
     fn set(&mut self, key: &[u8], value: &[u8]) {

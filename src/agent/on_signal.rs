@@ -11,8 +11,8 @@ use crate::spec::Level;
 use crate::spec::names::Signal;
 use crate::spec::on_signal::OnSignal;
 use crate::supervise::Event;
-use crate::sys::dispositions;
 use crate::sys::process::{self, monotonic};
+use crate::sys::{dispositions, signal_set};
 
 /// How long a signal that is there may take to come to a thread of the host: it may have stood still.
 const TAKEN_WITHIN: Duration = Duration::from_secs(1);
@@ -90,7 +90,7 @@ impl Run<'_> {
     /// Workers that never took part in control still ignore it, since they were started: it ends them all the same.
     pub(super) fn end_shielded(&mut self, signal: i32) {
         let (Some(conversation), Some(attempt)) = (&self.conversation, &mut self.attempt) else { return };
-        let is_shield = dispositions::set_of(self.spec.shield()) >> (signal - 1) & 1 != 0;
+        let is_shield = signal_set::has(dispositions::set_of(self.spec.shield()), signal);
         if !is_shield || signal == libc::SIGKILL || !process::proc_is_ours() {
             return;
         }

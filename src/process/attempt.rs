@@ -287,9 +287,7 @@ impl Attempt {
         let mut signals = vec![signal];
         if signal != libc::SIGKILL {
             signals.push(libc::SIGCONT);
-            for worker in self.workers.iter().filter(|worker| worker.group() != 0) {
-                let _ = process::signal_group(worker.pid, libc::SIGCONT);
-            }
+            self.signal_groups(libc::SIGCONT);
         }
         for stray in self.strays.iter().filter(|stray| signal == libc::SIGKILL || !stray.is_guarded) {
             let sent = signals.iter().map(|&signal| stray.process.signal(signal));
@@ -390,7 +388,10 @@ impl Attempt {
 
     /// Stops all that the workers have running, or has it go on.
     pub fn suspend(&self, suspend: bool) {
-        let signal = if suspend { libc::SIGSTOP } else { libc::SIGCONT };
+        self.signal_groups(if suspend { libc::SIGSTOP } else { libc::SIGCONT });
+    }
+
+    fn signal_groups(&self, signal: i32) {
         for worker in self.workers.iter().filter(|worker| worker.group() != 0) {
             let _ = process::signal_group(worker.pid, signal);
         }

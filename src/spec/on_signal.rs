@@ -82,20 +82,21 @@ impl Spec {
     /// Signals of which somebody who is not the agent need not die: they are for the agent. Not SIGINT: Python
     /// takes one that is ignored when it starts for one that it is to ignore.
     pub fn signals_of_agent(&self) -> impl Iterator<Item = i32> {
+        let meant = self.meant_as(|meaning| meaning != Meaning::Suspend);
+        meant.chain(self.stops_of_workers()).filter(|&signal| is_shieldable(signal))
+    }
+
+    /// Signals by which an agent, this one or one like it, stops workers.
+    fn stops_of_workers(&self) -> impl Iterator<Item = i32> {
         let early = self.stop_signals.pre_stop.map(|(signal, _)| signal);
-        let stops = [libc::SIGTERM, self.stop_signals.stop].into_iter().chain(early);
-        self.meant_as(|meaning| meaning != Meaning::Suspend)
-            .chain(stops)
-            .filter(|&signal| is_shieldable(signal))
+        [libc::SIGTERM, self.stop_signals.stop].into_iter().chain(early)
     }
 
     /// Signals that are nothing to workers until their agent stops them: warnings that ask for a checkpoint; and
     /// where one is saved before a stop all that stop, so that one which is for all leaves somebody to save.
     pub fn shield(&self) -> impl Iterator<Item = i32> {
         let saves = self.saves_before_stop();
-        let stop = self.stop_signals.stop;
-        let early = self.stop_signals.pre_stop.map(|(signal, _)| signal);
-        let stops = self.stops_on().chain([libc::SIGTERM, stop]).chain(early).filter(move |_| saves);
+        let stops = self.stops_on().chain(self.stops_of_workers()).filter(move |_| saves);
         let warnings = self.on_signal.iter().filter(|(_, on_signal)| on_signal.saves());
         stops.chain(warnings.map(|(&signal, _)| signal)).filter(|&signal| is_shieldable(signal))
     }

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::raw;
+use super::signal_set::{self, bit};
 
 /// Signals that were ignored when the library was loaded: before main, for a program that links it.
 /// SIGPIPE is not among them: runtimes (Python, Go, Rust) ignore it for themselves, and workers that
@@ -18,10 +19,6 @@ static NOTE_IGNORED: extern "C" fn() = note_ignored;
 extern "C" fn note_ignored() {
     let (ignored, _) = current();
     IGNORED_AT_START.store(ignored & !bit(libc::SIGPIPE), Ordering::Relaxed);
-}
-
-fn bit(signal: i32) -> u64 {
-    1 << (signal - 1)
 }
 
 /// A set of signals, bit n - 1 for signal n, without those that were ignored when this process began: those are
@@ -40,7 +37,7 @@ pub fn are_pending(signals: u64) -> bool {
     };
     // SAFETY: the set is initialised.
     let is_pending = |signal| unsafe { libc::sigismember(&raw const pending, signal) } == 1;
-    (1..=64).any(|signal| signals & bit(signal) != 0 && is_pending(signal))
+    signal_set::signals(signals).any(is_pending)
 }
 
 fn action(signal: i32) -> Option<libc::sigaction> {
@@ -137,10 +134,7 @@ impl Reset {
     /// In the child. Async-signal-safe.
     pub fn apply(self) {
         for (set, disposition) in [(self.to_default, libc::SIG_DFL), (self.ignored, libc::SIG_IGN)] {
-            let mut left = set;
-            while left != 0 {
-                let signal = left.trailing_zeros() as i32 + 1;
-                left &= left - 1;
+            for signal in signal_set::signals(set) {
                 // SAFETY: neither needs anything, and the child has a table of dispositions of its own.
                 unsafe { libc::signal(signal, disposition) };
             }

@@ -22,6 +22,7 @@ pub mod process;
 pub mod random;
 mod raw;
 pub mod shield;
+pub mod signal_set;
 pub mod signals;
 pub mod slices;
 pub mod terminal;

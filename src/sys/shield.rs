@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
 
 use nix::errno::Errno;
 
-use super::dispositions;
+use super::{dispositions, signal_set};
 
 /// The set of signals in the page, which the agent takes back before it sends one itself.
 static SET: AtomicPtr<AtomicU64> = AtomicPtr::new(std::ptr::null_mut());
@@ -22,7 +22,7 @@ extern "C" fn on_signal(signal: i32) {
     // SAFETY: `raise_over` keeps it for the life of the process.
     let set = unsafe { SET.load(Ordering::Acquire).as_ref() };
     let stands = OWNER.load(Ordering::Acquire) == std::process::id() as i32
-        && set.is_some_and(|set| set.load(Ordering::Acquire) >> (signal - 1) & 1 != 0);
+        && set.is_some_and(|set| signal_set::has(set.load(Ordering::Acquire), signal));
     if !stands {
         // SAFETY: both are async-signal-safe. The signal is blocked until this returns, then ends the process.
         unsafe {
@@ -43,10 +43,7 @@ pub fn raise_over<T: Send + Sync + 'static>(keeper: &Arc<T>, set: impl Fn(&T) ->
     let keeper: &'static Arc<T> = Box::leak(Box::new(keeper.clone()));
     SET.store(std::ptr::from_ref(set(keeper)).cast_mut(), Ordering::Release);
     OWNER.store(std::process::id() as i32, Ordering::Release);
-    for signal in (1..=64).filter(|signal| signals >> (signal - 1) & 1 != 0) {
-        if !dispositions::is_ignored(signal) {
-            continue;
-        }
+    for signal in signal_set::signals(signals).filter(|&signal| dispositions::is_ignored(signal)) {
         // SAFETY: a zeroed sigaction is a valid one with an empty mask.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction = on_signal as extern "C" fn(i32) as usize;

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::dispositions;
 use super::fd::Bell;
+use super::signal_set::{self, bit, has};
 
 /// Where requests to one agent arrive. Everything but `new` is async-signal-safe.
 pub struct Inbox {
@@ -57,14 +58,6 @@ impl Meaning {
 }
 
 const NO_STOP: i32 = -1;
-
-fn bit(signal: i32) -> u64 {
-    1 << ((signal - 1) & 63)
-}
-
-fn signals_of(bits: u64) -> impl Iterator<Item = i32> {
-    (1..=64).filter(move |&signal| bits & bit(signal) != 0)
-}
 
 impl Inbox {
     pub fn new() -> Result<Inbox, Errno> {
@@ -154,12 +147,12 @@ impl Inbox {
     pub fn take_passed(&self) -> impl Iterator<Item = i32> + use<> {
         self.bell.quiet();
         self.knocked.store(false, Ordering::Release);
-        signals_of(self.pass.swap(0, Ordering::AcqRel))
+        signal_set::signals(self.pass.swap(0, Ordering::AcqRel))
     }
 
     /// Takes the signals that asked for a checkpoint.
     pub fn take_saves(&self) -> impl Iterator<Item = i32> + use<> {
-        signals_of(self.save.swap(0, Ordering::AcqRel))
+        signal_set::signals(self.save.swap(0, Ordering::AcqRel))
     }
 
     /// Takes the wish that all stand still.
@@ -174,8 +167,7 @@ impl Inbox {
             }
             return;
         }
-        let is =
-            |meaning: Meaning| self.meanings[meaning as usize].load(Ordering::Acquire) & bit(signal) != 0;
+        let is = |meaning: Meaning| has(self.meanings[meaning as usize].load(Ordering::Acquire), signal);
         match Meaning::ALL.into_iter().find(|&meaning| is(meaning)) {
             None => return,
             Some(Meaning::Stop) => return self.stop(signal),
