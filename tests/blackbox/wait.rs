@@ -103,15 +103,15 @@ fn wait_03_hosts_that_have_not_come() {
 fn wait_04_hosts_that_have_not_succeeded() {
     let t = Case::new();
     let endpoint = format!("localhost:{}", free_port());
-    let agents = [0, 1].map(|_| {
-        let script = format!("[ $GROUP_RANK = 0 ] || exec $PROBE await {}", t.path("go"));
-        plain(&t, &endpoint, "last_call_timeout=0.3").shell(&t, &script).spawn()
+    let agent = |worker: &str| plain(&t, &endpoint, "last_call_timeout=0.3").shell(&t, worker).spawn();
+    // The one that leads knows whom the others wait for, and who waits alone leads.
+    let first = agent("exit 0");
+    first.says("1 of 2 hosts are there");
+    let agents = [first, agent(&format!("exec $PROBE await {}", t.path("go")))];
+    wait_for("the one that is done", || {
+        let said = agents[0].err_so_far();
+        said.contains("waiting for the workers of other hosts for ") && said.contains("(not done yet: ")
     });
-    let first = |agents: &[Started; 2]| {
-        // Whose they are is added where it is known: it may have been settled before this agent listened.
-        agents.iter().any(|agent| agent.err_so_far().contains("waiting for the workers of other hosts for "))
-    };
-    wait_for("the one that is done", || first(&agents));
     go(&t);
     all_exited(agents, 0);
     t.nothing_left();

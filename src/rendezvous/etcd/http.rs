@@ -308,6 +308,10 @@ impl Connection {
     // ---- what is wrong
 
     fn lost(&self, error: io::Error) -> Error {
+        // Who closes with something unread resets the connection.
+        if error.kind() == io::ErrorKind::ConnectionReset && self.unread.is_empty() {
+            return self.hung_up();
+        }
         self.passing(&format!("is lost: {error}"))
     }
 
