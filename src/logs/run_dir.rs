@@ -1,5 +1,6 @@
 //! `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/{stdout.log,stderr.log,error.json,stack.txt}`.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -294,14 +295,16 @@ pub fn open_log(path: &Path, modes: Modes) -> Result<OwnedFd, Error> {
     });
     let opened =
         opened.map_err(|unusable| unusable.into_error(format_args!("cannot open {}", path.display())))?;
-    if modes.exact {
-        let mode = std::fs::Permissions::from_mode(modes.file);
-        opened.set_permissions(mode).map_err(|error| {
-            let what = format!("cannot set the mode of {}", path.display());
-            Error::system(what, error.raw_os_error().unwrap_or(0))
-        })?;
-    }
+    set_file_mode(&opened, modes).map_err(|error| {
+        let what = format!("cannot set the mode of {}", path.display());
+        Error::system(what, error.raw_os_error().unwrap_or(0))
+    })?;
     Ok(opened.into())
+}
+
+/// For a file that was opened with these, and may have fewer bits for the umask.
+pub fn set_file_mode(file: &File, modes: Modes) -> io::Result<()> {
+    if modes.exact { file.set_permissions(std::fs::Permissions::from_mode(modes.file)) } else { Ok(()) }
 }
 
 fn directory_not_made(path: &Path, error: io::Error) -> Error {

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use super::command::Command;
 use crate::error::Error;
+use crate::logs::run_dir::set_file_mode;
 use crate::spec::Modes;
 use crate::supervise::Now;
 use crate::sys::crash::{STACK_SIGNAL, STACK_SUFFIX};
@@ -165,14 +166,10 @@ fn search(subject: &Subject, shared: &Shared) {
 }
 
 fn write(path: &Path, modes: Modes, text: &str) -> Result<(), Unusable> {
-    use std::os::unix::fs::PermissionsExt;
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
     let mut file = file::open(path, flags, modes.file)?;
     file.write_all(text.as_bytes())?;
-    if modes.exact {
-        file.set_permissions(fs::Permissions::from_mode(modes.file))?;
-    }
-    Ok(())
+    Ok(set_file_mode(&file, modes)?)
 }
 
 /// The threads of a process, the first one first.

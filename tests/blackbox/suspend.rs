@@ -53,8 +53,21 @@ fn named(t: &Case, name: &str) -> Vec<i32> {
     t.processes().into_iter().filter(|pid| comm(pid).trim() == name).collect()
 }
 
+/// The workers, once so many have come, then their icerun.
+fn workers_and_icerun(t: &Case, workers: usize) -> Vec<i32> {
+    [pids_in(t, "pids", workers), named(t, "icerun")].concat()
+}
+
 fn are_stopped(pids: &[i32]) -> bool {
     pids.iter().all(|&pid| state(pid) == Some('T'))
+}
+
+fn stand_still(pids: &[i32]) {
+    wait_for("all to stand still", || are_stopped(pids));
+}
+
+fn go_on(pids: &[i32]) {
+    wait_for("all to go on", || !pids.iter().any(|pid| state(*pid) == Some('T')));
 }
 
 fn sig_suspend_all_stand_still_and_go_on() {
@@ -65,15 +78,14 @@ fn sig_suspend_all_stand_still_and_go_on() {
     let verbs = ["child", "append", &t.path("pids"), "%p", "pause", ";", "append", &t.path("pids"), "%p"];
     let verbs = [&verbs[..], &["await", &go, "exit", "0"]].concat();
     let shell = in_shell(&t, &mut terminal, &["--nproc-per-node", "2"], &verbs);
-    let mut all = pids_in(&t, "pids", 4);
-    all.extend(named(&t, "icerun"));
+    let all = workers_and_icerun(&t, 4);
     assert_eq!(all.len(), 5);
     for _ in 0..3 {
         terminal.types(CTRL_Z);
-        wait_for("all to stand still", || are_stopped(&all));
+        stand_still(&all);
         terminal.await_text(&format!("status {}", 128 + libc::SIGTSTP));
         types(&mut terminal, "fg");
-        wait_for("all to go on", || !all.iter().any(|pid| state(*pid) == Some('T')));
+        go_on(&all);
     }
     t.touch("go");
     terminal.await_text("status 0");
@@ -87,18 +99,17 @@ fn sig_suspend_by_a_shell_with_job_control() {
     let mut terminal = terminal();
     let verbs = ["append", &t.path("pids"), "%p", "await", &t.path("go"), "exit", "7"];
     let shell = in_shell(&t, &mut terminal, &[], &verbs);
-    let mut all = pids_in(&t, "pids", 1);
-    all.extend(named(&t, "icerun"));
+    let all = workers_and_icerun(&t, 1);
     terminal.types(CTRL_Z);
-    wait_for("all to stand still", || are_stopped(&all));
+    stand_still(&all);
     terminal.await_text("status 148");
     types(&mut terminal, "bg");
-    wait_for("all to go on", || !all.iter().any(|pid| state(*pid) == Some('T')));
+    go_on(&all);
     terminal.await_text("status 0");
     send(all[1], libc::SIGTSTP);
-    wait_for("all to stand still", || are_stopped(&all));
+    stand_still(&all);
     send(all[1], libc::SIGCONT);
-    wait_for("all to go on", || !all.iter().any(|pid| state(*pid) == Some('T')));
+    go_on(&all);
     t.touch("go");
     types(&mut terminal, "wait %1");
     terminal.await_text("status 7");
@@ -122,10 +133,9 @@ fn sig_suspend_counts_for_no_timer() {
         "0",
     ];
     let shell = in_shell(&t, &mut terminal, &["--heartbeat-timeout", "2"], &verbs);
-    let mut all = pids_in(&t, "pids", 1);
-    all.extend(named(&t, "icerun"));
+    let all = workers_and_icerun(&t, 1);
     terminal.types(CTRL_Z);
-    wait_for("all to stand still", || are_stopped(&all));
+    stand_still(&all);
     std::thread::sleep(Duration::from_millis(3000)); // longer than a worker may take
     t.touch("go");
     types(&mut terminal, "fg");
@@ -139,11 +149,10 @@ fn sig_suspend_leaves_the_bar_out() {
     let verbs = ["progress", "3", "9", "append", &t.path("pids"), "%p", "await", &t.path("go"), "exit", "0"];
     let options = ["--progress-bar", "--log-dir", &t.path("logs")];
     let shell = in_shell(&t, &mut terminal, &options, &verbs);
-    let mut all = pids_in(&t, "pids", 1);
-    all.extend(named(&t, "icerun"));
+    let all = workers_and_icerun(&t, 1);
     terminal.await_text("3/9");
     terminal.types(CTRL_Z);
-    wait_for("all to stand still", || are_stopped(&all));
+    stand_still(&all);
     terminal.await_text("status 148");
     types(&mut terminal, "fg");
     // It is drawn again, not left below what the shell has said.
@@ -158,10 +167,9 @@ fn sig_suspend_and_a_stop() {
     let mut terminal = terminal();
     let verbs = ["exit_on", "TERM", "0", "0", "append", &t.path("pids"), "%p", "pause"];
     let shell = in_shell(&t, &mut terminal, &[], &verbs);
-    let mut all = pids_in(&t, "pids", 1);
-    all.extend(named(&t, "icerun"));
+    let all = workers_and_icerun(&t, 1);
     terminal.types(CTRL_Z);
-    wait_for("all to stand still", || are_stopped(&all));
+    stand_still(&all);
     send(all[1], libc::SIGTERM);
     assert!(are_stopped(&all), "it waits");
     send(all[1], libc::SIGCONT);
@@ -177,10 +185,9 @@ fn sig_suspend_and_a_kill() {
     let verbs =
         ["child", "append", &t.path("pids"), "%p", "pause", ";", "append", &t.path("pids"), "%p", "pause"];
     let shell = in_shell(&t, &mut terminal, &["--log-dir", &t.path("logs")], &verbs);
-    let mut all = pids_in(&t, "pids", 2);
-    all.extend(named(&t, "icerun"));
+    let all = workers_and_icerun(&t, 2);
     terminal.types(CTRL_Z);
-    wait_for("all to stand still", || are_stopped(&all));
+    stand_still(&all);
     send(all[2], libc::SIGKILL);
     wait_for("the end of all", || all.iter().all(|&pid| gone(pid)));
     exit(&mut terminal, shell);
@@ -191,8 +198,7 @@ fn sig_suspend_not_at_a_debugger() {
     let mut terminal = terminal();
     let verbs = ["append", &t.path("pids"), "%p", "stdin", &t.path("read"), "exit", "0"];
     let shell = in_shell(&t, &mut terminal, &["--debug-rank", "0"], &verbs);
-    let mut all = pids_in(&t, "pids", 1);
-    all.extend(named(&t, "icerun"));
+    let all = workers_and_icerun(&t, 1);
     terminal.types(CTRL_Z);
     std::thread::sleep(Duration::from_millis(100)); // nobody tells that nothing has happened
     assert!(all.iter().all(|&pid| alive(pid) && state(pid) != Some('T')));
