@@ -127,9 +127,9 @@ enum ice_end
   /* A worker could not be started in the first attempt: no such program, no permission, no
    * descriptor or process left, port in use. `ice_result_errno()` has the errno. Nothing is restarted. */
   ICE_END_START_ERROR = 2,
-  /* The agent itself could not go on: a start error in a later attempt, a GPU that is gone when the group
-   * is to restart, an exit status that somebody else took, a failed system call, a defect; or a rendezvous
-   * that could not be joined, or is lost. */
+  /* The agent itself could not go on: a start error in a later attempt that cannot pass, or with no
+   * restart left (`ice_spec_set_max_restarts()`), a GPU that is gone when the group is to restart, an exit status
+   * that somebody else took, a failed system call, a defect; or a rendezvous that could not be joined, or is lost. */
   ICE_END_AGENT_ERROR = 3,
   /* Stopped by a signal of `ice_spec_set_signals()`, by `ice_agent_stop()` or `ice_agent_free()`. */
   ICE_END_INTERRUPTED = 4,
@@ -187,7 +187,8 @@ enum ice_outcome
   ICE_OUTCOME_EXITED = 2,
   /* A signal killed it; `signal` has the number. */
   ICE_OUTCOME_SIGNALED = 3,
-  /* It was still there after SIGKILL and a further wait (uninterruptible sleep): the agent gave it up. */
+  /* It was still there after SIGKILL and a further wait (uninterruptible sleep), or could not be
+   * signalled, as it runs as another user: the agent gave it up. */
   ICE_OUTCOME_STUCK = 4,
   /* It is gone, but somebody else took its exit status. */
   ICE_OUTCOME_LOST = 5,
@@ -220,11 +221,12 @@ enum ice_cause
   /* Its status is unknown, see ICE_OUTCOME_LOST. */
   ICE_CAUSE_LOST = 5,
   /* The agent found it stuck and ended it: a timer of its own expired (`ice_worker_expires()`,
-   * `ice_spec_set_file_timers()`), its heartbeat stayed away (`ice_spec_set_heartbeat_timeout()`), a section
+   * `ice_spec_set_file_timers()`), its heartbeat or first word stayed away (`ice_spec_set_heartbeat_timeout()`,
+   * `ice_spec_set_initial_heartbeat_timeout()`), a section
    * took too long (`ice_spec_set_section_limit()`), it ran on when others had ended
    * (`ice_spec_set_straggler_timeout()`), or it was in uninterruptible sleep for too long
-   * (`ice_spec_set_uninterruptible_timeout()`). `message` begins with which of them, and how long; `stack` says where it was; `outcome` how it ended, which may be
-   * ICE_OUTCOME_STUCK. */
+   * (`ice_spec_set_uninterruptible_timeout()`). `message` begins with which of them, and how long; `stack` says
+   * where it was; `outcome` how it ended, which may be ICE_OUTCOME_STUCK. */
   ICE_CAUSE_TIMED_OUT = 6,
 };
 #ifndef __cplusplus
@@ -322,7 +324,8 @@ enum ice_start_method
    * `ice_agent_prepare()`), does the warm-up, and forks a worker in a fraction of a millisecond. All
    * workers share what the warm-up loaded, copy-on-write. The server has one thread, unless the warm-up
    * makes more, and dies with the agent. If somebody kills it its workers go too: the group has
-   * failed, and the next attempt has a new server. */
+   * failed, and the next attempt has a new server. Signals that are meant for the agent, SIGTERM among them, are
+   * nothing to the server. */
   ICE_START_FORKSERVER = 2,
 };
 #ifndef __cplusplus
@@ -483,7 +486,8 @@ typedef int32_t ice_request_reason;
  * first tee'd or filtered line, message, event or output that it hands out, one that hears workers where the
  * spec says `ice_spec_set_control()`, one for a health port, one for a question at the terminal, one for
  * each stuck worker while it is looked at, one that meets the agents of other hosts
- * (`ice_spec_set_rendezvous()`), and one for each store that it serves them or their workers. It does not matter if the thread that called start ends.
+ * (`ice_spec_set_rendezvous()`), and one for each store that it serves them or their workers. It does not matter if
+ * the thread that called start ends.
  *
  * The host: nothing process-wide is changed unless the spec asks for it (`ice_spec_set_signals()`).
  * Children of the host are never waited for; SIGCHLD may be handled as the host likes. If SIGCHLD is
@@ -579,7 +583,7 @@ typedef struct ice_worker ice_worker;
  * other number a failure with code 255. Before the process ends, functions given to atexit(3) in it run,
  * then stdout and stderr are flushed. In a forked worker those are the functions that it gave itself:
  * the atexit functions, and the unwritten output, of the process it was forked from are left alone there,
- * and stdio streams other than these two are its own to close.
+ * and stdio streams other than these two are its own to close. With musl, which has no on_exit(3), they all run.
  *
  * exit(0) or _exit(0) without a return from the function is a failure ("exited without returning"),
  * exit(n) a failure with code n. A C++ exception or Rust panic that leaves the function ends the
@@ -1581,10 +1585,11 @@ ice_status ice_spec_set_timer_signal(struct ice_spec *spec,
                                      int32_t signal);
 
 /* How long a worker may be in the section `name` (`ice_worker_section()`), or with NULL in none, once it has said
- * a word of sections (up to its first word `ice_spec_set_initial_heartbeat_timeout()` counts): more than `seconds`, and it is looked at and ended, as one whose timer has expired; its
- * message names the section, how long it was there, and the limit. 0 to 1e9; 0: no limit, whatever is learnt
- * (`ice_spec_set_section_learning()`). The first 40 bytes of the name count; not empty. To be called for each
- * section; a later call replaces the limit. Default: none. Implies `ice_spec_set_control()`. */
+ * a word of sections (up to its first word `ice_spec_set_initial_heartbeat_timeout()` counts): more than `seconds`,
+ * and it is looked at and ended, as one whose timer has expired; its message names the section, how long it was there,
+ * and the limit. 0 to 1e9; 0: no limit, whatever is learnt (`ice_spec_set_section_learning()`). The first 40 bytes of
+ * the name count; not empty. To be called for each section; a later call replaces the limit. Default: none. Implies
+ * `ice_spec_set_control()`. */
 ice_status ice_spec_set_section_limit(struct ice_spec *spec,
                                       const char *name,
                                       double seconds);
@@ -1624,10 +1629,10 @@ ice_status ice_spec_set_checkpoint_before_stop(struct ice_spec *spec,
 ice_status ice_spec_set_master_addr(struct ice_spec *spec, const char *address);
 
 /* MASTER_PORT for the workers: 0 to 65535; 0, the default, means a free port, another one for each
- * attempt. Rank 0 is to listen there, unless the agent does (`ice_spec_set_agent_store()`). While an attempt runs the agent keeps the port from being given
- * to others with a bound socket that does not listen: a worker that listens there needs SO_REUSEADDR,
- * which every usual server sets (torch's store does). A given port that is in use is a start error
- * with EADDRINUSE. */
+ * attempt. Rank 0 is to listen there, unless the agent does (`ice_spec_set_agent_store()`). While an attempt runs the
+ * agent keeps the port from being given to others with a bound socket that does not listen: a worker that listens
+ * there needs SO_REUSEADDR, which every usual server sets (torch's store does). A given port that is in use is a start
+ * error with EADDRINUSE. */
 ice_status ice_spec_set_master_port(struct ice_spec *spec,
                                     int32_t port);
 
@@ -1701,9 +1706,10 @@ ice_status ice_spec_set_merge_stderr(struct ice_spec *spec,
  * is another one at the end of the attempt. With the default a worker's own write fails, as that of any program
  * whose stdout is a file, and lines that did not get into the file do not reach the console.
  *
- * What it costs: output is copied twice more, and a worker that writes faster than the disk takes it waits. A disk that takes nothing at all for five seconds, or, where the disk is
- * full, a console that does not, holds nobody up any longer: what comes then is lost, and counted, until it takes
- * some again. For each stream the agent has three descriptors more while the worker lives, if it is tee'd.
+ * What it costs: output is copied twice more, and a worker that writes faster than the disk takes it waits. A disk
+ * that takes nothing at all for five seconds, or, where the disk is full, a console that does not, holds nobody up any
+ * longer: what comes then is lost, and counted, until it takes some again. For each stream the agent has three
+ * descriptors more while the worker lives, if it is tee'd.
  *
  * When the agent's process dies, so do its workers, as ever; what they wrote last, at most 256 KiB of each stream
  * and 8 MiB of all, is in no file then. A process that outlives its worker, or the agent, and goes on writing has nobody

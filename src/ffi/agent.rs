@@ -20,7 +20,8 @@ use crate::error::Error;
 /// first tee'd or filtered line, message, event or output that it hands out, one that hears workers where the
 /// spec says `ice_spec_set_control()`, one for a health port, one for a question at the terminal, one for
 /// each stuck worker while it is looked at, one that meets the agents of other hosts
-/// (`ice_spec_set_rendezvous()`), and one for each store that it serves them or their workers. It does not matter if the thread that called start ends.
+/// (`ice_spec_set_rendezvous()`), and one for each store that it serves them or their workers. It does not matter if
+/// the thread that called start ends.
 ///
 /// The host: nothing process-wide is changed unless the spec asks for it (`ice_spec_set_signals()`).
 /// Children of the host are never waited for; SIGCHLD may be handled as the host likes. If SIGCHLD is

@@ -42,9 +42,9 @@ pub enum ice_end {
     /// A worker could not be started in the first attempt: no such program, no permission, no
     /// descriptor or process left, port in use. `ice_result_errno()` has the errno. Nothing is restarted.
     ICE_END_START_ERROR = 2,
-    /// The agent itself could not go on: a start error in a later attempt, a GPU that is gone when the group
-    /// is to restart, an exit status that somebody else took, a failed system call, a defect; or a rendezvous
-    /// that could not be joined, or is lost.
+    /// The agent itself could not go on: a start error in a later attempt that cannot pass, or with no
+    /// restart left (`ice_spec_set_max_restarts()`), a GPU that is gone when the group is to restart, an exit status
+    /// that somebody else took, a failed system call, a defect; or a rendezvous that could not be joined, or is lost.
     ICE_END_AGENT_ERROR = 3,
     /// Stopped by a signal of `ice_spec_set_signals()`, by `ice_agent_stop()` or `ice_agent_free()`.
     ICE_END_INTERRUPTED = 4,
@@ -64,7 +64,8 @@ pub enum ice_outcome {
     ICE_OUTCOME_EXITED = 2,
     /// A signal killed it; `signal` has the number.
     ICE_OUTCOME_SIGNALED = 3,
-    /// It was still there after SIGKILL and a further wait (uninterruptible sleep): the agent gave it up.
+    /// It was still there after SIGKILL and a further wait (uninterruptible sleep), or could not be
+    /// signalled, as it runs as another user: the agent gave it up.
     ICE_OUTCOME_STUCK = 4,
     /// It is gone, but somebody else took its exit status.
     ICE_OUTCOME_LOST = 5,
@@ -88,11 +89,12 @@ pub enum ice_cause {
     /// Its status is unknown, see ICE_OUTCOME_LOST.
     ICE_CAUSE_LOST = 5,
     /// The agent found it stuck and ended it: a timer of its own expired (`ice_worker_expires()`,
-    /// `ice_spec_set_file_timers()`), its heartbeat stayed away (`ice_spec_set_heartbeat_timeout()`), a section
+    /// `ice_spec_set_file_timers()`), its heartbeat or first word stayed away (`ice_spec_set_heartbeat_timeout()`,
+    /// `ice_spec_set_initial_heartbeat_timeout()`), a section
     /// took too long (`ice_spec_set_section_limit()`), it ran on when others had ended
     /// (`ice_spec_set_straggler_timeout()`), or it was in uninterruptible sleep for too long
-    /// (`ice_spec_set_uninterruptible_timeout()`). `message` begins with which of them, and how long; `stack` says where it was; `outcome` how it ended, which may be
-    /// ICE_OUTCOME_STUCK.
+    /// (`ice_spec_set_uninterruptible_timeout()`). `message` begins with which of them, and how long; `stack` says
+    /// where it was; `outcome` how it ended, which may be ICE_OUTCOME_STUCK.
     ICE_CAUSE_TIMED_OUT = 6,
 }
 

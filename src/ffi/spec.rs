@@ -265,7 +265,8 @@ pub enum ice_start_method {
     /// `ice_agent_prepare()`), does the warm-up, and forks a worker in a fraction of a millisecond. All
     /// workers share what the warm-up loaded, copy-on-write. The server has one thread, unless the warm-up
     /// makes more, and dies with the agent. If somebody kills it its workers go too: the group has
-    /// failed, and the next attempt has a new server.
+    /// failed, and the next attempt has a new server. Signals that are meant for the agent, SIGTERM among them, are
+    /// nothing to the server.
     ICE_START_FORKSERVER = 2,
 }
 
@@ -1064,10 +1065,11 @@ pub extern "C" fn ice_spec_set_timer_signal(spec: *mut ice_spec, signal: i32) ->
 }
 
 /// How long a worker may be in the section `name` (`ice_worker_section()`), or with NULL in none, once it has said
-/// a word of sections (up to its first word `ice_spec_set_initial_heartbeat_timeout()` counts): more than `seconds`, and it is looked at and ended, as one whose timer has expired; its
-/// message names the section, how long it was there, and the limit. 0 to 1e9; 0: no limit, whatever is learnt
-/// (`ice_spec_set_section_learning()`). The first 40 bytes of the name count; not empty. To be called for each
-/// section; a later call replaces the limit. Default: none. Implies `ice_spec_set_control()`.
+/// a word of sections (up to its first word `ice_spec_set_initial_heartbeat_timeout()` counts): more than `seconds`,
+/// and it is looked at and ended, as one whose timer has expired; its message names the section, how long it was there,
+/// and the limit. 0 to 1e9; 0: no limit, whatever is learnt (`ice_spec_set_section_learning()`). The first 40 bytes of
+/// the name count; not empty. To be called for each section; a later call replaces the limit. Default: none. Implies
+/// `ice_spec_set_control()`.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_section_limit(
     spec: *mut ice_spec,
@@ -1139,10 +1141,10 @@ pub extern "C" fn ice_spec_set_master_addr(spec: *mut ice_spec, address: *const 
 }
 
 /// MASTER_PORT for the workers: 0 to 65535; 0, the default, means a free port, another one for each
-/// attempt. Rank 0 is to listen there, unless the agent does (`ice_spec_set_agent_store()`). While an attempt runs the agent keeps the port from being given
-/// to others with a bound socket that does not listen: a worker that listens there needs SO_REUSEADDR,
-/// which every usual server sets (torch's store does). A given port that is in use is a start error
-/// with EADDRINUSE.
+/// attempt. Rank 0 is to listen there, unless the agent does (`ice_spec_set_agent_store()`). While an attempt runs the
+/// agent keeps the port from being given to others with a bound socket that does not listen: a worker that listens
+/// there needs SO_REUSEADDR, which every usual server sets (torch's store does). A given port that is in use is a start
+/// error with EADDRINUSE.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_master_port(spec: *mut ice_spec, port: i32) -> ice_status {
     edit(spec, |spec| {
@@ -1252,9 +1254,10 @@ pub extern "C" fn ice_spec_set_merge_stderr(spec: *mut ice_spec, on: i32) -> ice
 /// is another one at the end of the attempt. With the default a worker's own write fails, as that of any program
 /// whose stdout is a file, and lines that did not get into the file do not reach the console.
 ///
-/// What it costs: output is copied twice more, and a worker that writes faster than the disk takes it waits. A disk that takes nothing at all for five seconds, or, where the disk is
-/// full, a console that does not, holds nobody up any longer: what comes then is lost, and counted, until it takes
-/// some again. For each stream the agent has three descriptors more while the worker lives, if it is tee'd.
+/// What it costs: output is copied twice more, and a worker that writes faster than the disk takes it waits. A disk
+/// that takes nothing at all for five seconds, or, where the disk is full, a console that does not, holds nobody up any
+/// longer: what comes then is lost, and counted, until it takes some again. For each stream the agent has three
+/// descriptors more while the worker lives, if it is tee'd.
 ///
 /// When the agent's process dies, so do its workers, as ever; what they wrote last, at most 256 KiB of each stream
 /// and 8 MiB of all, is in no file then. A process that outlives its worker, or the agent, and goes on writing has nobody

@@ -27,7 +27,7 @@ pub struct ice_worker {
 /// other number a failure with code 255. Before the process ends, functions given to atexit(3) in it run,
 /// then stdout and stderr are flushed. In a forked worker those are the functions that it gave itself:
 /// the atexit functions, and the unwritten output, of the process it was forked from are left alone there,
-/// and stdio streams other than these two are its own to close.
+/// and stdio streams other than these two are its own to close. With musl, which has no on_exit(3), they all run.
 ///
 /// exit(0) or _exit(0) without a return from the function is a failure ("exited without returning"),
 /// exit(n) a failure with code n. A C++ exception or Rust panic that leaves the function ends the
