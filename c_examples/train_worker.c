@@ -77,8 +77,10 @@ static int train_epoch(const struct job *job, const struct place *place, const s
 }
 
 /* Does what the agent asks for: before a stop it wants a checkpoint, at ^C it has the ranks pause
- * first. It asks all of them at the same epoch, so none waits in a sum for one that has stopped. */
-static int obey(const struct job *job, const struct place *place, const struct state *state) {
+ * first. It asks all of them at the same epoch, so none waits in a sum for one that has stopped.
+ * `stop_follows` becomes true once there is the checkpoint before a stop. */
+static int obey(const struct job *job, const struct place *place, const struct state *state,
+                bool *stop_follows) {
   ice_request request;
   int32_t kind;
   ice_worker_step(place->worker, (uint64_t)state->epoch);
@@ -89,6 +91,7 @@ static int obey(const struct job *job, const struct place *place, const struct s
       fflush(stdout);
       if (place->rank == 0)
         code = save_checkpoint(job->checkpoint, state);
+      *stop_follows = request.reason == ICE_REASON_PREEMPTION;
     }
     ice_worker_acknowledge(place->worker, code == GOOD);
     if (code != GOOD)
@@ -112,12 +115,15 @@ static int train(const struct job *job, const struct place *place, const struct 
   size_t *order = calloc(data->train.count, sizeof *order);
   if (order == NULL)
     return because(FAILED, "out of memory for the order of the data");
+  bool stop_follows = false;
   while (code == GOOD && state.epoch < job->epochs) {
     code = train_epoch(job, place, group, &data->train, order, &state);
-    if (code == GOOD && group->rank == 0 && state.epoch % CHECKPOINT_EVERY == 0)
+    /* None in the place of the last one, which the stop could cut short. */
+    bool is_due = state.epoch % CHECKPOINT_EVERY == 0 && !stop_follows;
+    if (code == GOOD && group->rank == 0 && is_due)
       code = save_checkpoint(job->checkpoint, &state);
     if (code == GOOD)
-      code = obey(job, place, &state);
+      code = obey(job, place, &state, &stop_follows);
   }
   free(order);
   if (code != GOOD)
