@@ -561,8 +561,12 @@ typedef struct ice_store ice_store;
  * can read and change everything. Listen only where that is wanted.
  *
  * The server has one thread of its own, with all signals blocked, three descriptors, and one for each client; it
- * needs no attention. Clients for which no descriptor is left (RLIMIT_NOFILE) wait until there is one, in the order
- * they came; the others are served meanwhile. A silent client whose host is gone is noticed after two minutes (TCP
+ * needs no attention. It leaves 64 of the descriptors that the process may have (RLIMIT_NOFILE), or a quarter of
+ * them, to the rest of the process; clients beyond that wait until there is one, in the order they came, and the
+ * others are served meanwhile. Who has connected and not begun as a client must, by the secret where there is one, is
+ * closed after 60 seconds, and sooner where such are more than a quarter of these descriptors (32 to 2048), or from
+ * one address more than an eighth: the oldest of the address that has most goes first. A client that had to go
+ * connects again by itself. A silent client whose host is gone is noticed after two minutes (TCP
  * keep-alive). Any thread may use the handle, also at once; only `ice_store_server_free()` must be the last. */
 typedef struct ice_store_server ice_store_server;
 

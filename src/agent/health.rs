@@ -1,10 +1,10 @@
 //! The health port: a small HTTP server that says whether the agent's loop still turns, and for /metrics how
 //! the run goes. In a thread of its own, with few connections and short patience: clients that are slow, many or
-//! talk nonsense concern nobody else.
+//! talk nonsense concern nobody else, the other clients included: who only holds a connection gives way to who asks.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,12 +22,15 @@ use crate::report::metrics::{self, Around};
 use crate::standstill::lost;
 use crate::sys::dispositions;
 use crate::sys::fd::{self, Bell};
+use crate::sys::limits::has_room_beside;
 use crate::sys::listener::{listen_at, listen_at_path};
 use crate::sys::process::{self, monotonic, poll_timeout, since_1970};
 use crate::sys::signals::Inbox;
 
-/// How many clients are heard at once; others wait in the kernel's queue.
+/// How many clients are heard at once.
 const CLIENTS: usize = 32;
+/// How many come in before those that are there are looked at again.
+const ACCEPTS: usize = 256;
 /// The longest request that is read.
 const REQUEST: usize = 4096;
 /// How long a client may take.
@@ -94,6 +97,8 @@ pub struct About {
     pub limit: Duration,
     pub run_id: Vec<u8>,
     pub role: Vec<u8>,
+    /// How many descriptors are left to the workers of an attempt.
+    pub descriptors: usize,
 }
 
 /// The server; it stops when this is dropped.
@@ -247,7 +252,7 @@ impl Server {
     }
 
     fn accepts(&self) -> bool {
-        self.clients.len() < CLIENTS && self.accept_at.is_none_or(|at| at <= monotonic())
+        self.accept_at.is_none_or(|at| at <= monotonic())
     }
 
     fn accept(&mut self) {
@@ -255,9 +260,12 @@ impl Server {
             return;
         }
         self.accept_at = None;
-        for place in &self.places {
-            while self.clients.len() < CLIENTS {
-                let stream = match fd::accept(place.listener.as_raw_fd()) {
+        for place in 0..self.places.len() {
+            for _ in 0..ACCEPTS {
+                let listener = self.places[place].listener.as_raw_fd();
+                let accepted =
+                    if self.has_room(listener) { fd::accept(listener) } else { Err(Errno::EMFILE) };
+                let stream = match accepted {
                     Ok(stream) => stream,
                     // Those who knock stay in the queue; asking at once again would be a busy loop.
                     Err(errno) if fd::is_shortage(errno) => {
@@ -270,6 +278,24 @@ impl Server {
                 self.clients.push(Client { stream, deadline, stage });
             }
         }
+    }
+
+    /// Whether one more may come, once the one that has been idle for longest has gone if it has to.
+    fn has_room(&mut self, listener: RawFd) -> bool {
+        while self.clients.len() >= CLIENTS || !has_room_beside(self.about.descriptors, listener) {
+            let is_silent = |client: &Client| matches!(client.stage, Stage::Reads(_));
+            let is_slow = |client: &Client| matches!(client.stage, Stage::Takes(_));
+            let silent = self.clients.iter().position(is_silent);
+            let Some(oldest) = silent.or_else(|| self.clients.iter().position(is_slow)) else { return false };
+            // Its request may have come meanwhile.
+            let client = self.clients.remove(oldest);
+            if let Some(client) = self.attend(client)
+                && matches!(client.stage, Stage::Waits { .. })
+            {
+                self.clients.push(client);
+            }
+        }
+        true
     }
 
     /// Reads, or answers; none once it is done with.

@@ -48,10 +48,13 @@ impl Port {
         }
     }
 
-    /// Serves those who came with an empty store. PyTorch's workers have no secret to tell.
-    pub fn serve(self) -> Result<Port, Error> {
+    /// Serves those who came with an empty store, in the process that starts so many descriptors of workers.
+    /// PyTorch's workers have no secret to tell.
+    pub fn serve(self, descriptors: usize) -> Result<Port, Error> {
         match self {
-            Port::Open(socket, _) => Server::start_on(socket, &Config::default()).map(Port::Served),
+            Port::Open(socket, _) => {
+                Server::start_on(socket, &Config::beside_workers(descriptors)).map(Port::Served)
+            }
             port => Ok(port),
         }
     }

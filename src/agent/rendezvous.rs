@@ -124,6 +124,7 @@ impl Run<'_> {
                 patience: options.answer_within(),
                 shared_with_workers,
                 secret: secret.clone(),
+                descriptors: self.spec.descriptors(),
             }))
         };
         let backend: Box<dyn Backend> = match place.clone() {
@@ -293,7 +294,7 @@ impl Run<'_> {
         let keeps_port = is_first && !first.serves && round.shared_port.is_none();
         let store = match self.port.take() {
             Some(Port::Kept(socket, _)) if is_first && first.serves && round.shared_port.is_none() => {
-                Server::start_on(socket, &Config::default()).map(Some)
+                Server::start_on(socket, &Config::beside_workers(self.spec.descriptors())).map(Some)
             }
             port => {
                 self.port = port.filter(|_| keeps_port);

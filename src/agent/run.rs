@@ -479,6 +479,7 @@ impl<'a> Run<'a> {
             limit: self.spec.health_timeout,
             run_id: self.run_id.clone(),
             role: self.spec.role.clone(),
+            descriptors: self.spec.descriptors(),
         };
         match Health::start(places, about, self.inbox.clone(), self.shared.clone()) {
             Ok(health) => self.health = Some(health),

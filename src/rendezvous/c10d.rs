@@ -34,6 +34,8 @@ pub struct Settings {
     /// Workers meet at this store, too: they find it empty in each round.
     pub shared_with_workers: bool,
     pub secret: Option<Secret>,
+    /// How many descriptors the workers of this agent need.
+    pub descriptors: usize,
 }
 
 pub struct C10d {
@@ -69,8 +71,9 @@ impl C10d {
         if self.server.is_some() || self.settings.hosting == Hosting::Never {
             return Ok(());
         }
-        let Settings { endpoint, secret, .. } = &self.settings;
-        let config = Config { port: endpoint.port, secret: secret.clone(), ..Config::default() };
+        let Settings { endpoint, secret, descriptors, .. } = &self.settings;
+        let (port, secret) = (endpoint.port, secret.clone());
+        let config = Config { port, secret, ..Config::beside_workers(*descriptors) };
         match Server::start(&config) {
             Ok(server) => {
                 self.settings.endpoint.port = server.port();

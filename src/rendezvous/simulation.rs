@@ -30,6 +30,7 @@ fn meet_at(port: u16, hosting: Hosting, shared_with_workers: bool) -> C10d {
         patience: LIMIT,
         shared_with_workers,
         secret: None,
+        descriptors: 0,
     })
 }
 

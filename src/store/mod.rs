@@ -11,6 +11,7 @@ pub mod connection;
 pub mod counts;
 pub mod interrupt;
 pub mod meeting;
+mod newcomers;
 pub mod secret;
 pub mod server;
 mod session;

@@ -1,6 +1,6 @@
 //! The server: one thread that waits for all its clients at once, and for none of them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::ToSocketAddrs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{SockaddrStorage, getpeername};
 use parking_lot::{Condvar, Mutex};
 
 use super::arrivals::{self, Arrivals};
 use super::connection::timed_out;
 use super::counts::Counts;
+use super::newcomers::{self, Newcomers, Origin};
 use super::secret::{Door, Lock, Secret};
 use super::session::{Session, Shared};
 use super::set_up;
@@ -23,12 +25,16 @@ use super::wire::Limits;
 use crate::error::Error;
 use crate::sys::dispositions;
 use crate::sys::fd::{Bell, TIME_TO_ACCEPT, above_stdio, accept, is_shortage};
+use crate::sys::limits;
 use crate::sys::listener::{listen_at, listen_everywhere, listen_now};
 use crate::sys::process::milliseconds;
 use crate::sys::random;
 
 /// How many bytes a store may take if nobody says otherwise.
 pub const DEFAULT_MEMORY: usize = 1 << 30;
+
+/// How many descriptors a store leaves to the rest of its process if nobody says otherwise.
+const DEFAULT_RESERVE: usize = 64;
 
 const SCRATCH: usize = 64 << 10;
 const STACK: usize = 256 << 10;
@@ -48,6 +54,9 @@ pub struct Config {
     pub secret: Option<Secret>,
     /// A connection that has not begun as it must after so long is closed.
     pub time_to_validate: Duration,
+    /// How many descriptors are left to the rest of the process, if that is not too large a part of what it may
+    /// have.
+    pub reserve: usize,
 }
 
 impl Default for Config {
@@ -59,7 +68,15 @@ impl Default for Config {
             limits: Limits::default(),
             secret: None,
             time_to_validate: Duration::from_secs(60),
+            reserve: DEFAULT_RESERVE,
         }
+    }
+}
+
+impl Config {
+    /// In a process that is to start so many workers' descriptors again at any time.
+    pub fn beside_workers(descriptors: usize) -> Config {
+        Config { reserve: DEFAULT_RESERVE + descriptors, ..Config::default() }
     }
 }
 
@@ -207,6 +224,17 @@ fn listen_on(address: Option<&str>, port: u16) -> Result<(OwnedFd, u16), Error> 
     result.map_err(|errno| failed(name, errno))
 }
 
+/// Who is at the other end.
+fn peer(socket: &OwnedFd) -> Origin {
+    let address: SockaddrStorage = getpeername(socket.as_raw_fd()).ok()?;
+    let v6 = address.as_sockaddr_in6().map(|v6| v6.ip().into());
+    v6.or_else(|| address.as_sockaddr_in().map(|v4| v4.ip().into())).and_then(newcomers::origin)
+}
+
+fn is_newcomer(sessions: &HashMap<Client, Session>, client: Client) -> bool {
+    sessions.get(&client).is_some_and(|session| !session.is_validated())
+}
+
 const BELL: u64 = u64::MAX;
 const LISTENER: u64 = u64::MAX - 1;
 
@@ -218,11 +246,12 @@ struct Service {
     limits: Limits,
     secret: Option<Secret>,
     time_to_validate: Duration,
+    reserve: usize,
     shared: Shared,
     sessions: HashMap<Client, Session>,
     next_client: Client,
-    /// Those that may not have begun yet, by when they must have.
-    newcomers: VecDeque<(Instant, Client)>,
+    /// Those that may not have begun yet.
+    newcomers: Newcomers,
     /// When to accept again, if there was no descriptor left for a client.
     accept_at: Option<Instant>,
     /// What all connections hold, and may hold.
@@ -247,6 +276,7 @@ impl Service {
             limits: config.limits,
             secret: config.secret.clone(),
             time_to_validate: config.time_to_validate,
+            reserve: config.reserve,
             shared: Shared {
                 table: Table::new(config.memory),
                 answers: Answers::new(config.memory),
@@ -255,7 +285,7 @@ impl Service {
             },
             sessions: HashMap::new(),
             next_client: 0,
-            newcomers: VecDeque::new(),
+            newcomers: Newcomers::default(),
             accept_at: None,
             buffered: 0,
             memory: config.memory,
@@ -305,8 +335,9 @@ impl Service {
 
     /// How long nothing needs to be done if nothing happens.
     fn patience(&self) -> EpollTimeout {
-        let first = self.newcomers.front().map(|&(deadline, _)| deadline);
-        let Some(next) = first.into_iter().chain(self.accept_at).min() else { return EpollTimeout::NONE };
+        let Some(next) = self.newcomers.next_deadline().into_iter().chain(self.accept_at).min() else {
+            return EpollTimeout::NONE;
+        };
         let left = next.saturating_duration_since(Instant::now());
         EpollTimeout::try_from(milliseconds(left)).unwrap_or(EpollTimeout::NONE)
     }
@@ -318,18 +349,9 @@ impl Service {
                 self.accept_at = Some(now + TIME_TO_ACCEPT);
             }
         }
-        while let Some(&(deadline, client)) = self.newcomers.front() {
-            match self.sessions.get(&client) {
-                Some(session) if !session.is_validated() => {
-                    if deadline > now {
-                        break;
-                    }
-                    self.shared.counts.count_refusal();
-                    self.close(client);
-                }
-                _ => {}
-            }
-            self.newcomers.pop_front();
+        self.newcomers.retain(|client| is_newcomer(&self.sessions, client));
+        while let Some(client) = self.newcomers.pop_late(now) {
+            self.refuse(client);
         }
         self.wake();
     }
@@ -337,24 +359,58 @@ impl Service {
     fn accept(&mut self) {
         // The others have their turn, too.
         for _ in 0..64 {
+            if !self.has_room() {
+                return self.pause();
+            }
             match accept(self.listener.as_raw_fd()).and_then(|socket| self.begin(socket)) {
                 Ok(()) => self.shared.counts.count_connection(),
                 Err(Errno::EAGAIN) => return,
-                Err(errno) if is_shortage(errno) => {
-                    // Those who knock stay in the queue; asking at once again would be a busy loop.
-                    if self.epoll.delete(&self.listener).is_ok() {
-                        self.accept_at = Some(Instant::now() + TIME_TO_ACCEPT);
-                    }
-                    return;
-                }
+                Err(errno) if is_shortage(errno) => return self.pause(),
                 // One that knocked and went away again.
                 Err(_) => {}
             }
         }
     }
 
+    /// Those who knock stay in the queue; asking at once again would be a busy loop.
+    fn pause(&mut self) {
+        if self.epoll.delete(&self.listener).is_ok() {
+            self.accept_at = Some(Instant::now() + TIME_TO_ACCEPT);
+        }
+    }
+
+    /// Whether one more may come, once those have gone who have no right to their place: strangers who say nothing
+    /// must not take the descriptors that workers are started with, nor the places of those who belong here.
+    fn has_room(&mut self) -> bool {
+        while let Some(client) = self.newcomers.too_many(limits::allowed()) {
+            self.dismiss(client);
+        }
+        loop {
+            if limits::has_room_beside(self.reserve, self.listener.as_raw_fd()) {
+                return true;
+            }
+            let Some(client) = self.newcomers.one_of_the_crowd() else { return false };
+            self.dismiss(client);
+        }
+    }
+
+    /// Closes a newcomer, unless it turns out that it has begun.
+    fn dismiss(&mut self, client: Client) {
+        self.serve(client);
+        if is_newcomer(&self.sessions, client) {
+            self.refuse(client);
+        }
+        self.newcomers.retain(|client| is_newcomer(&self.sessions, client));
+    }
+
+    fn refuse(&mut self, client: Client) {
+        self.shared.counts.count_refusal();
+        self.close(client);
+    }
+
     fn begin(&mut self, socket: OwnedFd) -> Result<(), Errno> {
         set_up(&socket)?;
+        let origin = peer(&socket);
         let lock = |secret: &Secret| Ok(Lock { secret: secret.clone(), nonce: random::bytes()? });
         let door = Door::new(self.secret.as_ref().map(lock).transpose()?);
         let client = self.next_client;
@@ -362,7 +418,7 @@ impl Service {
         self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, client))?;
         self.sessions.insert(client, Session::new(client, socket, door, self.limits));
         self.count_clients();
-        self.newcomers.push_back((Instant::now() + self.time_to_validate, client));
+        self.newcomers.push(client, origin, Instant::now() + self.time_to_validate);
         Ok(())
     }
 

@@ -1,10 +1,12 @@
 //! How many descriptors this process may have (RLIMIT_NOFILE), and its children.
 
+use std::os::fd::{AsRawFd, RawFd};
+
 use parking_lot::Mutex;
 
 use nix::errno::Errno;
 
-use super::raw;
+use super::{fd, raw};
 
 /// A soft and a hard limit.
 #[derive(Clone, Copy)]
@@ -73,6 +75,23 @@ impl Drop for Raised {
 /// What children are to have, where that is not what this process has.
 pub fn of_children() -> Option<Descriptors> {
     RAISED.lock().as_ref().map(|(_, before)| *before)
+}
+
+/// How many descriptors may be open.
+pub fn allowed() -> u64 {
+    Descriptors::now().map_or(u64::MAX, |limit| limit.0.rlim_cur)
+}
+
+/// The greatest part of what may be open that is kept back: one of so many.
+const KEPT_BACK: u64 = 4;
+
+/// Whether one more descriptor leaves so many for what is more important, as far as these are not too many
+/// themselves. `open` is any that is open.
+pub fn has_room_beside(reserve: usize, open: RawFd) -> bool {
+    let allowed = allowed();
+    // The next one gets the lowest number that is free, and none from the limit on.
+    let next = fd::duplicate(open).map_or(u64::MAX, |copy| copy.as_raw_fd() as u64);
+    next.saturating_add((reserve as u64).min(allowed / KEPT_BACK)) < allowed
 }
 
 /// How many descriptors are open, and may be; none where /proc does not tell.

@@ -31,7 +31,7 @@ pub fn tests() -> Vec<Trial> {
 }
 
 /// A host with a health port, and that port, once its worker is up; the worker waits for the file `go`.
-fn with_port(t: &Case, host: Host<'_>) -> (Running, u16) {
+pub fn with_port(t: &Case, host: Host<'_>) -> (Running, u16) {
     let host = host.set("log_callback", t.path("log"));
     let running = host.probe(&["touch", &t.path("up"), "await", &t.path("go")]).spawn();
     t.wait_file("up");

@@ -16,6 +16,7 @@ mod cli;
 mod contain;
 mod control;
 mod crash;
+mod crowd;
 mod dev;
 mod dev_plan;
 mod dynamic;
@@ -93,6 +94,7 @@ fn main() -> ExitCode {
         sp::tests(),
         func::tests(),
         sec::tests(),
+        crowd::tests(),
         crash::tests(),
         method::tests(),
         server::tests(),

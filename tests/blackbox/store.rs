@@ -83,7 +83,7 @@ impl Drop for Serving {
 /// A client of which every byte is known.
 struct Raw(TcpStream);
 
-const VALIDATE: [u8; 5] = [0, 0xce, 0xf7, 0x85, 0x3c];
+pub const VALIDATE: [u8; 5] = [0, 0xce, 0xf7, 0x85, 0x3c];
 
 impl Raw {
     fn connect(port: u16) -> Raw {
@@ -572,10 +572,13 @@ fn store_more_clients_than_descriptors() {
     let mut command = t.command("sh");
     command.args(["-c", "ulimit -n 24; exec \"$0\" serve 127.0.0.1"]).arg(program("store"));
     let server = Serving::of(command);
-    let mut clients: Vec<Raw> = (0..40).map(|_| Raw::silent(server.port)).collect();
-    for client in &mut clients {
-        client.send(&[&VALIDATE[..], &[13, 1, 2, 3, 4]].concat());
-    }
+    let clients: Vec<Raw> = (0..40)
+        .map(|_| {
+            let mut client = Raw::silent(server.port);
+            client.send(&[&VALIDATE[..], &[13, 1, 2, 3, 4]].concat());
+            client
+        })
+        .collect();
     // Those that knock while there is none left are served when others go, in their order.
     for mut client in clients {
         client.expect(&[1, 2, 3, 4]);

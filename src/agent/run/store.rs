@@ -32,7 +32,7 @@ impl Run<'_> {
     /// Somebody wants to meet the others.
     pub(super) fn serve_store(&mut self) {
         let Some(port) = self.unwatch_port() else { return };
-        match port.serve() {
+        match port.serve(self.spec.descriptors()) {
             Ok(port) => self.port = Some(port),
             // With its socket gone, who waits for it is told.
             Err(error) => self.log(Level::Error, || format!("workers have no store: {error}")),
