@@ -122,6 +122,9 @@ int main(int argc, char **argv) {
   } else if (status == ICE_OK) {
     note_threads(&options, agent);
     status = ice_agent_run(agent, &result);
+    /* One that is passed on and comes now is for workers that are no more: it must not cost the exit status. */
+    signal(SIGUSR1, SIG_IGN);
+    signal(SIGUSR2, SIG_IGN);
   }
   if (status != ICE_OK) {
     fprintf(stderr, "icerun: %s\n", ice_last_error_message());

@@ -411,7 +411,7 @@ impl Run<'_> {
             conversation.next_look = None;
             return conversation.page.set_next_look(Some(Now::ZERO));
         }
-        let now = monotonic();
+        let now = self.now();
         let mut next = self.look_at_ranks(now);
         loop {
             let Some(conversation) = &mut self.conversation else { return };

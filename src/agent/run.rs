@@ -58,7 +58,7 @@ use crate::spec::names::{Signal, hostname};
 use crate::spec::streams::Streams;
 use crate::spec::{Checked, DESCENT, Level, Spec, StartMethod};
 use crate::standstill::{self, Standstill};
-use crate::supervise::{Action, Event, Policy, Supervisor, Wait};
+use crate::supervise::{Action, Event, Now, Policy, Supervisor, Wait};
 use crate::sys::child::Child;
 use crate::sys::dispositions::{self, Reset};
 use crate::sys::fd::above_stdio;
@@ -377,6 +377,7 @@ impl<'a> Run<'a> {
             self.start_watcher();
         }
         self.times.run = Some(monotonic());
+        self.standstill.begin(monotonic());
         self.start_health();
         loop {
             self.act();
@@ -974,9 +975,7 @@ impl<'a> Run<'a> {
     // ---- events
 
     fn wait_for_events(&mut self) {
-        let now = monotonic();
-        let lost = self.standstill.work(now);
-        self.give_back(lost);
+        let now = self.now();
         let deadlines = [
             self.supervisor.deadline(),
             self.watch_deadline(),
@@ -1024,7 +1023,10 @@ impl<'a> Run<'a> {
         if self.control_deadline().is_some_and(|deadline| deadline <= monotonic()) {
             self.converse();
         }
-        let is_due = |run: &Run| run.supervisor.deadline().is_some_and(|deadline| deadline <= monotonic());
+        let is_due = |run: &mut Run| {
+            let now = run.now();
+            run.supervisor.deadline().is_some_and(|deadline| deadline <= now)
+        };
         if is_due(self) && self.supervisor.is_in_doubt() {
             self.look_for_own_stop();
             self.act();
@@ -1034,6 +1036,14 @@ impl<'a> Run<'a> {
         }
         self.reap_adopted();
         self.look_after_stuck();
+    }
+
+    /// The time by which something may be found to be late: that in which nobody ran has been given back.
+    pub(super) fn now(&mut self) -> Now {
+        let now = monotonic();
+        let lost = self.standstill.work(now);
+        self.give_back(lost);
+        now
     }
 
     /// For so long nobody ran, at most: no limit counts it.

@@ -285,14 +285,42 @@ fn install(signal: i32) -> Result<(), Errno> {
 /// Puts the old disposition back, unless the host has put another one there meanwhile.
 fn restore(signal: i32) {
     let mut now = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: `install` wrote OLD for this signal; WANTED is locked.
-    unsafe {
-        if libc::sigaction(signal, std::ptr::null(), now.as_mut_ptr()) == 0
+    // SAFETY: the buffer has the size of a sigaction, and is a valid one from the start.
+    let stands = unsafe {
+        libc::sigaction(signal, std::ptr::null(), now.as_mut_ptr()) == 0
             && now.assume_init().sa_sigaction == on_signal as extern "C" fn(i32) as usize
-        {
+    };
+    if stands {
+        take_pending(signal);
+        // SAFETY: `install` wrote OLD for this signal; WANTED is locked.
+        unsafe {
             let old = (*OLD.0[signal as usize - 1].get()).as_ptr();
             libc::sigaction(signal, old, std::ptr::null_mut());
         }
+    }
+}
+
+/// What has come is for the handler that stands: on a busy machine a thread of the host has it pending still, and
+/// would find the old disposition when it runs.
+fn take_pending(signal: i32) {
+    // Of the host's children it may be, who waits for it.
+    if signal == libc::SIGCHLD {
+        return;
+    }
+    let mut only = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut mask = MaybeUninit::<libc::sigset_t>::uninit();
+    let no_time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the sets are initialised before they are used, and NULL is for what is not wanted.
+    unsafe {
+        libc::sigemptyset(only.as_mut_ptr());
+        libc::sigaddset(only.as_mut_ptr(), signal);
+        if libc::pthread_sigmask(libc::SIG_BLOCK, only.as_ptr(), mask.as_mut_ptr()) != 0 {
+            return;
+        }
+        if libc::sigtimedwait(only.as_ptr(), std::ptr::null_mut(), &raw const no_time) == signal {
+            on_signal(signal);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, mask.as_ptr(), std::ptr::null_mut());
     }
 }
 
@@ -336,5 +364,27 @@ impl Drop for Handlers {
         while IN_HANDLERS.load(Ordering::Acquire) != 0 {
             std::thread::yield_now();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::{SigSet, Signal, raise};
+
+    use super::*;
+
+    #[test]
+    fn sig_what_came_during_the_run_is_not_left_to_the_host() {
+        let only = SigSet::from(Signal::SIGUSR2);
+        let inbox = Arc::new(Inbox::new().unwrap());
+        let meanings = BTreeMap::from([(libc::SIGUSR2, Meaning::Pass)]);
+        only.thread_block().unwrap();
+        let handlers = Handlers::install(&inbox, &meanings, false).unwrap();
+        raise(Signal::SIGUSR2).unwrap();
+        assert!(!inbox.has_requests(), "it is pending");
+        drop(handlers);
+        assert_eq!(inbox.take_passed().collect::<Vec<_>>(), [libc::SIGUSR2]);
+        // It would end this process.
+        only.thread_unblock().unwrap();
     }
 }

@@ -218,7 +218,7 @@ impl Run<'_> {
         if !self.supervisor.is_running() {
             return self.call_off_searches();
         }
-        let now = monotonic();
+        let now = self.now();
         if self.is_debugging() || self.watch.deadline().is_none_or(|deadline| deadline > now) {
             return;
         }
