@@ -11,7 +11,7 @@ use crate::device::numa::Share;
 use crate::ranks::Rank;
 use crate::spec::launcher::{is_of_launcher, rank_of};
 use crate::spec::text::expand;
-use crate::spec::{DESCENT, EnvEdit, MacroSet, OUTER_ENV, Spec, is_reserved, is_worker};
+use crate::spec::{AGENT_ENV, DESCENT, EnvEdit, MacroSet, OUTER_ENV, Spec, is_reserved, is_worker};
 
 /// Where a name without slash is looked for in an environment without PATH, as execvp(3) does.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
@@ -370,8 +370,9 @@ pub fn host_env(vars: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) -> HostEnv {
     let is_worker =
         is_worker(|name| vars.iter().find(|(key, _)| key == name.as_bytes()).map(|(_, value)| value.clone()));
     let is_outer = |key: &[u8]| is_worker && OUTER_ENV.iter().any(|name| name.as_bytes() == key);
+    let is_for_agents = |key: &[u8]| AGENT_ENV.iter().any(|name| name.as_bytes() == key);
     vars.into_iter()
-        .filter(|(key, _)| !is_reserved(key) && !is_outer(key))
+        .filter(|(key, _)| !is_reserved(key) && !is_outer(key) && !is_for_agents(key))
         .map(|(key, value)| c_string([&key[..], b"=", &value].concat()))
         .collect()
 }

@@ -24,7 +24,6 @@ use crate::report::{End, root_cause, summary};
 use crate::spec::names::hostname_text;
 use crate::spec::nodes::{Place, Rendezvous};
 use crate::spec::{Level, MAX_LOCAL_WORLD_SIZE};
-use crate::store::secret::Secret;
 use crate::store::server::{Config, Server};
 use crate::supervise::Event;
 use crate::sys::process::monotonic;
@@ -115,7 +114,13 @@ impl Run<'_> {
     fn meet(&self, rendezvous: &Rendezvous) -> Result<Member, Error> {
         let run_id = String::from_utf8_lossy(&self.run_id).into_owned();
         let Rendezvous { place, rules, options, .. } = rendezvous;
-        let secret = options.secret_file.as_deref().map(Secret::of_file).transpose()?;
+        let secret = match rendezvous.secret.secret() {
+            Err(error) if rendezvous.secret.is_by_default() => {
+                self.log(Level::Info, || format!("the rendezvous is open to all who reach it: {error}"));
+                None
+            }
+            secret => secret?,
+        };
         let store = |endpoint, hosting, shared_with_workers| {
             Box::new(C10d::new(c10d::Settings {
                 endpoint,
@@ -124,6 +129,7 @@ impl Run<'_> {
                 patience: options.answer_within(),
                 shared_with_workers,
                 secret: secret.clone(),
+                source: rendezvous.secret.clone(),
                 descriptors: self.spec.descriptors(),
             }))
         };

@@ -57,8 +57,21 @@ pub extern "C" fn ice_spec_set_nodes(spec: *mut ice_spec, min_nodes: i64, max_no
 /// any one host, and of the etcd itself for `lost_timeout`. A library that was built without the
 /// cargo feature `etcd` refuses it.
 ///
-/// An empty endpoint is `localhost`; IPv6 addresses stand in brackets. Stores are open to whoever
-/// reaches the port, on all addresses. Jobs at one store are told apart by `ice_spec_set_run_id()`;
+/// An empty endpoint is `localhost`; IPv6 addresses stand in brackets.
+///
+/// A store that an agent serves listens on all addresses. Who does not know the job's secret is not let in: that of
+/// `secret_file` (`ice_spec_set_rendezvous_option()`), else the variable ICE_RENDEZVOUS_SECRET, 16 to 4096 bytes, which
+/// workers do not get, else the user's own, a file `libice/rendezvous_secret` below XDG_CONFIG_HOME or ~/.config, mode
+/// 0600, which the first agent makes and which stays. The user's own is taken where all agents can be expected to find
+/// it, that is where the endpoint is this host's own (`localhost`, 127.0.0.1) or that directory is on a file system that
+/// hosts share (NFS, Lustre, GPFS, BeeGFS, Ceph and the like), and not where workers meet at the same store, as they do
+/// by default in a static rendezvous: PyTorch's clients have no secret to tell. Then, and in all other cases, the store
+/// is open to whoever reaches the port. Agents that have no secret from anybody also meet at a store without one. The
+/// secret is shown when a connection begins (HMAC-SHA-256 of random numbers); what is said afterwards is neither
+/// encrypted nor signed: it keeps out who can reach the port, not who can change what goes over the network. A relay
+/// between two agents can. `docs/threat-model.md` has all of it.
+///
+/// Jobs at one store are told apart by `ice_spec_set_run_id()`;
 /// torchrun's agents and ours do not mix: who comes second under a run id is refused.
 /// ICE_ERROR_CONFIG also for another `backend`. Without this call a job has one host and meets
 /// nobody.
@@ -94,9 +107,9 @@ pub extern "C" fn ice_spec_set_rendezvous(
 /// - `close_timeout` (30): how long the last words of an agent that ends may take; of one that was
 ///   asked to stop, 5 at most.
 /// - `is_host` (as the endpoint says): `true` or `false`, whether this agent serves the store.
-/// - `secret_file` (none): a file of 16 to 4096 bytes that all agents of the job have. Who does not
-///   know them is not let into a store that an agent serves for the rendezvous; the workers' store
-///   is another one then, and open.
+/// - `secret_file` (see below): a file of 16 to 4096 bytes that all agents of the job have; ICE_ERROR_CONFIG
+///   where others can read it, or its group can write it, or it belongs to another user than this one or root.
+///   Or `none`.
 /// - `store_type` (`tcp`): nothing else.
 ///
 /// For etcd:

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::backend::{Backend, Found, Swap, Token};
 use super::endpoint::{Endpoint, Hosting};
+use super::secret::Source;
 use crate::error::Error;
 use crate::spec::names::hostname_text;
 use crate::store::client::{Client, Options};
@@ -34,6 +35,8 @@ pub struct Settings {
     /// Workers meet at this store, too: they find it empty in each round.
     pub shared_with_workers: bool,
     pub secret: Option<Secret>,
+    /// Where it is from.
+    pub source: Source,
     /// How many descriptors the workers of this agent need.
     pub descriptors: usize,
 }
@@ -96,12 +99,16 @@ impl Backend for C10d {
     fn connect(&mut self) -> Result<(), Error> {
         self.client = None;
         self.serve()?;
-        let Endpoint { host, port } = &self.settings.endpoint;
+        let Settings { endpoint: Endpoint { host, port }, secret, source, .. } = &self.settings;
         let host = if self.server.is_some() { "localhost" } else { host };
-        let secret = self.settings.secret.clone();
-        let interrupter = self.interrupter.clone();
-        let options = Options { timeout: Some(TRY), secret, interrupter };
-        let client = Client::connect_with(host, *port, &options)?;
+        let options = Options {
+            timeout: Some(TRY),
+            secret: secret.clone(),
+            // The store may be PyTorch's, if nobody has asked for more.
+            or_without_secret: source.is_by_default() && self.server.is_none(),
+            interrupter: self.interrupter.clone(),
+        };
+        let client = Client::connect_with(host, *port, &options).map_err(|why| source.explain(why))?;
         self.client = Some(client.with_patience(self.settings.patience));
         if self.server.is_none() {
             // The job's keys are there: an empty store in its place would be another job.

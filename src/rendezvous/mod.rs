@@ -19,6 +19,7 @@ pub mod leader;
 pub mod member;
 pub mod options;
 pub mod roll;
+pub mod secret;
 #[cfg(test)]
 mod simulation;
 pub mod state;

@@ -23,9 +23,17 @@ pub struct Options {
     /// How long healthy workers go on while the store cannot be reached.
     pub lost_timeout: Duration,
     pub is_host: Option<bool>,
-    /// Has what all agents of the job know, and nobody else who can reach the store.
-    pub secret_file: Option<PathBuf>,
+    pub secret_file: SecretFile,
     pub etcd: EtcdOptions,
+}
+
+/// Which file has what all agents of the job know, and nobody else who can reach the store.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum SecretFile {
+    #[default]
+    Unsaid,
+    None,
+    Named(PathBuf),
 }
 
 /// How etcd is spoken with. Paths are those of PEM files.
@@ -65,7 +73,7 @@ impl Default for Options {
             read_timeout: seconds(60),
             lost_timeout: seconds(300),
             is_host: None,
-            secret_file: None,
+            secret_file: SecretFile::Unsaid,
             etcd: EtcdOptions::default(),
         }
     }
@@ -142,7 +150,8 @@ impl Options {
             "read_timeout" => self.read_timeout = seconds(key, value)?,
             "lost_timeout" => self.lost_timeout = seconds_or_none(key, value)?,
             "is_host" => self.is_host = Some(yes_or_no(key, value)?),
-            "secret_file" => self.secret_file = Some(path(key, value)?),
+            "secret_file" if value.eq_ignore_ascii_case("none") => self.secret_file = SecretFile::None,
+            "secret_file" => self.secret_file = SecretFile::Named(path(key, value)?),
             "store_type" if value.eq_ignore_ascii_case("tcp") => {}
             "store_type" => return Err(refuse(key, value, "must be tcp")),
             "protocol" => self.etcd.tls = Some(is_https(key, value)?),

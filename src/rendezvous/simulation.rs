@@ -9,6 +9,7 @@ use super::c10d::{self, C10d};
 use super::endpoint::{Endpoint, Hosting};
 use super::member::tests::{Agent, settings};
 use super::member::{Notice, Settings, Wish};
+use super::secret::Source;
 use crate::report::exit_status::Exit;
 use crate::store::client::Client;
 use crate::store::server::{Config, Server};
@@ -30,6 +31,7 @@ fn meet_at(port: u16, hosting: Hosting, shared_with_workers: bool) -> C10d {
         patience: LIMIT,
         shared_with_workers,
         secret: None,
+        source: Source::Nothing,
         descriptors: 0,
     })
 }

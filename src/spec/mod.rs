@@ -22,6 +22,7 @@ use crate::device::probe;
 use crate::device::strings::{Devices, Nproc};
 use crate::device::visibility::Visibility;
 use crate::error::Error;
+use crate::rendezvous::secret;
 use crate::store::meeting;
 use crate::sys::memory::Blob;
 use names::Signal;
@@ -79,6 +80,9 @@ pub fn is_reserved(key: &[u8]) -> bool {
 
 /// What agents, or their launchers, set for workers and hosts may set too: of no meaning to the workers of a worker.
 pub const OUTER_ENV: &[&str] = &["TORCHELASTIC_TIMER_FILE", "TORCHELASTIC_SIGNALS_TO_HANDLE"];
+
+/// What is for agents alone.
+pub const AGENT_ENV: &[&str] = &[secret::VARIABLE];
 
 /// Whether the process with these variables is itself a worker, of this library's agent or of torch's.
 pub fn is_worker(var: impl Fn(&str) -> Option<Vec<u8>>) -> bool {

@@ -9,7 +9,7 @@ use crate::rendezvous::endpoint::Endpoint;
 use crate::rendezvous::foreign;
 use crate::rendezvous::leader::Rules;
 use crate::rendezvous::options::Options;
-use crate::store::secret::Secret;
+use crate::rendezvous::secret::Source;
 
 /// More than any job has.
 pub const MAX_NODES: i64 = 1 << 20;
@@ -99,6 +99,7 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rendezvous {
     pub place: Place,
+    pub secret: Source,
     pub rules: Rules,
     pub options: Options,
     pub rank: Option<u64>,
@@ -125,8 +126,6 @@ impl Nodes {
             return Ok(None);
         };
         let rank = self.rank(&var)?;
-        // What is wrong with it is better known now than later.
-        options.secret_file.as_deref().map(Secret::of_file).transpose()?;
         let fixed = kind == "static";
         let place = match kind.as_str() {
             "static" => self.fixed(endpoint, rank)?,
@@ -137,8 +136,19 @@ impl Nodes {
                 Place::Foreign(kind.clone(), endpoint.clone())
             }
         };
+        let serves = spec.agent_store != Some(false) && !is_not_shared(&var);
+        let secret = match &place {
+            Place::Static(Endpoint { host, .. }) => Source::of(options, &var, host, serves)?,
+            Place::C10d(Endpoint { host, .. }) => Source::of(options, &var, host, false)?,
+            Place::Etcd(_) | Place::Foreign(..) => Source::Nothing,
+        };
+        // What is wrong with it is better known now than later.
+        if !secret.is_by_default() {
+            secret.secret()?;
+        }
         Ok(Some(Rendezvous {
             place,
+            secret,
             rules: Rules {
                 min_nodes: *min,
                 max_nodes: *max,
@@ -151,7 +161,7 @@ impl Nodes {
             rank,
             local_addr: self.local_addr.clone(),
             exit_barrier_timeout: self.exit_barrier_timeout(&var)?,
-            serves: spec.agent_store != Some(false) && !is_not_shared(&var),
+            serves,
         }))
     }
 

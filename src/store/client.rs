@@ -23,6 +23,8 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// What the server has to know, too. PyTorch's cannot.
     pub secret: Option<Secret>,
+    /// A store that has none will do.
+    pub or_without_secret: bool,
     /// Ends the calls from another thread, that which connects, too.
     pub interrupter: Interrupter,
 }

@@ -91,14 +91,7 @@ impl Connection {
             let now = Instant::now();
             let share = (addresses.len() - tried) as u32;
             let by = deadline.map(|deadline| now + deadline.saturating_duration_since(now) / share);
-            // The older server closes the connection at the question that tells the two apart.
-            let greet = |stream, modern| Connection::greet(stream, options, host, modern, by);
-            let opened = connect_to(address, by, &options.interrupter).and_then(|stream| {
-                greet(stream, true).or_else(|why| match is_final(&why) || options.secret.is_some() {
-                    true => Err(why),
-                    false => greet(connect_to(address, by, &options.interrupter)?, false),
-                })
-            });
+            let opened = Connection::begin_at(address, host, by, options);
             match opened {
                 Err(why) if is_final(&why) => return Err(why),
                 Ok(connection) => return Ok(connection),
@@ -108,10 +101,39 @@ impl Connection {
         Err(why)
     }
 
+    /// Connects to one address, and finds out what is there.
+    fn begin_at(
+        address: &SocketAddr,
+        host: &str,
+        by: Deadline,
+        options: &Options,
+    ) -> Result<Connection, Error> {
+        let greet = |secret, modern| {
+            let stream = connect_to(address, by, &options.interrupter)?;
+            Connection::greet(stream, (secret, &options.interrupter), host, modern, by)
+        };
+        // The older server closes the connection at the question that tells the two apart.
+        let without = || match greet(None, true) {
+            Err(why) if !is_final(&why) => greet(None, false),
+            opened => opened,
+        };
+        let Some(secret) = &options.secret else { return without() };
+        match greet(Some(secret), true) {
+            Err(why @ (Error::Store { .. } | Error::Config { .. })) if options.or_without_secret => {
+                match without() {
+                    // It has one after all: there was another reason.
+                    Err(Error::Config { .. }) => Err(why),
+                    opened => opened,
+                }
+            }
+            opened => opened,
+        }
+    }
+
     /// Begins the conversation; with `modern` the first message has a question for a server that knows queues.
     fn greet(
         stream: Arc<TcpStream>,
-        options: &Options,
+        (secret, interrupter): (Option<&Secret>, &Interrupter),
         host: &str,
         modern: bool,
         by: Deadline,
@@ -119,7 +141,7 @@ impl Connection {
         let port = stream.peer_addr().map_or(0, |address| address.port());
         let mut connection = Connection {
             stream,
-            interrupter: options.interrupter.clone(),
+            interrupter: interrupter.clone(),
             peer: format!("{host}:{port}"),
             is_modern: modern,
             deadline: by,
@@ -130,7 +152,7 @@ impl Connection {
             broken: None,
         };
         let nonce = std::process::id();
-        let challenge = options.secret.as_ref().map(|secret| connection.show(secret)).transpose()?;
+        let challenge = secret.map(|secret| connection.show(secret)).transpose()?;
         // All in one message: PyTorch's server does not take VALIDATE in two parts.
         Request::Validate { magic: wire::MAGIC }.put(&mut connection.request);
         Request::Ping { nonce }.put(&mut connection.request);
@@ -138,7 +160,7 @@ impl Connection {
             Request::QueueLength { key: b"" }.put(&mut connection.request);
         }
         connection.send_request()?;
-        if let (Some(secret), Some(nonces)) = (&options.secret, challenge) {
+        if let (Some(secret), Some(nonces)) = (secret, challenge) {
             connection.check_server(secret, nonces)?;
         }
         match connection.read::<4>()? {

@@ -15,14 +15,18 @@
 //! be, and closes. After it nothing is encrypted or signed.
 
 use std::fmt;
+use std::fs::Metadata;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit, Mac};
+use nix::unistd::geteuid;
 use sha2::Sha256;
 
 use crate::error::Error;
-use crate::sys::file;
+use crate::sys::file::{self, Unusable};
 
 /// What a client begins with.
 const HELLO: &[u8; 5] = b"ice 1";
@@ -39,7 +43,7 @@ pub type Proof = [u8; 32];
 const LENGTHS: std::ops::RangeInclusive<usize> = 16..=4096;
 
 /// Bytes that only the processes of a job know.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Secret(Arc<[u8]>);
 
 impl Secret {
@@ -51,12 +55,18 @@ impl Secret {
         Ok(Secret(bytes.into()))
     }
 
-    /// What a file has, without a newline at its end.
+    /// What a file has, without a newline at its end: one that is closed to others, and not of their making.
     pub fn of_file(path: &Path) -> Result<Secret, Error> {
-        // Longer than any secret, so that what is too long is known to be.
-        let bytes = file::read(path, 0, LENGTHS.end() + 2).map_err(|unusable| {
+        let failed = |unusable: Unusable| {
             unusable.into_error(format_args!("cannot read the store's secret, {}", path.display()))
-        })?;
+        };
+        let file = file::open(path, libc::O_RDONLY, 0).map_err(failed)?;
+        let about = file.metadata().map_err(|error| failed(error.into()))?;
+        check_owner(path, &about, geteuid().as_raw())?;
+        let mut bytes = Vec::new();
+        // Longer than any secret, so that what is too long is known to be.
+        let most = *LENGTHS.end() as u64 + 2;
+        file.take(most).read_to_end(&mut bytes).map_err(|error| failed(error.into()))?;
         Secret::new(bytes.strip_suffix(b"\n").unwrap_or(&bytes))
     }
 
@@ -87,6 +97,24 @@ impl fmt::Debug for Secret {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "Secret({})", shown(self.0.len()))
     }
+}
+
+/// Refuses a file whose content others may know, or choose. A group may read it: some mount secrets so.
+fn check_owner(path: &Path, about: &Metadata, user: u32) -> Result<(), Error> {
+    let refuse = |is: String, want: &str| {
+        Err(Error::config("secret_file", format!("{} ({is})", path.display()), want))
+    };
+    let mode = about.mode() & 0o777;
+    if mode & 0o027 != 0 {
+        return refuse(
+            format!("mode {mode:04o}"),
+            "must be closed to others, and to its group for writing: chmod g-w,o-rwx",
+        );
+    }
+    if ![0, about.uid()].contains(&user) && about.uid() != 0 {
+        return refuse(format!("of user {}", about.uid()), "must be a file of this user, or of root");
+    }
+    Ok(())
 }
 
 /// In place of the bytes.

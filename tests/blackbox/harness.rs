@@ -526,6 +526,8 @@ impl Case {
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env(TAG, &self.tag).env("TMPDIR", self.tmp()).stdin(Stdio::null());
+        // The agents of a case have a secret of their own, and leave the user's alone.
+        command.env("XDG_CONFIG_HOME", self.dir.join("config"));
         // Cores and the like stay in the case.
         command.current_dir(&self.dir);
         for name in HOST_VARIABLES {

@@ -48,6 +48,7 @@ mod relay;
 mod rst;
 mod sandbox;
 mod sec;
+mod secret;
 mod section;
 mod server;
 mod sig;
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
         func::tests(),
         sec::tests(),
         crowd::tests(),
+        secret::tests(),
         crash::tests(),
         method::tests(),
         server::tests(),

@@ -90,9 +90,13 @@ fn time_09_timers_that_are_only_told() {
     ];
     host.set("section_limit", "s:0.25").controlled(Kind::Program, &verbs).run().succeeded();
     let told = stuck_events(&t);
-    for (line, part) in told.iter().zip(["\"a\"", "\"b\"", "section \"s\"", "no heartbeat"]) {
-        assert!(line.starts_with("0 0 ") && line.contains(part), "{part}: {told:?}");
+    // When the step and the section were said is the worker's own affair: the limits are so near to each other that
+    // either may be over first.
+    for part in ["\"a\"", "\"b\"", "section \"s\"", "no heartbeat"] {
+        assert_eq!(told.iter().filter(|line| line.contains(part)).count(), 1, "{part}: {told:?}");
     }
+    assert!(told.iter().all(|line| line.starts_with("0 0 ")), "{told:?}");
+    assert!(told[0].contains("\"a\""), "the first that expires is told first: {told:?}");
     assert_eq!(told.len(), 4, "each once: {told:?}");
     assert_eq!(warnings(&t, "only reported").len(), 4);
 }

@@ -3,6 +3,8 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::thread;
 use std::time::Duration;
 
@@ -108,7 +110,30 @@ fn time_21_learnt_sections_of_a_frozen_job() {
 fn time_21_file_timers_of_a_frozen_job() {
     let t = Case::new();
     let host = t.host().set("file_timers", 1);
-    lives_through(&t, host, &["timer", "%p", "s", &LIMIT.to_string(), "KILL"], || freeze(&t, STILL));
+    let verbs = ["append", &t.path("pid"), "%p", "timer", "%p", "s", &LIMIT.to_string(), "KILL"];
+    lives_through(&t, host, &verbs, || {
+        let worker = t.lines("pid")[0].parse().unwrap();
+        // Nobody can say how much time one has left that is read only after the standstill.
+        wait_for("the agent to read it", || is_empty(&timer_file(worker)));
+        freeze(&t, STILL);
+    });
+}
+
+fn timer_file(worker: i32) -> String {
+    let environ = std::fs::read(format!("/proc/{worker}/environ")).expect("a process");
+    let environ = String::from_utf8_lossy(&environ).into_owned();
+    let variable = environ.split('\0').find_map(|item| item.strip_prefix("TORCHELASTIC_TIMER_FILE="));
+    variable.expect("its variable").to_string()
+}
+
+/// Whether nothing is in this FIFO that nobody has read.
+fn is_empty(fifo: &str) -> bool {
+    let file =
+        std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(fifo).expect("a FIFO");
+    let mut unread = 0;
+    // SAFETY: FIONREAD writes one int.
+    assert_eq!(unsafe { libc::ioctl(file.as_raw_fd(), libc::FIONREAD, &raw mut unread) }, 0);
+    unread == 0
 }
 
 fn time_21_stragglers_of_a_frozen_job() {

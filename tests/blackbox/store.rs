@@ -845,6 +845,13 @@ fn store_workers_meet_at_the_store_of_their_job() {
     no_file.env("ICE_STORE_SECRET_FILE", t.path("none"));
     let no_file = said(no_file);
     assert!(no_file.starts_with("ICE_ERROR_SYSTEM") && no_file.contains(&t.path("none")), "{no_file}");
+    let open = t.write("open", SECRET.as_bytes(), 0o604);
+    let mut known = worker(&t, 1, 2, server.port, "True", "num_keys");
+    let known = said({
+        known.env("ICE_STORE_SECRET_FILE", &open);
+        known
+    });
+    assert!(known.starts_with("ICE_ERROR_CONFIG") && known.contains("mode 0604"), "{known}");
     server.end();
     locked.end();
 }
