@@ -160,6 +160,8 @@ void option_variable(const struct option *option, char name[OPTION_VARIABLE]);
 #else
 #define PRINTF_LIKE(text, first)
 #endif
+/* How many bytes of a control character the text begins with, 0 for any other. */
+int control_length(const char *text);
 _Noreturn void usage_error(const char *format, ...) PRINTF_LIKE(1, 2);
 _Noreturn void bad_value(const struct options *options, enum option_id id, const char *want);
 /* One line on stderr, unless --quiet. */

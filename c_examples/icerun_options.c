@@ -24,12 +24,18 @@ static char *HELD;
 static size_t HELD_SIZE;
 static FILE *HOLDING;
 
+int control_length(const char *text) {
+  const unsigned char *c = (const unsigned char *)text;
+  if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0) return 2; /* one of the further 32, in UTF-8 */
+  return *c && iscntrl(*c) ? 1 : 0;
+}
+
 /* Whatever a user's value holds, a message is one line. */
 static void print_line(FILE *to, const char *format, va_list arguments) {
   char line[2048];
   vsnprintf(line, sizeof line, format, arguments);
   for (char *c = line; *c; c++) {
-    if (iscntrl((unsigned char)*c)) *c = '?';
+    for (int length = control_length(c); length > 0; length--) c[length - 1] = '?';
   }
   fprintf(to, "icerun: %s\n", line);
 }

@@ -65,9 +65,18 @@ static void print_word(const char *word) {
     fputs(word, stdout);
     return;
   }
-  putchar('\'');
+  /* Between $' and ' a shell takes escapes: a terminal is to see no control character. */
+  int escapes = 0;
+  for (const char *c = word; *c; c++) escapes |= control_length(c) > 0;
+  fputs(escapes ? "$'" : "'", stdout);
   for (const char *c = word; *c; c++) {
-    if (*c == '\'') {
+    int length = control_length(c);
+    if (length > 0) {
+      for (int i = 0; i < length; i++) printf("\\x%02x", (unsigned char)c[i]);
+      c += length - 1;
+    } else if (escapes && strchr("'\\", *c)) {
+      printf("\\%c", *c);
+    } else if (*c == '\'') {
       fputs("'\\''", stdout);
     } else {
       putchar(*c);

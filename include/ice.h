@@ -2051,7 +2051,9 @@ int32_t ice_result_exit_status(const struct ice_result *result);
 /* The errno of a start error or agent error, 0 if there is none. */
 int32_t ice_result_errno(const struct ice_result *result);
 
-/* Why the run ended as it did, one line; empty for a success. Borrowed from the result; never NULL. */
+/* Why the run ended as it did, one line; empty for a success. Control characters are escapes in it (`\x1b`), as in the
+ * summary, in `ice_last_error_message()` and in messages of the log: all are for people, and may be shown on a
+ * terminal. What a worker has said is in its own record, as it said it. Borrowed from the result; never NULL. */
 const char *ice_result_message(const struct ice_result *result);
 
 /* The whole result for people: several lines of UTF-8, the root cause first, workers that the agent

@@ -16,6 +16,7 @@ mod ranks;
 mod reminder;
 mod rendezvous;
 mod report;
+mod shown;
 mod spec;
 mod standstill;
 mod store;

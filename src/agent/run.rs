@@ -54,6 +54,7 @@ use crate::report::event::{self, Origin, Stage};
 use crate::report::metrics::{self, Times};
 use crate::report::{Cause, End, GroupState, Outcome, RunReport, Snapshot, WorkerReport};
 use crate::report::{message_of, root_cause, stuck_text, summary};
+use crate::shown::on_one_line;
 use crate::spec::names::{Signal, hostname};
 use crate::spec::streams::Streams;
 use crate::spec::{Checked, DESCENT, Level, Spec, StartMethod};
@@ -67,6 +68,7 @@ use crate::sys::limits;
 use crate::sys::nameless;
 use crate::sys::process::{Usage, milliseconds, monotonic, ticks};
 use crate::sys::signals::Inbox;
+use crate::sys::terminal;
 
 /// How long after SIGKILL a worker that is still there is given up (it sleeps in the kernel).
 const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
@@ -956,12 +958,20 @@ impl<'a> Run<'a> {
             if !to_console && filters.is_empty() {
                 continue;
             }
+            let prefix = plan.macros(&worker.rank).expand(&self.checked.log_prefix_template);
+            let (out, err) = self.spec.console;
+            let is_seen =
+                to_console && terminal::is_terminal(if which == Streams::STDOUT { out } else { err });
             let stream = Stream {
                 local_rank: index,
                 attempt: number,
                 which,
                 path: path.clone(),
-                prefix: plan.macros(&worker.rank).expand(&self.checked.log_prefix_template),
+                prefix: if is_seen {
+                    on_one_line(&String::from_utf8_lossy(&prefix)).into_bytes()
+                } else {
+                    prefix
+                },
                 to_console,
                 filtered: (!filters.is_empty()).then(|| run_dir.attempt_dir(number).join(filtered)),
                 spills: taps.iter().find(|tap| tap.which == which).map(|tap| tap.spills.clone()),

@@ -363,7 +363,9 @@ pub extern "C" fn ice_result_errno(result: *const ice_result) -> i32 {
     guard_value(0, || Ok(handle(result, "result")?.report.errno))
 }
 
-/// Why the run ended as it did, one line; empty for a success. Borrowed from the result; never NULL.
+/// Why the run ended as it did, one line; empty for a success. Control characters are escapes in it (`\x1b`), as in the
+/// summary, in `ice_last_error_message()` and in messages of the log: all are for people, and may be shown on a
+/// terminal. What a worker has said is in its own record, as it said it. Borrowed from the result; never NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_result_message(result: *const ice_result) -> *const c_char {
     guard_value(c"".as_ptr(), || Ok(handle(result, "result")?.report.message.as_ptr()))

@@ -5,6 +5,7 @@ use std::ffi::{CStr, CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::Error;
+use crate::shown::on_one_line;
 
 /// What a call of this library came to. 0 is success, failures are negative, numbers are never
 /// reused. How a *run* ended is not a status: it is in the result, see `ice_result_end()`.
@@ -60,7 +61,7 @@ pub(super) fn guard(body: impl FnOnce() -> Result<(), Error>) -> ice_status {
     // try_with: a host may call from a destructor of its own thread-local data, after ours is gone.
     let _ = LAST_ERROR.try_with(|last| {
         if let Ok(mut last) = last.try_borrow_mut() {
-            *last = crate::error::c_string_lossy(text.as_bytes());
+            *last = crate::error::c_string_lossy(on_one_line(&text).as_bytes());
         }
     });
     status

@@ -30,6 +30,7 @@ use super::loss::Loss;
 use super::relay::{self, Hear, Relay, Spills, Tap};
 use super::run_dir::open_log;
 use crate::report::event::Event;
+use crate::shown::shown;
 use crate::spec::streams::Streams;
 use crate::spec::{Level, LogCallback, Modes, OutputCallback, Spec};
 use crate::sys::dispositions;
@@ -102,7 +103,7 @@ impl Talker {
     }
 
     pub fn say(&self, line: String) {
-        self.0.push(Command::Talk(Talk::Say(line)));
+        self.0.push(Command::Talk(Talk::Say(shown(&line).into_owned())));
     }
 }
 
@@ -567,7 +568,7 @@ impl Thread {
     fn say(&mut self, level: Level, text: &str) {
         if let Some(log) = self.log.filter(|_| level <= self.log_level) {
             self.sinks.terminal().step_aside();
-            let text: CString = crate::error::c_string_lossy(text.as_bytes());
+            let text: CString = crate::error::c_string_lossy(shown(text).as_bytes());
             (log.function)(log.user_data.0 as *mut std::ffi::c_void, level as i32, text.as_ptr());
         }
     }

@@ -8,10 +8,12 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use memchr::memmem;
 use nix::errno::Errno;
 
 use crate::spec::DESCENT;
@@ -119,13 +121,19 @@ pub struct Found {
 
 /// Who is below a process now, and whether that has an agent of its own. Needs `proc_is_ours`.
 pub fn below(root: i32) -> (Vec<Found>, bool) {
-    below_by(root, process::children, process::stat)
+    below_by(root, process::children, process::stat, |pid, name| {
+        // One that has not run yet has no name of its own making: that of its descriptor, or of the file behind it.
+        let is_new = name.iter().all(u8::is_ascii_digit) || name.starts_with(b"memfd:");
+        let program = || std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        name == WATCHER || is_new && memmem::find(program().as_os_str().as_bytes(), WATCHER).is_some()
+    })
 }
 
 fn below_by(
     root: i32,
     children: impl Fn(i32) -> Option<Vec<i32>>,
     stat: impl Fn(i32) -> Option<Stat>,
+    is_watcher: impl Fn(i32, &[u8]) -> bool,
 ) -> (Vec<Found>, bool) {
     let mut found: Vec<Found> = Vec::new();
     let mut root_is_host = false;
@@ -138,7 +146,7 @@ fn below_by(
             .filter_map(with_stat)
             .filter(|(_, stat)| stat.parent == parent && !stat.has_ended())
             .collect();
-        let is_host = living.iter().any(|(_, stat)| stat.name == WATCHER);
+        let is_host = living.iter().any(|(pid, stat)| is_watcher(*pid, &stat.name));
         match place {
             Some(place) => found[place].is_host = is_host,
             None => root_is_host = is_host,
@@ -411,7 +419,7 @@ mod tests {
             let name = if pid == 4 { WATCHER.to_vec() } else { b"x".to_vec() };
             Some(Stat::of_test(name, parent))
         };
-        let (found, is_host) = below_by(1, |pid| tree.get(&pid).cloned(), stat);
+        let (found, is_host) = below_by(1, |pid| tree.get(&pid).cloned(), stat, |_, name| name == WATCHER);
         assert!(!is_host);
         let mut seen: Vec<_> =
             found.iter().map(|found| (found.process.pid, found.is_host, found.is_guarded)).collect();
@@ -425,6 +433,6 @@ mod tests {
             (7, false, false),
         ];
         assert_eq!(seen, want);
-        assert!(below_by(3, |pid| tree.get(&pid).cloned(), stat).1);
+        assert!(below_by(3, |pid| tree.get(&pid).cloned(), stat, |_, name| name == WATCHER).1);
     }
 }

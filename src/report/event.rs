@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Cause, End, RunReport, WorkerReport};
 use crate::ranks::Rank;
+use crate::shown::shown;
 use crate::spec::{EventSource, Spec};
 use crate::sys::process::since_1970;
 
@@ -181,7 +182,7 @@ impl Origin {
             "timestamp": since_1970().as_millis() as u64,
             "metadata": metadata,
         });
-        Event { source, line: format!("{event}\n") }
+        Event { source, line: shown(&format!("{event}\n")).into_owned() }
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::{Cause, End, Outcome, RunReport, WorkerReport, how};
+use crate::shown::{on_one_line, shown};
 use crate::spec::names::Signal;
 
 /// How many workers of one kind are listed before the rest is only counted.
@@ -12,6 +13,10 @@ const LISTED: usize = 16;
 const SHOWN: usize = 60;
 
 pub fn text(report: &RunReport) -> String {
+    shown(&written(report)).into_owned()
+}
+
+fn written(report: &RunReport) -> String {
     let mut out = String::new();
     let restarts = match report.restarts {
         0 => String::new(),
@@ -119,7 +124,7 @@ pub fn line(worker: &WorkerReport) -> String {
     if worker.end_ns > 0 && worker.start_ns > 0 {
         let _ = write!(out, ", after {:.3} s", (worker.end_ns - worker.start_ns) as f64 / 1e9);
     }
-    out
+    on_one_line(&out)
 }
 
 /// ISO 8601, of UTC.

@@ -466,6 +466,7 @@ fn abi_14_every_name_that_the_header_mentions_is_declared() {
         "ICE_DIST_BACKEND",
         "ICE_JOB_RESTART_COUNT",
         "ICE_LOCAL_RANK",
+        "ICE_RENDEZVOUS_SECRET",
         "ICE_ROUND",
         "ICE_STORE_SECRET_FILE",
     ];

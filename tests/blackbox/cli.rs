@@ -276,7 +276,7 @@ fn cli_16_an_empty_environment() {
     for rank in ["0", "1"] {
         let env = t.json(rank)["env"].to_string();
         assert!(env.contains(&format!("\"RANK={rank}\"")), "{env}");
-        assert!(!env.contains("HOME="), "{env}");
+        assert!(!env.contains("\"HOME="), "{env}");
     }
     // SIG and REAP hold there too.
     let running = tool(&t, &[])

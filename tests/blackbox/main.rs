@@ -51,6 +51,7 @@ mod sec;
 mod secret;
 mod section;
 mod server;
+mod shown;
 mod sig;
 mod sp;
 mod stat;
@@ -97,6 +98,7 @@ fn main() -> ExitCode {
         sec::tests(),
         crowd::tests(),
         secret::tests(),
+        shown::tests(),
         crash::tests(),
         method::tests(),
         server::tests(),

@@ -354,10 +354,11 @@ fn time_debug_nothing_is_taken_from_the_background() {
 fn time_debug_timers_stand_still() {
     let t = Case::new();
     let terminal = terminal();
-    let verbs = "heartbeat expires a 0.3 rank 0 sleep 1 ; rank 1 sleep 0.8 ; disarm a";
+    let verbs =
+        |time| format!("heartbeat expires a 0.3 rank 0 sleep {time} ; rank 1 sleep {time} ; disarm a");
     let options = "--nproc-per-node 2 --heartbeat-timeout 0.3";
-    controlled(&t, &terminal, &format!("{options} --debug-rank 0"), verbs).finish().exited(0);
-    controlled(&t, &terminal, options, verbs).finish().exited(124);
+    controlled(&t, &terminal, &format!("{options} --debug-rank 0"), &verbs(1)).finish().exited(0);
+    controlled(&t, &terminal, options, &verbs(60)).finish().exited(124);
 }
 
 fn time_debug_a_call_of_a_worker() {

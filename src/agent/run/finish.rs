@@ -14,6 +14,7 @@ use crate::ranks::{self, Rank};
 use crate::report::event::flakiness;
 use crate::report::exit_status::{self, Exit};
 use crate::report::{End, GroupState, Outcome, RunReport, WorkerReport, error_file, root_cause, summary};
+use crate::shown::shown;
 use crate::spec::{Level, Spec};
 use crate::supervise::NoRestart;
 use crate::sys::file;
@@ -67,7 +68,7 @@ impl Run<'_> {
             flakiness: flakiness(end, self.spec.max_restarts, self.supervisor.restarts()),
             signal,
             errno: self.error.as_ref().map_or(0, errno_of),
-            message: c_string_lossy(message.as_bytes()),
+            message: c_string_lossy(shown(&message).as_bytes()),
             summary: Default::default(),
             run_dir,
             workers: std::mem::take(&mut self.workers),
