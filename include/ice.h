@@ -496,7 +496,10 @@ typedef int32_t ice_request_reason;
  *
  * If the host dies, by SIGKILL too, or replaces itself with execve(2), every worker is killed with it
  * (PR_SET_PDEATHSIG), and a small watcher process, `ice-watcher`, kills what else lives in their
- * process groups, and whatever has the mark of the run in ICE_DESCENT. */
+ * process groups, and whatever has the mark of the run in ICE_DESCENT; then it removes the run's FIFO for file timers,
+ * its health socket, and its directory if that is empty. A second one, `ice-keeper`, does the same where the watcher is
+ * killed with the host; it is started once the workers run. What neither could remove, because both were killed, the
+ * end of a later run removes once it is older than a minute, in the same directory for temporary files. */
 typedef struct ice_agent ice_agent;
 
 /* The answers of all ranks to one request. It never changes; any thread may read it. */

@@ -11,7 +11,7 @@ use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -46,7 +46,7 @@ use crate::process::attempt::{Attempt, Survivor, await_ends};
 use crate::process::descent::{Finder, Mark, Since, worker_list};
 use crate::process::forkserver::{BIRTHS_AT_ONCE, Forkserver, Heard};
 use crate::process::launch::{Birth, Launcher};
-use crate::process::watcher::{Table, Watcher};
+use crate::process::watcher::{self, Name, Table, Watcher};
 use crate::process::wire::Answer;
 use crate::ranks::{self, Rank};
 use crate::reminder::Reminder;
@@ -84,6 +84,7 @@ const SERVER: u64 = u64::MAX - 2;
 const TIMERS: u64 = u64::MAX - 3;
 const SEARCHES: u64 = u64::MAX - 4;
 const STORE: u64 = u64::MAX - 5;
+const KEEPER: u64 = u64::MAX - 6;
 /// How long births that are under way may still take once a stop was asked for.
 const BIRTHS_WITHIN: Duration = Duration::from_secs(1);
 /// How soon a stop is seen while births are under way and a signal waits to be handed on.
@@ -208,6 +209,8 @@ pub(super) struct Run<'a> {
     /// How the last fork server ended, if it did so by itself.
     pub(super) server_end: Option<String>,
     watcher: Option<Watcher>,
+    /// A second one.
+    keeper: Option<Watcher>,
     groups: Option<Table>,
     run_dir: Option<RunDir>,
     /// The files of this attempt could not be made: its workers do without.
@@ -308,6 +311,7 @@ impl<'a> Run<'a> {
             server_since: Since { begun: Duration::ZERO, ticks: 0, first: 0 },
             server_end: None,
             watcher: None,
+            keeper: None,
             groups: None,
             run_dir: None,
             without_files: false,
@@ -345,6 +349,7 @@ impl<'a> Run<'a> {
     fn prepare(&mut self) -> Result<(), Error> {
         self.start_watcher();
         self.run_dir = self.make_run_dir()?;
+        self.note_name(Name::RunDir, self.run_dir.as_ref().map(RunDir::path));
         if self.checked.rendezvous.is_none() {
             self.port = Some(self.reserve_port()?);
         }
@@ -470,8 +475,11 @@ impl<'a> Run<'a> {
         }
         if let Some(path) = &self.spec.health_socket {
             let path = self.host.working_dir.as_ref().map_or(path.clone(), |directory| directory.join(path));
-            match Place::socket(path) {
-                Ok(place) => places.push(place),
+            match Place::socket(path.clone()) {
+                Ok(place) => {
+                    self.note_name(Name::HealthSocket, Some(&path));
+                    places.push(place);
+                }
                 Err(error) => self.log(Level::Warning, || format!("no health socket: {error}")),
             }
         }
@@ -500,7 +508,7 @@ impl<'a> Run<'a> {
         let mark = self.finder.mark.as_ref();
         let table = self.groups.take().map_or_else(|| Table::new(slots, mark, &directories), Ok);
         let started = table.and_then(|table| {
-            let watcher = Watcher::start(&table, &directories)?;
+            let watcher = Watcher::start(watcher::Place::First, &table, &directories)?;
             Ok((table, watcher))
         });
         match started {
@@ -515,6 +523,27 @@ impl<'a> Run<'a> {
                     errno.desc()
                 )
             }),
+        }
+    }
+
+    /// Once the workers run, so that none of them has to wait for it.
+    fn start_keeper(&mut self) {
+        let (None, Some(table)) = (&self.keeper, &self.groups) else { return };
+        let directories =
+            nameless::directories(self.host.tmpdir.clone().unwrap_or_else(|| PathBuf::from("/tmp")));
+        // One is enough for all but those who kill it.
+        if let Ok(keeper) = Watcher::start(watcher::Place::Second, table, &directories) {
+            let _ = self.epoll.add(keeper.pidfd(), EpollEvent::new(EpollFlags::EPOLLIN, KEEPER));
+            self.finder.helpers.push(keeper.pid());
+            self.keeper = Some(keeper);
+        }
+    }
+
+    /// What has this name is not to outlive the host.
+    pub(super) fn note_name(&self, name: Name, path: Option<&Path>) {
+        if let Some(table) = &self.groups {
+            let working_dir = self.host.working_dir.as_deref().unwrap_or(Path::new("/"));
+            table.name(name, path.map(|path| working_dir.join(path)).as_deref());
         }
     }
 
@@ -593,6 +622,7 @@ impl<'a> Run<'a> {
         match self.start_workers(number) {
             Ok(()) if self.is_starting(number) => {
                 self.tell(Event::Started);
+                self.start_keeper();
                 let took = since(self.times.attempt);
                 self.times.start = Some(took);
                 self.stage(Stage::Start, number, self.times.attempt, None);
@@ -668,6 +698,7 @@ impl<'a> Run<'a> {
         {
             self.do_without_files(error)?;
         }
+        self.note_name(Name::RunDir, self.run_dir.as_ref().map(RunDir::path));
         let assigning = Some(monotonic());
         let meeting = self.meeting();
         if meeting.is_none() {
@@ -1019,6 +1050,7 @@ impl<'a> Run<'a> {
             match event.data() {
                 INBOX => self.take_requests(),
                 WATCHER => self.replace_watcher(),
+                KEEPER => self.replace_keeper(),
                 SERVER => self.hear_server(),
                 STORE => self.serve_store(),
                 TIMERS => self.hear_timers(),
@@ -1213,6 +1245,16 @@ impl<'a> Run<'a> {
         self.miss_answer();
         if self.is_terminal_lent() {
             self.attend_debuggers();
+        }
+    }
+
+    fn replace_keeper(&mut self) {
+        let Some(keeper) = self.keeper.take() else { return };
+        let _ = self.epoll.delete(keeper.pidfd());
+        self.finder.helpers.retain(|&helper| helper != keeper.pid());
+        if !keeper.could_not_start() {
+            self.log(Level::Warning, || "the second watcher was killed by somebody: starting another".into());
+            self.start_keeper();
         }
     }
 

@@ -5,6 +5,7 @@ pub mod bar;
 pub mod console;
 pub mod events;
 pub mod follow;
+pub mod leftovers;
 pub mod lines;
 pub mod loss;
 pub mod output;

@@ -8,20 +8,18 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use memchr::memmem;
 use nix::errno::Errno;
 
 use crate::spec::DESCENT;
 use crate::sys::process::{self, Stat, monotonic};
 use crate::sys::{fd, memory, random};
 
-/// How the watcher of an agent is called: who has such a child is an agent's host.
-const WATCHER: &[u8] = b"ice-watcher";
+/// How the watchers of an agent are called: who has such a child is an agent's host.
+const WATCHERS: [&[u8]; 2] = [b"ice-watcher", b"ice-keeper"];
 /// How many descendants of one worker are looked at.
 const MOST: usize = 4096;
 /// How often it is looked again after somebody was found, who may have forked meanwhile.
@@ -121,19 +119,28 @@ pub struct Found {
 
 /// Who is below a process now, and whether that has an agent of its own. Needs `proc_is_ours`.
 pub fn below(root: i32) -> (Vec<Found>, bool) {
-    below_by(root, process::children, process::stat, |pid, name| {
-        // One that has not run yet has no name of its own making: that of its descriptor, or of the file behind it.
-        let is_new = name.iter().all(u8::is_ascii_digit) || name.starts_with(b"memfd:");
-        let program = || std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-        name == WATCHER || is_new && memmem::find(program().as_os_str().as_bytes(), WATCHER).is_some()
+    let own = std::cell::OnceCell::new();
+    below_by(root, process::children, process::stat, |pid, stat| {
+        if WATCHERS.contains(&&stat.name[..]) {
+            return true;
+        }
+        // On a busy machine that may not run yet, and its workers do: they have a mark more than the root has.
+        let own = || own.get_or_init(|| with_memory(root, move || variable(root)).flatten());
+        stat.group == pid && own().as_ref().is_some_and(|own| is_of_inner_run(pid, own))
     })
+}
+
+/// Whether a process has the marks of this list, and further ones.
+fn is_of_inner_run(pid: i32, list: &[u8]) -> bool {
+    let value = with_memory(pid, move || variable(pid)).flatten();
+    value.is_some_and(|value| value.strip_prefix(list).is_some_and(|rest| rest.starts_with(b":")))
 }
 
 fn below_by(
     root: i32,
     children: impl Fn(i32) -> Option<Vec<i32>>,
     stat: impl Fn(i32) -> Option<Stat>,
-    is_watcher: impl Fn(i32, &[u8]) -> bool,
+    tells_host: impl Fn(i32, &Stat) -> bool,
 ) -> (Vec<Found>, bool) {
     let mut found: Vec<Found> = Vec::new();
     let mut root_is_host = false;
@@ -146,7 +153,7 @@ fn below_by(
             .filter_map(with_stat)
             .filter(|(_, stat)| stat.parent == parent && !stat.has_ended())
             .collect();
-        let is_host = living.iter().any(|(pid, stat)| is_watcher(*pid, &stat.name));
+        let is_host = living.iter().any(|(pid, stat)| tells_host(*pid, stat));
         match place {
             Some(place) => found[place].is_host = is_host,
             None => root_is_host = is_host,
@@ -416,10 +423,11 @@ mod tests {
         let stat = |pid: i32| {
             let parent =
                 tree.iter().find(|(_, children)| children.contains(&pid)).map(|(parent, _)| *parent)?;
-            let name = if pid == 4 { WATCHER.to_vec() } else { b"x".to_vec() };
+            let name = if pid == 4 { WATCHERS[0].to_vec() } else { b"x".to_vec() };
             Some(Stat::of_test(name, parent))
         };
-        let (found, is_host) = below_by(1, |pid| tree.get(&pid).cloned(), stat, |_, name| name == WATCHER);
+        let (found, is_host) =
+            below_by(1, |pid| tree.get(&pid).cloned(), stat, |_, stat| stat.name == WATCHERS[0]);
         assert!(!is_host);
         let mut seen: Vec<_> =
             found.iter().map(|found| (found.process.pid, found.is_host, found.is_guarded)).collect();
@@ -433,6 +441,6 @@ mod tests {
             (7, false, false),
         ];
         assert_eq!(seen, want);
-        assert!(below_by(3, |pid| tree.get(&pid).cloned(), stat, |_, name| name == WATCHER).1);
+        assert!(below_by(3, |pid| tree.get(&pid).cloned(), stat, |_, stat| stat.name == WATCHERS[0]).1);
     }
 }

@@ -1,7 +1,10 @@
 //! The watcher beside the workers: see `sys/watcher.rs`, the program it runs.
 
+use std::ffi::CStr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
@@ -17,6 +20,20 @@ const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ice-watcher"));
 /// and the mark of what workers have started.
 const HEADER: usize = 4 + MARK / 4;
 const MARK: usize = 16;
+/// The words of a name: the inode, the device, the path.
+const NAME: usize = 4 + 1024;
+
+/// What a run makes by name, for as long as it lasts. What is in a directory comes before it.
+#[derive(Clone, Copy, Debug)]
+pub enum Name {
+    TimerFile,
+    HealthSocket,
+    RunDir,
+}
+
+impl Name {
+    const COUNT: usize = 3;
+}
 
 /// The groups that go with the host, in memory that the watcher shares, and a fork server.
 pub struct Table {
@@ -28,7 +45,7 @@ impl Table {
     /// For up to `slots` process groups. It lies in one of these directories if it cannot be in memory.
     pub fn new(slots: usize, mark: Option<&Mark>, directories: &[PathBuf]) -> Result<Table, Errno> {
         let file = fd::above_protocol(nameless::shared(c"ice-groups", directories)?)?;
-        let length = (HEADER + slots) * 4;
+        let length = (names(slots) + Name::COUNT * NAME) * 4;
         memory::resize(file.as_raw_fd(), length)?;
         match memory::fix_size(&file) {
             Ok(()) | Err(Errno::EINVAL) => {} // a file on disk has no seals
@@ -62,21 +79,61 @@ impl Table {
         self.slot(slot).store(group, Ordering::Release);
     }
 
+    /// What has this name now is removed when the host is killed; none is nothing. A relative path, or one that is too
+    /// long, is nothing too.
+    pub fn name(&self, name: Name, path: Option<&Path>) {
+        let at = (names(self.words.word(1).load(Ordering::Relaxed) as usize) + name as usize * NAME) * 4;
+        self.words.write(at, &0u64.to_ne_bytes());
+        let Some((path, about)) = path.and_then(|path| Some((path, path.symlink_metadata().ok()?))) else {
+            return;
+        };
+        let bytes = path.as_os_str().as_bytes();
+        if path.is_absolute() && bytes.len() < (NAME - 4) * 4 {
+            self.words.write(at + 16, &[bytes, b"\0"].concat());
+            self.words.write(at + 8, &about.dev().to_ne_bytes());
+            // Last: with it the name is there.
+            std::sync::atomic::fence(Ordering::SeqCst);
+            self.words.write(at, &about.ino().to_ne_bytes());
+        }
+    }
+
     pub fn fd(&self) -> RawFd {
         self.file.as_raw_fd()
     }
+}
+
+/// Where names begin in a table, in words.
+fn names(slots: usize) -> usize {
+    (HEADER + slots).next_multiple_of(2)
 }
 
 pub struct Watcher {
     helper: Helper,
 }
 
+/// Two of them: somebody may kill one with the agent, by its name or because it is near.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Place {
+    /// There before any worker is.
+    First,
+    Second,
+}
+
+impl Place {
+    fn name(self) -> &'static CStr {
+        match self {
+            Place::First => c"ice-watcher",
+            Place::Second => c"ice-keeper",
+        }
+    }
+}
+
 impl Watcher {
     /// Its program lies in one of these directories if it cannot be run from memory.
-    pub fn start(table: &Table, directories: &[PathBuf]) -> Result<Watcher, Errno> {
+    pub fn start(place: Place, table: &Table, directories: &[PathBuf]) -> Result<Watcher, Errno> {
         let program = fd::above_protocol(nameless::program(c"ice-watcher", PROGRAM, directories)?)?;
         let table = fd::above_protocol(fd::duplicate(table.fd())?)?;
-        let helper = Helper::spawn(c"ice-watcher", program, table)?;
+        let helper = Helper::spawn(place.name(), program, table)?;
         Ok(Watcher { helper })
     }
 

@@ -4,9 +4,13 @@
 //! host of any size some kilobytes and one exec.
 //!
 //! Descriptor 3 is a table of i32: the host's pid, the number of slots, whether workers are forked, one that is not
-//! used, the mark of the run in 16 bytes, then one process group per slot, 0 where there is none. The agent keeps it
-//! up to date through its own mapping. What carries the mark, in its environment or, where workers are forked, in
-//! the name of a page of its memory, was started by a worker: it is killed in whatever group it is.
+//! used, the mark of the run in 16 bytes, then one process group per slot, 0 where there is none, then what the run
+//! has made by name: for each its inode, 0 where there is none, its device, and its path. The agent keeps it up to date
+//! through its own mapping. What carries the mark, in its environment or, where workers are forked, in the name of a
+//! page of its memory, was started by a worker: it is killed in whatever group it is. Names are removed last, if they
+//! are still those of what the run has made; a directory only if it is empty.
+//!
+//! There may be two of it, under two names: who kills one with the agent leaves the other.
 
 #![no_std]
 #![no_main]
@@ -22,6 +26,9 @@ const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 const HEADER: usize = 4 + MARK / 4;
 const MARK: usize = 16;
+/// How many names there may be, and the words of each: two of the inode, two of the device, the path.
+const NAMES: usize = 3;
+const NAME: usize = 4 + 1024;
 
 #[cfg(target_arch = "x86_64")]
 mod call {
@@ -38,6 +45,8 @@ mod call {
     pub const CHDIR: usize = 80;
     pub const EXIT: usize = 60;
     pub const KILL: usize = 62;
+    pub const NEWFSTATAT: usize = 262;
+    pub const UNLINKAT: usize = 263;
     pub const GETPPID: usize = 110;
     pub const SETSID: usize = 112;
     pub const RT_SIGTIMEDWAIT: usize = 128;
@@ -59,24 +68,27 @@ mod call {
     pub const CHDIR: usize = 49;
     pub const EXIT: usize = 93;
     pub const KILL: usize = 129;
+    pub const NEWFSTATAT: usize = 79;
+    pub const UNLINKAT: usize = 35;
     pub const GETPPID: usize = 173;
     pub const SETSID: usize = 157;
     pub const RT_SIGTIMEDWAIT: usize = 137;
     pub const PRCTL: usize = 167;
 }
 
-// The kernel starts a program with an aligned stack and no return address: make the frame a function expects.
+// The kernel starts a program with an aligned stack and no return address: make the frame a function expects. Where the
+// stack begins are the number of arguments and their addresses.
 // SAFETY: nothing else defines `_start`, and it never returns.
 #[unsafe(no_mangle)]
 #[unsafe(naked)]
 extern "C" fn _start() -> ! {
     #[cfg(target_arch = "x86_64")]
-    naked_asm!("xor ebp, ebp", "and rsp, -16", "call {main}", "ud2", main = sym main);
+    naked_asm!("xor ebp, ebp", "mov rdi, rsp", "and rsp, -16", "call {main}", "ud2", main = sym main);
     #[cfg(target_arch = "aarch64")]
-    naked_asm!("bl {main}", "brk 0", main = sym main);
+    naked_asm!("mov x0, sp", "bl {main}", "brk 0", main = sym main);
 }
 
-extern "C" fn main() -> ! {
+extern "C" fn main(stack: *const usize) -> ! {
     const PAGES: usize = 1 << 20; // more than the largest table; what lies behind its end is not touched
     const PROT_READ: usize = 1;
     const MAP_SHARED: usize = 1;
@@ -89,7 +101,9 @@ extern "C" fn main() -> ! {
     close(4, u32::MAX as usize);
     syscall(call::CHDIR, [c"/".as_ptr() as usize, 0, 0, 0, 0, 0]);
     syscall(call::SETSID, [0; 6]);
-    syscall(call::PRCTL, [SET_NAME, c"ice-watcher".as_ptr() as usize, 0, 0, 0, 0]);
+    // SAFETY: behind the number of arguments, which is 1, is the address of the first: the name.
+    let name = unsafe { stack.add(1).read() };
+    syscall(call::PRCTL, [SET_NAME, name, 0, 0, 0, 0]);
     syscall(call::PRCTL, [SET_PDEATHSIG, SIGTERM as usize, 0, 0, 0, 0]);
     let table = syscall(call::MMAP, [0, PAGES, PROT_READ, MAP_SHARED, 3, 0]);
     if table < 0 {
@@ -124,7 +138,40 @@ extern "C" fn main() -> ! {
             break;
         }
     }
+    // At an even word, for the numbers of 8 bytes.
+    let names = (HEADER + slots.max(0) as usize).next_multiple_of(2);
+    for name in 0..NAMES {
+        // SAFETY: the table has room for so many names behind its slots.
+        remove(unsafe { table.add(names + name * NAME) });
+    }
     exit(0)
+}
+
+/// Removes what has this name, if it is what the run has made.
+fn remove(name: *const i32) {
+    const AT_FDCWD: isize = -100;
+    const AT_SYMLINK_NOFOLLOW: usize = 0x100;
+    const AT_REMOVEDIR: usize = 0x200;
+    const EISDIR: isize = -21;
+    // SAFETY: a name has these two numbers, and then a path that ends in NUL.
+    let (inode, device, path) = unsafe {
+        let numbers = name.cast::<u64>();
+        (numbers.read_volatile(), numbers.add(1).read_volatile(), name.add(4) as usize)
+    };
+    if inode == 0 {
+        return;
+    }
+    let at = AT_FDCWD as usize;
+    let mut stat = MaybeUninit::<[u64; 32]>::uninit();
+    let stat = stat.as_mut_ptr().cast::<u64>();
+    if syscall(call::NEWFSTATAT, [at, path, stat as usize, AT_SYMLINK_NOFOLLOW, 0, 0]) != 0 {
+        return;
+    }
+    // SAFETY: the kernel filled it; a struct stat begins with the device and the inode.
+    let is_it = unsafe { stat.read() == device && stat.add(1).read() == inode };
+    if is_it && syscall(call::UNLINKAT, [at, path, 0, 0, 0, 0]) == EISDIR {
+        syscall(call::UNLINKAT, [at, path, AT_REMOVEDIR, 0, 0, 0]);
+    }
 }
 
 /// How often processes are looked through.

@@ -31,6 +31,7 @@ mod func;
 mod health;
 mod hosts;
 mod kill;
+mod killed;
 mod limits;
 mod log;
 mod method;
@@ -112,6 +113,7 @@ fn main() -> ExitCode {
         rst::tests(),
         sandbox::tests(),
         kill::tests(),
+        killed::tests(),
         contain::tests(),
         sig::tests(),
         everyone::tests(),

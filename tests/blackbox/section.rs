@@ -105,8 +105,8 @@ fn time_09_several_expired_timers_and_one_signal() {
     let t = Case::new();
     let dead = t.path("got");
     let verbs = [
-        "count", "USR1", &dead, "expires", "late", "0.12", "expires", "early", "0.1", "expires", "other",
-        "0.11", "sleep", "30",
+        "count", "USR1", &dead, "expires", "late", "4", "expires", "early", "1", "expires", "other", "2.5",
+        "sleep", "60",
     ];
     let host = t.host().set("timer_signal", libc::SIGUSR1).set("shutdown_timeout", 1);
     let run = host.set("event_file", t.path("events")).controlled(Kind::Program, &verbs).run();

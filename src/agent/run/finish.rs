@@ -8,6 +8,7 @@ use super::{Run, origin, since, stop_text};
 use crate::agent::reporter::{Reporter, path_bytes};
 use crate::error::{Error, c_string_lossy};
 use crate::logs::events::Places;
+use crate::logs::leftovers;
 use crate::logs::output::Output;
 use crate::process::attempt::Attempt;
 use crate::ranks::{self, Rank};
@@ -32,7 +33,6 @@ impl Run<'_> {
         if self.finder.adopts {
             self.finder.reap(&HashSet::new());
         }
-        self.watcher = None;
         if self.workers.is_empty() {
             self.workers = never_started(&self.ranks);
         }
@@ -48,6 +48,10 @@ impl Run<'_> {
             self.hand_on(&self.workers[root], to);
         }
         let kept = self.run_dir.as_ref().filter(|run_dir| run_dir.tidy());
+        if let (None, Some(run_dir)) = (&self.spec.log_dir, &self.run_dir) {
+            run_dir.path().parent().into_iter().for_each(leftovers::clear);
+        }
+        (self.watcher, self.keeper) = (None, None);
         let run_dir =
             kept.map_or_else(Default::default, |run_dir| c_string_lossy(path_bytes(run_dir.path())));
         let lost = self.workers.iter().any(|worker| worker.outcome == Outcome::Lost);

@@ -16,6 +16,7 @@ use crate::plan::{self, Macros};
 use crate::process::attempt::Worker;
 use crate::process::command::Command;
 use crate::process::stack::{Search, Subject};
+use crate::process::watcher::Name;
 use crate::spec::Level;
 use crate::spec::names::Signal;
 use crate::supervise::{Event, Now};
@@ -144,6 +145,7 @@ impl Run<'_> {
         self.epoll
             .add(&file, EpollEvent::new(EpollFlags::EPOLLIN, TIMERS))
             .map_err(|errno| Error::system("cannot watch the FIFO of the file timers", errno as i32))?;
+        self.note_name(Name::TimerFile, Some(&path));
         let (lines, timers) = (Lines::default(), Timers::default());
         self.watch.served = Some(Served { file, lines, timers, garbage_told: false, refusals: 0 });
         Ok(Some(path))
