@@ -1,5 +1,8 @@
 //! HTTP/1.1 to one server, as far as etcd's gateway needs it: a request with a body of JSON, an answer that is
 //! whole or goes on and on. All waiting is here: for the socket, for a bell beside it, until a moment.
+//!
+//! Not by ureq, the synchronous client for it: a watch is waited for together with the agent's bell, also within TLS,
+//! where bytes that have come may lie decrypted already; its body is a reader that blocks, and hands out no such state.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, TcpStream, ToSocketAddrs};
@@ -22,6 +25,8 @@ use crate::sys::process::poll_timeout;
 const CHUNK: usize = 16 << 10;
 /// What a server may say at most, so that one that is no etcd fills no memory.
 const LONGEST_HEAD: usize = 64 << 10;
+/// Any other line: sizes of chunks, what follows the last one.
+const LONGEST_LINE: usize = 4 << 10;
 const LONGEST_BODY: usize = 16 << 20;
 const MOST_HEADERS: usize = 64;
 
@@ -149,14 +154,22 @@ impl Connection {
 
     /// The beginning of an answer.
     pub fn head(&mut self, by: Instant) -> Result<Head, Error> {
+        let (mut looked_at, mut look_again) = (0, 0);
         loop {
-            if let Some((head, length)) = Head::parse(&self.unread).map_err(|why| self.lasting(&why))? {
-                self.unread.drain(..length);
-                return Ok(head);
+            // What trickles in is not looked at from its beginning for every byte: at its end, and now and then.
+            let ends = memchr::memmem::find(&self.unread[looked_at..], b"\n").is_some();
+            if ends || self.unread.len() >= look_again {
+                if let Some((head, length)) = Head::parse(&self.unread).map_err(|why| self.lasting(&why))? {
+                    self.unread.drain(..length);
+                    return Ok(head);
+                }
+                look_again = 2 * self.unread.len();
             }
+            looked_at = self.unread.len();
             if self.unread.len() > LONGEST_HEAD {
                 return Err(self.lasting("is no etcd: it does not end what it says"));
             }
+            self.check_time(by)?;
             if !self.fill(by)? {
                 return Err(self.hung_up());
             }
@@ -167,6 +180,7 @@ impl Connection {
     pub fn rest(&mut self, head: &mut Head, by: Instant) -> Result<Vec<u8>, Error> {
         let mut body = Vec::new();
         while !self.take(head, &mut body)? {
+            self.check_time(by)?;
             if !self.fill(by)? {
                 head.end().map_err(|why| self.passing(why))?;
             }
@@ -180,7 +194,17 @@ impl Connection {
         if body.len() > LONGEST_BODY {
             return Err(self.passing("answers more than can be"));
         }
+        // What is left is the beginning of a line, unless another answer follows.
+        if !is_over && self.unread.len() > LONGEST_LINE {
+            return Err(self.passing("answers with a line that does not end"));
+        }
         Ok(is_over)
+    }
+
+    /// An answer that comes byte by byte has no more time than another one. What has come already is read first: who
+    /// stood still finds it there.
+    fn check_time(&self, by: Instant) -> Result<(), Error> {
+        if by > Instant::now() { Ok(()) } else { Err(self.passing("does not answer in time")) }
     }
 
     /// Waits for more of what the server says, and reads it.
@@ -259,7 +283,7 @@ impl Connection {
                 return Ok(());
             }
             match self.decrypt()? {
-                Filled::More => {}
+                Filled::More => self.check_time(by)?,
                 Filled::End => return Err(self.hung_up()),
                 Filled::Nothing => self.stalled(io::ErrorKind::WouldBlock.into(), PollFlags::POLLIN, by)?,
             }
@@ -462,6 +486,8 @@ impl Head {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -514,6 +540,52 @@ mod tests {
         }
         for body in ["x\r\n", "1\r\nab\r\n"] {
             assert!(read([HEAD, body].concat().as_bytes(), 99).unwrap_err().contains("chunks"), "{body}");
+        }
+    }
+
+    /// What comes of a request to a server that says `begin`, and then `again` for ever.
+    fn told_for_ever(begin: &str, again: &[u8], pause: Duration) -> Error {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = Endpoint { host: "127.0.0.1".into(), port };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut client, _) = listener.accept().unwrap();
+                let mut said = client.write_all(begin.as_bytes());
+                while said.is_ok() {
+                    std::thread::sleep(pause);
+                    said = client.write_all(again);
+                }
+            });
+            let by = Instant::now() + Duration::from_millis(300);
+            let mut connection = Connection::open(&server, None, &Interrupter::default(), by).unwrap();
+            connection.post("/", None, "{}", by).map(|_| ()).unwrap_err()
+        })
+    }
+
+    #[test]
+    fn etcd_an_answer_has_an_end_in_time_and_in_size() {
+        let trickle = Duration::from_millis(5);
+        let begun = Instant::now();
+        for begin in
+            ["", "HTTP/1.1 200 OK\r\nA: ", HEAD, &[HEAD, "0\r\nT: "].concat(), &[HEAD, "9999\r\n"].concat()]
+        {
+            // A size of a chunk, text of a header, or of a body.
+            let why = told_for_ever(begin, b"1", trickle).to_string();
+            let is_told = why.contains("in time") || why.contains("in HTTP") || why.contains("chunks");
+            assert!(is_told, "{begin:?}: {why}");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        let long = vec![b'x'; CHUNK];
+        for (begin, part) in [
+            ("HTTP/1.1 200 OK\r\nA: ", "does not end what it says"),
+            (&[HEAD, "0\r\nT: "].concat(), "a line that does not end"),
+            (&[HEAD, "1\r\na\r\n0\r\n"].concat(), "a line that does not end"),
+            ("HTTP/1.1 200 OK\r\n\r\n", "more than can be"),
+        ] {
+            let why = told_for_ever(begin, &long, Duration::ZERO).to_string();
+            // A machine that is busy may not get to the end of it in that time.
+            assert!(why.contains(part) || why.contains("in time"), "{begin:?}: {why}");
         }
     }
 
