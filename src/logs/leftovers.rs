@@ -4,8 +4,6 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use nix::fcntl::{Flock, FlockArg};
-
 use crate::sys::fd;
 
 /// What all names of runs begin with.
@@ -32,7 +30,7 @@ pub fn clear(base: &Path) {
         if about.is_dir() {
             let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
             let opened = fd::open(&path, flags, 0).ok();
-            if opened.is_some_and(|opened| Flock::lock(opened, FlockArg::LockExclusiveNonblock).is_ok()) {
+            if opened.is_some_and(|opened| fd::lock(opened).is_ok()) {
                 // Not one in which there is something: somebody may want to read it.
                 let _ = std::fs::remove_dir(&path);
             }
@@ -61,7 +59,7 @@ mod tests {
             path
         };
         let held = make("ice_held_abcdefgh", old);
-        let lock = Flock::lock(std::fs::File::open(&held).unwrap(), FlockArg::LockExclusive).unwrap();
+        let lock = fd::lock(std::fs::File::open(&held).unwrap().into()).unwrap();
         let stays = [held, make("ice_new_abcdefgh", SystemTime::now()), make("other", old)];
         let full = make("ice_full_abcdefgh", old);
         std::fs::write(full.join("error.json"), "{}").unwrap();

@@ -6,8 +6,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
-
 use crate::error::Error;
 use crate::spec::names::path_component;
 use crate::spec::streams::Streams;
@@ -33,7 +31,7 @@ pub struct RunDir {
     /// Device and inode.
     identity: Option<(u64, u64)>,
     /// systemd-tmpfiles leaves a directory alone, and what is in it, that somebody has locked.
-    lock: Option<Flock<OwnedFd>>,
+    lock: Option<OwnedFd>,
     was_remade: bool,
 }
 
@@ -106,7 +104,7 @@ impl RunDir {
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
         let Ok(opened) = fd::open(&self.path, flags, 0) else { return };
         self.identity = fd::identity(&opened).ok();
-        self.lock = Flock::lock(opened, FlockArg::LockExclusiveNonblock).ok();
+        self.lock = fd::lock(opened).ok();
     }
 
     /// Makes it again if it is not there any more. A directory of another user in its place is not used.

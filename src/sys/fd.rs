@@ -124,6 +124,14 @@ pub fn send_now(fd: RawFd, bytes: &[u8]) -> Result<usize, Errno> {
     Errno::result(sent).map(|sent| sent as usize)
 }
 
+/// Locks a file for as long as it is open here, if nobody else has it locked. (nix's `Flock` unlocks it when it is
+/// dropped, and panics where that fails, as it may over a network; to close it is enough.)
+pub fn lock(file: OwnedFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: a descriptor and a number.
+    Errno::result(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })?;
+    Ok(file)
+}
+
 /// Writes to a descriptor that the host owns.
 pub fn write(fd: RawFd, bytes: &[u8]) -> Result<usize, Errno> {
     // SAFETY: the slice is readable for its length; a closed descriptor gives EBADF.

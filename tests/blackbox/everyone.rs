@@ -214,14 +214,18 @@ fn sig_all_the_watcher_is_not_ended() {
     ]);
     let running = running.spawn();
     let worker = pids_in(&t, "pids", 1)[0];
-    let own = t.processes();
-    let watchers: Vec<i32> = everyone(&t).into_iter().filter(|pid| !own.contains(pid)).collect();
-    assert!(watchers.len() == 1 && watchers[0] != worker, "{watchers:?}");
+    let watchers = || -> Vec<i32> {
+        let own = t.processes();
+        everyone(&t).into_iter().filter(|pid| !own.contains(pid)).collect()
+    };
+    wait_for("both watchers", || watchers().len() == 2);
+    let watchers = watchers();
+    assert!(!watchers.contains(&worker), "{watchers:?}");
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGTSTP] {
-        send(watchers[0], signal);
+        watchers.iter().for_each(|watcher| assert!(send(*watcher, signal)));
     }
     thread::sleep(Duration::from_millis(50)); // nobody tells that nothing has happened
-    assert!(alive(watchers[0]));
+    assert!(watchers.iter().all(|watcher| alive(*watcher)));
     t.touch("go");
     running.finish().succeeded();
     assert!(!t.lines("log").iter().any(|line| line.contains("watcher")), "{:?}", t.lines("log"));

@@ -137,6 +137,10 @@ fn lacks(need: &str) -> Option<String> {
             missing("needs qemu-x86_64 in PATH, and an x86-64 machine")
         }
         "qemu_x86_64" => None,
+        "ptrace" if !cfg!(target_arch = "x86_64") || !may_trace_children() => {
+            missing("needs ptrace(2) of children, on x86-64")
+        }
+        "ptrace" => None,
         "cxx" if !in_path("g++") => missing("needs g++"),
         "cxx" => None,
         "torch" if torch_python().is_none() => {
@@ -191,6 +195,22 @@ fn lacks(need: &str) -> Option<String> {
         program if in_path(program) => None,
         program => Some(format!("needs {program} in PATH")),
     }
+}
+
+/// Yama's 0 and 1 let a parent trace its children; a sandbox may not let it at all.
+fn may_trace_children() -> bool {
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or("0".into());
+    // SAFETY: the child only asks for what is asked, and ends.
+    let allowed = unsafe {
+        match libc::fork() {
+            0 => libc::_exit((libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) != 0) as i32),
+            pid => {
+                let mut status = 0;
+                libc::waitpid(pid, &raw mut status, 0) == pid && status == 0
+            }
+        }
+    };
+    allowed && matches!(scope.trim(), "0" | "1")
 }
 
 /// The program that runs dynamic programs.

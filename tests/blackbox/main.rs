@@ -30,6 +30,7 @@ mod fault;
 mod func;
 mod health;
 mod hosts;
+mod injected;
 mod kill;
 mod killed;
 mod limits;
@@ -114,6 +115,7 @@ fn main() -> ExitCode {
         sandbox::tests(),
         kill::tests(),
         killed::tests(),
+        injected::tests(),
         contain::tests(),
         sig::tests(),
         everyone::tests(),
