@@ -1,7 +1,8 @@
 /* A fault at one system call: `inject K ERRNO SECONDS REPORT PROGRAM ARGS..` runs PROGRAM, of which the K-th system call
- * that may fail is not made and fails with ERRNO. Its threads count, and what it forks until that executes a program.
- * REPORT gets one line: `K CALL COMM`, or `none COUNT` if there were only COUNT calls. Ends as PROGRAM does, 128 + S where
- * a signal ended that, or with 199 after so many SECONDS, when PROGRAM is killed. x86-64 alone. */
+ * that may fail, from its first sigaction(2) on, is not made and fails with ERRNO. Its threads count, and what it forks
+ * until that executes a program. REPORT gets one line: `K CALL COMM`, or `none COUNT` if there were only COUNT calls. Ends
+ * as PROGRAM does, 128 + S where a signal ended that, or with 199 after so many SECONDS, when PROGRAM is killed. x86-64
+ * alone. */
 #include <errno.h>
 #include <signal.h>
 #include <stddef.h>
@@ -40,6 +41,17 @@ static int cannot_fail(long call) {
     if (calls[i] == call) return 1;
   }
   return 0;
+}
+
+/* Nor an eventfd, which is in memory, to be written to or read from. */
+static int is_of_eventfd(pid_t pid, long call, unsigned long fd) {
+  char path[64], target[64];
+  if (call != SYS_write && call != SYS_read) return 0;
+  snprintf(path, sizeof path, "/proc/%d/fd/%lu", pid, fd);
+  ssize_t length = readlink(path, target, sizeof target - 1);
+  if (length < 0) return 0;
+  target[length] = 0;
+  return strcmp(target, "anon_inode:[eventfd]") == 0;
 }
 
 int main(int argc, char **argv) {
@@ -97,8 +109,9 @@ int main(int argc, char **argv) {
       if (ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof info, &info) > 0) {
         long call = (long)info.entry.nr;
         if (info.op == PTRACE_SYSCALL_INFO_ENTRY && !is_up) {
-          is_up = call == SYS_set_robust_list; /* the C library has begun */
-        } else if (info.op == PTRACE_SYSCALL_INFO_ENTRY && !is_done && !cannot_fail(call) && ++count == wanted) {
+          is_up = call == SYS_rt_sigaction; /* the dynamic loader is done, main has begun */
+        } else if (info.op == PTRACE_SYSCALL_INFO_ENTRY && !is_done && !cannot_fail(call) &&
+                   !is_of_eventfd(pid, call, info.entry.args[0]) && ++count == wanted) {
           is_done = threads[pid].fails = 1;
           char path[64], name[32] = "?";
           snprintf(path, sizeof path, "/proc/%d/comm", pid);
