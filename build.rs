@@ -5,11 +5,21 @@ use std::process::Command;
 use std::{env, fs};
 
 fn main() {
-    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    // The package of the fuzzers is one below.
+    let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let root = package
+        .ancestors()
+        .find(|path| path.join("cbindgen.toml").exists())
+        .expect("the sources")
+        .to_path_buf();
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    // By which `fuzz/` finds what it tries.
+    println!("cargo::rustc-check-cfg=cfg(fuzzing)");
     header(&root, &out);
-    link_arguments();
-    library_as_program(&root, &out);
+    if package == root {
+        link_arguments();
+        library_as_program(&root, &out);
+    }
     watcher(&root, &out);
 }
 

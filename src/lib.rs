@@ -9,6 +9,8 @@ mod control;
 mod device;
 mod error;
 mod ffi;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod logs;
 mod plan;
 mod process;

@@ -143,6 +143,12 @@ impl Page {
         ours.then_some(page)
     }
 
+    /// As a worker may that has lost its way.
+    #[cfg(fuzzing)]
+    pub fn scribble(&self, bytes: &[u8]) {
+        self.words.write(0, &bytes[..bytes.len().min(size(self.ranks))]);
+    }
+
     pub fn fd(&self) -> Option<RawFd> {
         self.file.as_ref().map(AsRawFd::as_raw_fd)
     }

@@ -32,7 +32,7 @@ pub fn read(path: &Path) -> Result<Option<Contents>, Unusable> {
     }
 }
 
-fn parse(raw: Vec<u8>) -> Contents {
+pub fn parse(raw: Vec<u8>) -> Contents {
     let Ok(json) = serde_json::from_slice::<Value>(&raw) else {
         return Contents { message: not_json(&raw), raw, ..Contents::default() };
     };

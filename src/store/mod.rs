@@ -15,7 +15,7 @@ mod newcomers;
 pub mod secret;
 pub mod server;
 mod session;
-mod table;
+pub mod table;
 pub mod wire;
 
 use std::os::fd::AsFd;

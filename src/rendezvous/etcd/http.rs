@@ -484,6 +484,27 @@ impl Head {
     }
 }
 
+/// An answer that comes in parts of this size.
+#[cfg(fuzzing)]
+pub fn fuzz_answer(answer: &[u8], part: usize) {
+    let (mut head, mut unread, mut body) = (None, Vec::new(), Vec::new());
+    for part in answer.chunks(part) {
+        unread.extend_from_slice(part);
+        if head.is_none() {
+            let Ok(parsed) = Head::parse(&unread) else { return };
+            head = parsed.map(|(head, length)| {
+                unread.drain(..length);
+                head
+            });
+        }
+        if let Some(head) = &mut head
+            && head.take(&mut unread, &mut body).is_err()
+        {
+            return;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -7,6 +7,9 @@
 //! A `link` is the connection for requests; a `watch` has another one, and stays while what is waited for is of one
 //! kind. `api` is what they say, as values.
 
+#[cfg(fuzzing)]
+pub use http::fuzz_answer;
+
 mod api;
 mod http;
 mod lease;
