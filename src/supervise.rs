@@ -423,6 +423,10 @@ impl Supervisor {
                 actions.extend(self.react(event, now));
             }
         }
+        if self.alive == 0 {
+            // Among what was held back was the end of the last one.
+            actions.retain(|action| !matches!(action, Action::Ask { .. } | Action::Signal(_) | Action::Kill));
+        }
         actions
     }
 
@@ -1373,6 +1377,20 @@ mod tests {
         assert_eq!(waiting.step(Event::JobFailed, SECOND), [Finish(End::WorkerFailure)]);
         let (mut spare, _) = Supervisor::new(of_hosts());
         assert_eq!(spare.step(Event::NotNeeded, SECOND), [Finish(End::NotNeeded)]);
+    }
+
+    #[test]
+    fn sig_all_what_was_held_back_kills_nobody_who_has_ended() {
+        let rendezvous = Some(9 * SECOND);
+        let (mut group, _) = Supervisor::new(Policy { max_restarts: 0, rendezvous, ..policy() });
+        group.step(Event::Joined { round: 7, restarts: 1 }, SECOND);
+        group.step(Event::Born, SECOND);
+        group.step(Event::Stuck { restart: true }, SECOND);
+        for event in [Event::JobClosed, Event::Hurry, OK] {
+            assert_eq!(group.step(event, SECOND), []);
+        }
+        let end = [EndAttempt { succeeded: false }, Finish(End::Interrupted)];
+        assert_eq!(group.step(Event::Stop { signal: 15 }, SECOND), end);
     }
 
     proptest! {

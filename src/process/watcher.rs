@@ -39,6 +39,8 @@ impl Name {
 pub struct Table {
     file: OwnedFd,
     words: Mapping,
+    /// As they were at first: what is in the table a worker may change.
+    slots: usize,
 }
 
 impl Table {
@@ -58,7 +60,7 @@ impl Table {
             words.write(16, mark.token().as_bytes());
         }
         words.word(1).store(slots as i32, Ordering::Release);
-        Ok(Table { file, words })
+        Ok(Table { file, words, slots })
     }
 
     /// The table of the agent that started this process.
@@ -66,7 +68,7 @@ impl Table {
         let header = Mapping::of_file(file.as_raw_fd(), 0, HEADER * 4, false)?;
         let slots = header.word(1).load(Ordering::Acquire) as usize;
         let words = Mapping::of_file(file.as_raw_fd(), 0, (HEADER + slots) * 4, true)?;
-        Ok(Table { file, words })
+        Ok(Table { file, words, slots })
     }
 
     /// The word for one worker's group, which goes with the host while it is not 0. The worker writes it
@@ -82,7 +84,7 @@ impl Table {
     /// What has this name now is removed when the host is killed; none is nothing. A relative path, or one that is too
     /// long, is nothing too.
     pub fn name(&self, name: Name, path: Option<&Path>) {
-        let at = (names(self.words.word(1).load(Ordering::Relaxed) as usize) + name as usize * NAME) * 4;
+        let at = (names(self.slots) + name as usize * NAME) * 4;
         self.words.write(at, &0u64.to_ne_bytes());
         let Some((path, about)) = path.and_then(|path| Some((path, path.symlink_metadata().ok()?))) else {
             return;
