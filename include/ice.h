@@ -2148,7 +2148,8 @@ ice_status ice_spec_set_nodes(struct ice_spec *spec, int64_t min_nodes, int64_t 
  * it, that is where the endpoint is this host's own (`localhost`, 127.0.0.1) or that directory is on a file system that
  * hosts share (NFS, Lustre, GPFS, BeeGFS, Ceph and the like), and not where workers meet at the same store, as they do
  * by default in a static rendezvous: PyTorch's clients have no secret to tell. Then, and in all other cases, the store
- * is open to whoever reaches the port. Agents that have no secret from anybody also meet at a store without one. The
+ * is open to whoever reaches the port. Where a secret is given to a static rendezvous the workers' store is another
+ * one, and open. Agents that have no secret from anybody also meet at a store without one. The
  * secret is shown when a connection begins (HMAC-SHA-256 of random numbers); what is said afterwards is neither
  * encrypted nor signed: it keeps out who can reach the port, not who can change what goes over the network. A relay
  * between two agents can. `docs/threat-model.md` has all of it.
@@ -2599,9 +2600,10 @@ ice_status ice_store_connect_with_secret(const char *host,
  * no other process can use.
  *
  * Where ICE_STORE_SECRET_FILE names a file, its bytes, without a newline at their end, are the secret of the store:
- * see `ice_store_server_new_with_secret()`.
+ * see `ice_store_server_new_with_secret()`. Others must have no access to it, its group none for writing.
  *
- * ICE_ERROR_CONFIG for variables that are unset or make no sense, by name, and as `ice_store_connect_with_secret()`;
+ * ICE_ERROR_CONFIG for variables that are unset or make no sense, by name, for a secret file that others can read, or
+ * that belongs to another user than this one or root, and as `ice_store_connect_with_secret()`;
  * ICE_ERROR_TIMEOUT if there is no store in that time; ICE_ERROR_SYSTEM if the file cannot be read, or nothing be
  * listened on; ICE_ERROR_STATE in the warm-up of a fork server, which has no rank. */
 ice_status ice_worker_store(const struct ice_worker *worker,

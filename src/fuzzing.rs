@@ -13,7 +13,7 @@ use crate::spec::names::Signal;
 use crate::spec::streams::{LocalRanks, StreamMap};
 use crate::store::secret::{Door, Lock, Secret};
 use crate::store::table::{Answers, Table};
-use crate::store::wire::{Decoder, Limits};
+use crate::store::wire::{Decoder, Limits, MAGIC, Request};
 
 /// One connection after the other, cut at any places, at a server with a small memory.
 pub fn store_server(data: &[u8]) {
@@ -21,7 +21,8 @@ pub fn store_server(data: &[u8]) {
     let limits = Limits { key_bytes: 64, value_bytes: 1024, keys_in_a_list: 16 };
     let (mut table, mut answers) = (Table::new(MEMORY), Answers::new(MEMORY));
     for (client, bytes) in data.split(|&byte| byte == 0xff).enumerate() {
-        let mut input = vec![0, 0xce, 0xf7, 0x85, 0x3c];
+        let mut input = Vec::new();
+        Request::Validate { magic: MAGIC }.put(&mut input);
         input.extend_from_slice(bytes);
         let (mut decoder, mut rest) = (Decoder::new(limits), &input[..]);
         while let Ok(Some((request, length))) = decoder.next(rest) {
@@ -107,7 +108,7 @@ pub fn error_file(data: &[u8]) {
 #[cfg(feature = "etcd")]
 pub fn etcd_http(data: &[u8]) {
     let Some((&part, bytes)) = data.split_first() else { return };
-    crate::rendezvous::etcd::fuzz_answer(bytes, usize::from(part).max(1));
+    let _ = crate::rendezvous::etcd::read_in_parts(bytes, usize::from(part).max(1));
 }
 
 pub fn device_strings(data: &[u8]) {

@@ -503,20 +503,14 @@ impl<'a> Run<'a> {
     fn start_watcher(&mut self) {
         // One more slot for a fork server.
         let slots = self.ranks.len() + 1;
-        let directories =
-            nameless::directories(self.host.tmpdir.clone().unwrap_or_else(|| PathBuf::from("/tmp")));
         let mark = self.finder.mark.as_ref();
-        let table = self.groups.take().map_or_else(|| Table::new(slots, mark, &directories), Ok);
+        let table = self.groups.take().map_or_else(|| Table::new(slots, mark, &self.directories()), Ok);
         let started = table.and_then(|table| {
-            let watcher = Watcher::start(watcher::Place::First, &table, &directories)?;
+            let watcher = self.add_watcher(watcher::Place::First, WATCHER, &table)?;
             Ok((table, watcher))
         });
         match started {
-            Ok((table, watcher)) => {
-                let _ = self.epoll.add(watcher.pidfd(), EpollEvent::new(EpollFlags::EPOLLIN, WATCHER));
-                self.finder.helpers.push(watcher.pid());
-                (self.groups, self.watcher) = (Some(table), Some(watcher));
-            }
+            Ok((table, watcher)) => (self.groups, self.watcher) = (Some(table), Some(watcher)),
             Err(errno) => self.log(Level::Warning, || {
                 format!(
                     "no watcher ({}): if this host is killed, descendants of workers may outlive it",
@@ -528,15 +522,32 @@ impl<'a> Run<'a> {
 
     /// Once the workers run, so that none of them has to wait for it.
     fn start_keeper(&mut self) {
-        let (None, Some(table)) = (&self.keeper, &self.groups) else { return };
-        let directories =
-            nameless::directories(self.host.tmpdir.clone().unwrap_or_else(|| PathBuf::from("/tmp")));
-        // One is enough for all but those who kill it.
-        if let Ok(keeper) = Watcher::start(watcher::Place::Second, table, &directories) {
-            let _ = self.epoll.add(keeper.pidfd(), EpollEvent::new(EpollFlags::EPOLLIN, KEEPER));
-            self.finder.helpers.push(keeper.pid());
-            self.keeper = Some(keeper);
+        if self.keeper.is_some() {
+            return;
         }
+        let Some(table) = self.groups.take() else { return };
+        // One is enough for all but those who kill it.
+        self.keeper = self.add_watcher(watcher::Place::Second, KEEPER, &table).ok();
+        self.groups = Some(table);
+    }
+
+    /// Where what has no name may lie, if it cannot be in memory.
+    fn directories(&self) -> Vec<PathBuf> {
+        nameless::directories(self.host.tmpdir.clone().unwrap_or_else(|| PathBuf::from("/tmp")))
+    }
+
+    fn add_watcher(&mut self, place: watcher::Place, token: u64, table: &Table) -> Result<Watcher, Errno> {
+        let watcher = Watcher::start(place, table, &self.directories())?;
+        let _ = self.epoll.add(watcher.pidfd(), EpollEvent::new(EpollFlags::EPOLLIN, token));
+        self.finder.helpers.push(watcher.pid());
+        Ok(watcher)
+    }
+
+    /// Whether one that has ended could have been started at all.
+    fn forget_watcher(&mut self, watcher: &Watcher) -> bool {
+        let _ = self.epoll.delete(watcher.pidfd());
+        self.finder.helpers.retain(|&helper| helper != watcher.pid());
+        !watcher.could_not_start()
     }
 
     /// What has this name is not to outlive the host.
@@ -1250,9 +1261,7 @@ impl<'a> Run<'a> {
 
     fn replace_keeper(&mut self) {
         let Some(keeper) = self.keeper.take() else { return };
-        let _ = self.epoll.delete(keeper.pidfd());
-        self.finder.helpers.retain(|&helper| helper != keeper.pid());
-        if !keeper.could_not_start() {
+        if self.forget_watcher(&keeper) {
             self.log(Level::Warning, || "the second watcher was killed by somebody: starting another".into());
             self.start_keeper();
         }
@@ -1261,9 +1270,7 @@ impl<'a> Run<'a> {
     /// Somebody killed the watcher: another one takes its place, with what it has to know.
     fn replace_watcher(&mut self) {
         let Some(watcher) = self.watcher.take() else { return };
-        let _ = self.epoll.delete(watcher.pidfd());
-        self.finder.helpers.retain(|&helper| helper != watcher.pid());
-        if watcher.could_not_start() {
+        if !self.forget_watcher(&watcher) {
             let text =
                 "the watcher cannot start: if this host is killed, descendants of workers may outlive it";
             return self.log(Level::Warning, || text.into());

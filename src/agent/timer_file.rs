@@ -59,8 +59,7 @@ impl TimerFile {
         };
         let there = path.symlink_metadata();
         if there.as_ref().is_ok_and(|data| data.file_type().is_fifo()) {
-            // It can be opened for writing alone only where somebody reads from it.
-            if fd::open(&path, libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY, 0).is_ok() {
+            if fd::fifo_of_reader(&path).is_ok() {
                 return Err(failed(Errno::EADDRINUSE));
             }
             let _ = std::fs::remove_file(&path);

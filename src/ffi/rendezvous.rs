@@ -66,7 +66,8 @@ pub extern "C" fn ice_spec_set_nodes(spec: *mut ice_spec, min_nodes: i64, max_no
 /// it, that is where the endpoint is this host's own (`localhost`, 127.0.0.1) or that directory is on a file system that
 /// hosts share (NFS, Lustre, GPFS, BeeGFS, Ceph and the like), and not where workers meet at the same store, as they do
 /// by default in a static rendezvous: PyTorch's clients have no secret to tell. Then, and in all other cases, the store
-/// is open to whoever reaches the port. Agents that have no secret from anybody also meet at a store without one. The
+/// is open to whoever reaches the port. Where a secret is given to a static rendezvous the workers' store is another
+/// one, and open. Agents that have no secret from anybody also meet at a store without one. The
 /// secret is shown when a connection begins (HMAC-SHA-256 of random numbers); what is said afterwards is neither
 /// encrypted nor signed: it keeps out who can reach the port, not who can change what goes over the network. A relay
 /// between two agents can. `docs/threat-model.md` has all of it.

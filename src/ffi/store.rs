@@ -178,9 +178,10 @@ fn time_to_connect(seconds: f64) -> Result<Option<Duration>, Error> {
 /// no other process can use.
 ///
 /// Where ICE_STORE_SECRET_FILE names a file, its bytes, without a newline at their end, are the secret of the store:
-/// see `ice_store_server_new_with_secret()`.
+/// see `ice_store_server_new_with_secret()`. Others must have no access to it, its group none for writing.
 ///
-/// ICE_ERROR_CONFIG for variables that are unset or make no sense, by name, and as `ice_store_connect_with_secret()`;
+/// ICE_ERROR_CONFIG for variables that are unset or make no sense, by name, for a secret file that others can read, or
+/// that belongs to another user than this one or root, and as `ice_store_connect_with_secret()`;
 /// ICE_ERROR_TIMEOUT if there is no store in that time; ICE_ERROR_SYSTEM if the file cannot be read, or nothing be
 /// listened on; ICE_ERROR_STATE in the warm-up of a fork server, which has no rank.
 #[unsafe(no_mangle)]

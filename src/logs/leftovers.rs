@@ -4,6 +4,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use nix::errno::Errno;
+
 use crate::sys::fd;
 
 /// What all names of runs begin with.
@@ -28,18 +30,12 @@ pub fn clear(base: &Path) {
             continue;
         }
         if about.is_dir() {
-            let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-            let opened = fd::open(&path, flags, 0).ok();
-            if opened.is_some_and(|opened| fd::lock(opened).is_ok()) {
+            if fd::directory(&path).and_then(fd::lock).is_ok() {
                 // Not one in which there is something: somebody may want to read it.
                 let _ = std::fs::remove_dir(&path);
             }
-        } else if about.file_type().is_fifo() {
-            // It can be opened for writing alone only where somebody reads from it.
-            let flags = libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW;
-            if fd::open(&path, flags, 0).is_err_and(|errno| errno == nix::errno::Errno::ENXIO) {
-                let _ = std::fs::remove_file(&path);
-            }
+        } else if about.file_type().is_fifo() && matches!(fd::fifo_of_reader(&path), Err(Errno::ENXIO)) {
+            let _ = std::fs::remove_file(&path);
         }
     }
 }

@@ -101,8 +101,7 @@ impl RunDir {
 
     /// Makes sure that it is not cleaned away, as far as that is possible.
     fn hold(&mut self) {
-        let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-        let Ok(opened) = fd::open(&self.path, flags, 0) else { return };
+        let Ok(opened) = fd::directory(&self.path) else { return };
         self.identity = fd::identity(&opened).ok();
         self.lock = fd::lock(opened).ok();
     }

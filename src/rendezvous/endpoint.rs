@@ -7,6 +7,7 @@ use nix::ifaddrs::getifaddrs;
 
 use crate::error::Error;
 use crate::spec::names::hostname_text;
+use crate::sys::listener::ip_of;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Endpoint {
@@ -80,11 +81,6 @@ impl Endpoint {
         }
         local.to_string()
     }
-}
-
-fn ip_of(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
-    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-    v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()).to_canonical()))
 }
 
 impl fmt::Display for Endpoint {

@@ -14,14 +14,19 @@ const NUMBERS: std::ops::RangeInclusive<u64> = 32..=2048;
 /// How many of all these places one address gets: one of so many.
 const SHARE_OF_ADDRESS: usize = 2;
 
-/// Whom an address stands for: hosts have a /64 of IPv6 for themselves. None is no address: a socket at a path.
+/// Whom an address stands for; none where there is none any more.
 pub type Origin = Option<IpAddr>;
 
-pub fn origin(address: IpAddr) -> Origin {
-    Some(match address.to_canonical() {
+/// Hosts have a /64 of IPv6 for themselves.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
         v4 => v4,
-    })
+    }
+}
+
+fn most(descriptors: u64) -> usize {
+    (descriptors / SHARE).clamp(*NUMBERS.start(), *NUMBERS.end()) as usize
 }
 
 struct Newcomer {
@@ -53,16 +58,30 @@ impl Newcomers {
         self.0.front().map(|first| first.deadline)
     }
 
-    /// The first, if its time is over.
-    pub fn pop_late(&mut self, now: Instant) -> Option<Client> {
-        let is_late = self.0.front().is_some_and(|first| first.deadline <= now);
-        if is_late { self.0.pop_front().map(|first| first.client) } else { None }
+    /// The first that is one still, if its time is over. Only the first ones are looked at: it is asked all the time.
+    pub fn pop_late(&mut self, now: Instant, is_one: impl Fn(Client) -> bool) -> Option<Client> {
+        while let Some(first) = self.0.front() {
+            let (client, is_one) = (first.client, is_one(first.client));
+            if is_one && first.deadline > now {
+                return None;
+            }
+            self.0.pop_front();
+            if is_one {
+                return Some(client);
+            }
+        }
+        None
+    }
+
+    /// Whether there can be too many, before it is counted who is one still.
+    pub fn may_be_too_many(&self, descriptors: u64) -> bool {
+        self.0.len() > most(descriptors) / SHARE_OF_ADDRESS
     }
 
     /// Who has to go where this process may have so many descriptors, if there are too many: the oldest of the
     /// address that has most, so that no other pays for it. Who knows what to say says it at once.
     pub fn too_many(&self, descriptors: u64) -> Option<Client> {
-        let most = (descriptors / SHARE).clamp(*NUMBERS.start(), *NUMBERS.end()) as usize;
+        let most = most(descriptors);
         let (origin, count) = self.crowd()?;
         if self.0.len() > most || count > most / SHARE_OF_ADDRESS { self.oldest_of(origin) } else { None }
     }
@@ -91,7 +110,7 @@ mod tests {
     use super::*;
 
     fn at(text: &str) -> Origin {
-        origin(text.parse().unwrap())
+        Some(network(text.parse().unwrap()))
     }
 
     #[test]
@@ -132,8 +151,9 @@ mod tests {
         newcomers.push(1, None, now);
         newcomers.push(2, None, now + Duration::from_secs(1));
         assert_eq!(newcomers.next_deadline(), Some(now));
-        assert_eq!((newcomers.pop_late(now), newcomers.pop_late(now)), (Some(1), None));
-        newcomers.retain(|_| false);
+        assert_eq!((newcomers.pop_late(now, |_| true), newcomers.pop_late(now, |_| true)), (Some(1), None));
+        newcomers.push(3, None, now);
+        assert_eq!(newcomers.pop_late(now, |client| client == 3), Some(3), "the second is none any more");
         assert!(newcomers.is_empty() && newcomers.next_deadline().is_none());
     }
 }

@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::sys::dispositions;
 use crate::sys::fd::{Bell, TIME_TO_ACCEPT, above_stdio, accept, is_shortage};
 use crate::sys::limits;
-use crate::sys::listener::{listen_at, listen_everywhere, listen_now};
+use crate::sys::listener::{ip_of, listen_at, listen_everywhere, listen_now};
 use crate::sys::process::milliseconds;
 use crate::sys::random;
 
@@ -227,8 +227,7 @@ fn listen_on(address: Option<&str>, port: u16) -> Result<(OwnedFd, u16), Error> 
 /// Who is at the other end.
 fn peer(socket: &OwnedFd) -> Origin {
     let address: SockaddrStorage = getpeername(socket.as_raw_fd()).ok()?;
-    let v6 = address.as_sockaddr_in6().map(|v6| v6.ip().into());
-    v6.or_else(|| address.as_sockaddr_in().map(|v4| v4.ip().into())).and_then(newcomers::origin)
+    ip_of(&address).map(newcomers::network)
 }
 
 fn is_newcomer(sessions: &HashMap<Client, Session>, client: Client) -> bool {
@@ -349,8 +348,7 @@ impl Service {
                 self.accept_at = Some(now + TIME_TO_ACCEPT);
             }
         }
-        self.newcomers.retain(|client| is_newcomer(&self.sessions, client));
-        while let Some(client) = self.newcomers.pop_late(now) {
+        while let Some(client) = self.newcomers.pop_late(now, |client| is_newcomer(&self.sessions, client)) {
             self.refuse(client);
         }
         self.wake();
@@ -382,13 +380,18 @@ impl Service {
     /// Whether one more may come, once those have gone who have no right to their place: strangers who say nothing
     /// must not take the descriptors that workers are started with, nor the places of those who belong here.
     fn has_room(&mut self) -> bool {
-        while let Some(client) = self.newcomers.too_many(limits::allowed()) {
-            self.dismiss(client);
+        let allowed = limits::allowed();
+        if self.newcomers.may_be_too_many(allowed) {
+            self.forget_those_who_have_begun();
+            while let Some(client) = self.newcomers.too_many(allowed) {
+                self.dismiss(client);
+            }
         }
         loop {
             if limits::has_room_beside(self.reserve, self.listener.as_raw_fd()) {
                 return true;
             }
+            self.forget_those_who_have_begun();
             let Some(client) = self.newcomers.one_of_the_crowd() else { return false };
             self.dismiss(client);
         }
@@ -400,6 +403,10 @@ impl Service {
         if is_newcomer(&self.sessions, client) {
             self.refuse(client);
         }
+        self.forget_those_who_have_begun();
+    }
+
+    fn forget_those_who_have_begun(&mut self) {
         self.newcomers.retain(|client| is_newcomer(&self.sessions, client));
     }
 

@@ -124,6 +124,16 @@ pub fn send_now(fd: RawFd, bytes: &[u8]) -> Result<usize, Errno> {
     Errno::result(sent).map(|sent| sent as usize)
 }
 
+/// Opens a directory itself, not what a link leads to.
+pub fn directory(path: &std::path::Path) -> Result<OwnedFd, Errno> {
+    open(path, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)
+}
+
+/// Opens a FIFO for writing alone, which is possible only where somebody reads from it: ENXIO if nobody does.
+pub fn fifo_of_reader(path: &std::path::Path) -> Result<OwnedFd, Errno> {
+    open(path, libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW, 0)
+}
+
 /// Locks a file for as long as it is open here, if nobody else has it locked. (nix's `Flock` unlocks it when it is
 /// dropped, and panics where that fails, as it may over a network; to close it is enough.)
 pub fn lock(file: OwnedFd) -> Result<OwnedFd, Errno> {

@@ -76,6 +76,12 @@ pub fn listen_now(socket: &OwnedFd) -> Result<u16, Errno> {
     port_of(socket)
 }
 
+/// The address of a host, if it is one; that of IPv4 where IPv6 only wraps it.
+pub fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()).to_canonical()))
+}
+
 fn port_of(socket: &OwnedFd) -> Result<u16, Errno> {
     let bound: SockaddrStorage = getsockname(socket.as_raw_fd())?;
     let v6 = bound.as_sockaddr_in6().map(|v6| v6.port());

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Trial;
 
 use crate::harness::*;
-use crate::nodes::{Job, all_exited, go, round};
-use crate::store::Serving;
+use crate::nodes::{Job, all_exited, go, round, round_of_both};
+use crate::store::{Serving, VALIDATE, answers};
 use crate::tests;
 
 pub fn tests() -> Vec<Trial> {
@@ -20,8 +20,6 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-/// What a client of a store begins with.
-const VALIDATE: [u8; 5] = [0, 0xce, 0xf7, 0x85, 0x3c];
 /// Few enough that the strangers are more, without taking them all from the tests beside this one.
 const FEW: [&str; 4] = ["sh", "-c", "ulimit -n 128; exec \"$@\"", "sh"];
 const MANY: usize = 160;
@@ -55,7 +53,7 @@ fn survives_a_crowd(t: &Case, conf: &str, says: &[u8]) {
     t.touch("fail");
     wait_for("a restart", || t.lines("rounds").len() >= 2);
     let second = job.agent(&[]).under(&FEW).until_go(t).spawn();
-    wait_for("a round of both", || t.lines("rounds").iter().any(|line| line.split(' ').nth(3) == Some("2")));
+    round_of_both(t);
     go(t);
     all_exited([first, second], 0);
     drop(crowd);
@@ -93,7 +91,7 @@ fn sec_02_a_crowd_keeps_no_client_from_a_store() {
         command.args(["-c", "ulimit -n 128; exec \"$0\" serve 127.0.0.1"]).arg(program("store"));
         let server = Serving::of(command);
         let mut crowd = strangers(server.port, says);
-        assert_eq!(crate::store::answers(&t, server.port, "set k 1 get k -1"), ["ICE_OK", "ICE_OK 1"]);
+        assert_eq!(answers(&t, server.port, "set k 1 get k -1"), ["ICE_OK", "ICE_OK 1"]);
         // A few may stay, for as long as they may think.
         let open = crowd.iter_mut().filter_map(|stream| is_open(stream).then_some(())).count();
         assert!((1..=32).contains(&open), "{open} of {MANY} are still there");

@@ -108,6 +108,11 @@ pub fn round(t: &Case, number: u32, count: usize) -> Vec<Vec<String>> {
     found
 }
 
+/// Waits for a round of two workers, whichever it is.
+pub fn round_of_both(t: &Case) {
+    wait_for("a round of both", || t.lines("rounds").iter().any(|line| line.split(' ').nth(3) == Some("2")));
+}
+
 /// Somebody listens at this port.
 pub fn listens(port: u16) -> bool {
     TcpStream::connect(("127.0.0.1", port)).is_ok()

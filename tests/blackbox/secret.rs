@@ -7,7 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use libtest_mimic::Trial;
 
 use crate::harness::*;
-use crate::nodes::{Job, all_exited, go, round};
+use crate::nodes::{Job, all_exited, go, round, round_of_both};
+use crate::store::VALIDATE;
 use crate::tests;
 
 pub fn tests() -> Vec<Trial> {
@@ -24,9 +25,8 @@ pub fn tests() -> Vec<Trial> {
 fn sabotage(port: u16) -> Vec<u8> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
     let string = |text: &[u8]| [&(text.len() as u64).to_le_bytes()[..], text].concat();
-    let begin = [0, 0xce, 0xf7, 0x85, 0x3c, 1];
     let (key, value) = (string(b"/torch.rendezvous.job"), string(b"not a state"));
-    stream.write_all(&[&begin[..], &key, &value, &[13, 1, 2, 3, 4]].concat()).expect("a connection");
+    stream.write_all(&[&VALIDATE[..], &[1], &key, &value, &[13, 1, 2, 3, 4]].concat()).expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut answer = [0; 4];
     stream.read_exact(&mut answer).expect("an answer");
@@ -38,7 +38,7 @@ fn meet_beside_a_stranger(t: &Case, job: &Job, answer: &[u8]) {
     let first = job.first_agent(&[], |agent| agent.until_go(t));
     assert_eq!(sabotage(job.port), answer);
     let second = job.agent(&[]).until_go(t).spawn();
-    wait_for("a round of both", || t.lines("rounds").iter().any(|line| line.split(' ').nth(3) == Some("2")));
+    round_of_both(t);
     go(t);
     all_exited([first, second], 0);
     t.nothing_left();
@@ -129,7 +129,7 @@ fn sec_03_a_home_that_cannot_be_written() {
     round(&t, 0, 1);
     first.says("is open to all who reach it");
     let second = job.agent(&[]).env("XDG_CONFIG_HOME", &config).until_go(&t).spawn();
-    wait_for("a round of both", || t.lines("rounds").iter().any(|line| line.split(' ').nth(3) == Some("2")));
+    round_of_both(&t);
     go(&t);
     all_exited([first, second], 0);
     t.nothing_left();

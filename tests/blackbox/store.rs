@@ -240,10 +240,15 @@ fn store_08_clients_killed_while_they_wait() {
     let (fds, _) = server.takes();
     let mut first = 0;
     for round in 0..4 {
-        let mut clients: Vec<Raw> = (0..2500).map(|_| Raw::silent(server.port)).collect();
+        // Each begins at once: so many who have not would have to give way to each other.
+        let begun = |_| {
+            let mut client = Raw::silent(server.port);
+            client.send(&VALIDATE);
+            client
+        };
+        let mut clients: Vec<Raw> = (0..2500).map(begun).collect();
         for (number, client) in clients.iter_mut().enumerate() {
             // For a key of all, one of its own, a barrier, a queue.
-            client.send(&VALIDATE);
             match number % 4 {
                 0 => client.send(&wait_one("never")),
                 1 => client.send(&wait_one(&format!("own/{number}"))),

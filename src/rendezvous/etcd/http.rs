@@ -484,25 +484,23 @@ impl Head {
     }
 }
 
-/// An answer that comes in parts of this size.
-#[cfg(fuzzing)]
-pub fn fuzz_answer(answer: &[u8], part: usize) {
+/// All of an answer, which comes in parts of this size; its body, and what is behind it, too.
+#[cfg(any(test, fuzzing))]
+pub fn read_in_parts(answer: &[u8], part: usize) -> Result<(Head, Vec<u8>, Vec<u8>), String> {
     let (mut head, mut unread, mut body) = (None, Vec::new(), Vec::new());
     for part in answer.chunks(part) {
         unread.extend_from_slice(part);
         if head.is_none() {
-            let Ok(parsed) = Head::parse(&unread) else { return };
-            head = parsed.map(|(head, length)| {
+            head = Head::parse(&unread)?.map(|(head, length)| {
                 unread.drain(..length);
                 head
             });
         }
-        if let Some(head) = &mut head
-            && head.take(&mut unread, &mut body).is_err()
-        {
-            return;
+        if let Some(head) = &mut head {
+            head.take(&mut unread, &mut body)?;
         }
     }
+    Ok((head.ok_or("no head")?, body, unread))
 }
 
 #[cfg(test)]
@@ -514,22 +512,8 @@ mod tests {
 
     const HEAD: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n";
 
-    /// All of an answer, which comes in parts of this size; what is behind it, too.
     fn read(answer: &[u8], part: usize) -> Result<(Head, String, Vec<u8>), String> {
-        let (mut head, mut unread, mut body) = (None, Vec::new(), Vec::new());
-        for part in answer.chunks(part) {
-            unread.extend_from_slice(part);
-            if head.is_none() {
-                head = Head::parse(&unread)?.map(|(head, length)| {
-                    unread.drain(..length);
-                    head
-                });
-            }
-            if let Some(head) = &mut head {
-                head.take(&mut unread, &mut body)?;
-            }
-        }
-        let head = head.ok_or("no head")?;
+        let (head, body, unread) = read_in_parts(answer, part)?;
         Ok((head, String::from_utf8(body).unwrap(), unread))
     }
 

@@ -8,7 +8,7 @@
 //! kind. `api` is what they say, as values.
 
 #[cfg(fuzzing)]
-pub use http::fuzz_answer;
+pub use http::read_in_parts;
 
 mod api;
 mod http;
