@@ -7,12 +7,15 @@
 mod agent;
 mod control;
 mod device;
+mod entry;
 mod error;
 mod ffi;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod logs;
+mod moment;
 mod plan;
+mod probe;
 mod process;
 mod ranks;
 mod reminder;

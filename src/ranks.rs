@@ -1,5 +1,8 @@
 //! Who is who: local, global, role and group ranks, and the sizes of all of these.
 
+/// How many workers an agent may have.
+pub const MAX_LOCAL_WORLD_SIZE: i64 = 16_384;
+
 /// The place of one worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rank {

@@ -2,30 +2,30 @@
 
 use std::time::Duration;
 
-use crate::supervise::Now;
+use crate::moment::Moment;
 
 /// What comes sooner is worth no word.
 pub const FIRST: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reminder {
-    since: Now,
+    since: Moment,
     /// After how much time something is to be said next: twice as much each time.
     next: Duration,
 }
 
 impl Reminder {
-    pub fn since(since: Now) -> Reminder {
+    pub fn since(since: Moment) -> Reminder {
         Reminder { since, next: FIRST }
     }
 
     /// When to `look`.
-    pub fn due(&self) -> Now {
+    pub fn due(&self) -> Moment {
         self.since.saturating_add(self.next)
     }
 
     /// How long it takes by now, if that is to be said.
-    pub fn look(&mut self, now: Now) -> Option<Duration> {
+    pub fn look(&mut self, now: Moment) -> Option<Duration> {
         let waited = now.saturating_sub(self.since);
         if waited < self.next {
             return None;
@@ -38,7 +38,7 @@ impl Reminder {
     }
 
     /// It is over: how long it took, if anybody was told that it takes its time.
-    pub fn over(&self, now: Now) -> Option<Duration> {
+    pub fn over(&self, now: Moment) -> Option<Duration> {
         (self.next > FIRST).then(|| now.saturating_sub(self.since))
     }
 }
@@ -52,7 +52,7 @@ pub fn seconds(time: Duration) -> String {
 mod tests {
     use super::*;
 
-    const fn at(seconds: u64) -> Now {
+    const fn at(seconds: u64) -> Moment {
         Duration::from_secs(100 + seconds)
     }
 
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn nothing_overflows() {
-        let mut reminder = Reminder::since(Now::ZERO);
+        let mut reminder = Reminder::since(Moment::ZERO);
         assert!(reminder.look(Duration::MAX / 2).is_some());
         assert_eq!(seconds(Duration::from_millis(200)), "1 s");
         assert_eq!(seconds(Duration::from_millis(12_400)), "12 s");

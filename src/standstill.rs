@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::supervise::Now;
+use crate::moment::Moment;
 
 /// Nobody wakes up later than this who was not kept from running.
 const SLACK: Duration = Duration::from_millis(500);
@@ -24,26 +24,26 @@ pub fn piece(left: Duration) -> Duration {
 
 /// How long somebody stood still at most, who was awake at `before`, meant to be awake again by `due`, and is so `now`:
 /// zero, or all of that time, as nobody knows at which moment of it it began.
-pub fn lost(before: Now, due: Now, now: Now) -> Duration {
+pub fn lost(before: Moment, due: Moment, now: Moment) -> Duration {
     if now.saturating_sub(due) > SLACK { now.saturating_sub(before) } else { Duration::ZERO }
 }
 
 /// What a loop knows of its own past.
 #[derive(Debug, Default)]
 pub struct Standstill {
-    awake: Now,
+    awake: Moment,
     /// From when to when, one after the other.
-    past: VecDeque<(Now, Now)>,
+    past: VecDeque<(Moment, Moment)>,
 }
 
 impl Standstill {
     /// What came before concerns nobody.
-    pub fn begin(&mut self, now: Now) {
+    pub fn begin(&mut self, now: Moment) {
         self.awake = now;
     }
 
     /// The loop is awake, by `due` at the latest if it ran; how long it stood still at most since it was so before.
-    pub fn wake(&mut self, due: Option<Now>, now: Now) -> Duration {
+    pub fn wake(&mut self, due: Option<Moment>, now: Moment) -> Duration {
         let before = std::mem::replace(&mut self.awake, now);
         let lost = due.map_or(Duration::ZERO, |due| lost(before, due.max(before), now));
         if !lost.is_zero() {
@@ -56,13 +56,13 @@ impl Standstill {
     }
 
     /// The loop works, and nothing that it does takes long: the same.
-    pub fn work(&mut self, now: Now) -> Duration {
+    pub fn work(&mut self, now: Moment) -> Duration {
         self.wake(Some(self.awake), now)
     }
 
     /// From when on the time of what began at `since` would have run without a break.
-    pub fn shift(&self, since: Now) -> Now {
-        let lost = |&(from, to): &(Now, Now)| to.saturating_sub(from.max(since));
+    pub fn shift(&self, since: Moment) -> Moment {
+        let lost = |&(from, to): &(Moment, Moment)| to.saturating_sub(from.max(since));
         since.saturating_add(self.past.iter().map(lost).sum())
     }
 }

@@ -28,11 +28,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::control::request::{Kind, Reason};
+use crate::moment::Moment;
 use crate::report::End;
 use crate::spec::StopSignals;
-
-/// A moment on the monotonic clock.
-pub type Now = Duration;
 
 /// The waits after restarts at which workers could not be started, where the spec has none: the first, and the
 /// longest.
@@ -84,9 +82,9 @@ pub enum Event {
     /// A stop was asked for, with a signal of its own or 0.
     Stop { signal: i32 },
     /// A stop was asked for before which workers that run are to save, by then.
-    SaveAndStop { until: Now },
+    SaveAndStop { until: Moment },
     /// A stop was asked for at which workers end by themselves, if they do so by then.
-    StopGently { until: Now },
+    StopGently { until: Moment },
     /// Nobody who lives is about to do, any more, what was asked for.
     Answered,
     /// Somebody is waiting for the stop.
@@ -118,7 +116,7 @@ pub enum Action {
     /// Start all workers of this attempt.
     Start { attempt: u32 },
     /// Ask the workers to save, or to save and end, by then.
-    Ask { to: Kind, reason: Reason, until: Now },
+    Ask { to: Kind, reason: Reason, until: Moment },
     /// Send this to every group of the attempt, dead leader or not.
     Signal(i32),
     /// SIGKILL to every group of the attempt.
@@ -146,13 +144,13 @@ pub enum Wait {
     /// The next round, of a job of several hosts.
     Round,
     /// The exit barrier.
-    Others { until: Now },
+    Others { until: Moment },
     /// Workers were asked to save, or to save and end.
-    Answers { until: Now },
+    Answers { until: Moment },
     /// Workers were sent a signal.
-    Ends { until: Now },
+    Ends { until: Moment },
     /// The back-off before a restart.
-    BackOff { until: Now },
+    BackOff { until: Moment },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,10 +165,10 @@ enum Stage {
 enum State {
     Joining,
     Starting,
-    Running { since: Now },
-    Stopping { stage: Stage, deadline: Now, signal: i32, then: Then },
-    Waiting { until: Now },
-    Barrier { until: Now },
+    Running { since: Moment },
+    Stopping { stage: Stage, deadline: Moment, signal: i32, then: Then },
+    Waiting { until: Moment },
+    Barrier { until: Moment },
     Over,
 }
 
@@ -211,7 +209,7 @@ pub struct Supervisor {
 /// waits for a stop that explains it. Then it is as if it had happened only now.
 #[derive(Debug)]
 struct Doubt {
-    until: Now,
+    until: Moment,
     held: Vec<Event>,
 }
 
@@ -351,7 +349,7 @@ impl Supervisor {
     }
 
     /// When the next `Deadline` is due; none while all is well.
-    pub fn deadline(&self) -> Option<Now> {
+    pub fn deadline(&self) -> Option<Moment> {
         let doubt = self.doubt.as_ref().map(|doubt| doubt.until);
         let state = match self.state {
             State::Stopping { deadline, .. } => Some(deadline),
@@ -386,7 +384,7 @@ impl Supervisor {
         }
     }
 
-    pub fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
+    pub fn step(&mut self, event: Event, now: Moment) -> Vec<Action> {
         match event {
             Event::Born => self.alive += 1,
             Event::Exited { .. } | Event::Lost => self.alive -= 1,
@@ -444,7 +442,7 @@ impl Supervisor {
         matches!(self.state, State::Stopping { then: Then::End(end), .. } if end != End::WorkerFailure)
     }
 
-    fn react(&mut self, event: Event, now: Now) -> Vec<Action> {
+    fn react(&mut self, event: Event, now: Moment) -> Vec<Action> {
         let event = if event == Event::JobClosed { Event::JobFailed } else { event };
         match (self.state, event) {
             (State::Over, _) | (_, Event::Born) => vec![],
@@ -628,7 +626,7 @@ impl Supervisor {
         }
     }
 
-    fn after_failure(&mut self, code: Option<i32>, now: Now) -> Then {
+    fn after_failure(&mut self, code: Option<i32>, now: Moment) -> Then {
         let uptime = match self.state {
             State::Running { since } => now.saturating_sub(since),
             _ => Duration::ZERO,
@@ -656,7 +654,7 @@ impl Supervisor {
     }
 
     /// Before a stop: `signal` follows when they have done so, or when it is `until`.
-    fn ask(&mut self, to: Kind, signal: i32, then: Then, until: Now, now: Now) -> Vec<Action> {
+    fn ask(&mut self, to: Kind, signal: i32, then: Then, until: Moment, now: Moment) -> Vec<Action> {
         if self.alive == 0 {
             return self.stop(signal, then, now);
         }
@@ -670,7 +668,7 @@ impl Supervisor {
     }
 
     /// A worker failed, so the group is stopped, on all hosts.
-    fn fail(&mut self, then: Then, now: Now) -> Vec<Action> {
+    fn fail(&mut self, then: Then, now: Moment) -> Vec<Action> {
         let mut actions = self.stop(self.policy.stop.stop, then, now);
         if self.policy.rendezvous.is_some() {
             // After the signals, but before what follows when nobody was there to be signalled.
@@ -692,7 +690,7 @@ impl Supervisor {
         }
     }
 
-    fn stop(&mut self, signal: i32, then: Then, now: Now) -> Vec<Action> {
+    fn stop(&mut self, signal: i32, then: Then, now: Moment) -> Vec<Action> {
         match self.policy.stop.pre_stop {
             Some((early, time)) if !time.is_zero() && self.alive > 0 => {
                 self.state = State::Stopping { stage: Stage::PreStop, deadline: now + time, signal, then };
@@ -705,7 +703,7 @@ impl Supervisor {
         }
     }
 
-    fn terminate(&mut self, signal: i32, now: Now) -> Vec<Action> {
+    fn terminate(&mut self, signal: i32, now: Moment) -> Vec<Action> {
         let timeout = self.policy.shutdown_timeout;
         if let State::Stopping { stage, deadline, .. } = &mut self.state {
             (*stage, *deadline) = (Stage::Term, now + timeout);
@@ -717,7 +715,7 @@ impl Supervisor {
         actions
     }
 
-    fn kill(&mut self, now: Now) -> Vec<Action> {
+    fn kill(&mut self, now: Moment) -> Vec<Action> {
         if let State::Stopping { stage, deadline, .. } = &mut self.state {
             (*stage, *deadline) = (Stage::Kill, now + self.policy.give_up_after);
         }
@@ -725,7 +723,7 @@ impl Supervisor {
     }
 
     /// Goes on if no worker is left.
-    fn all_gone(&mut self, now: Now) -> Vec<Action> {
+    fn all_gone(&mut self, now: Moment) -> Vec<Action> {
         if self.alive > 0 {
             return vec![];
         }

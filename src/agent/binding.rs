@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use crate::device::assign::Assignment;
 use crate::device::cpus::Cpus;
 use crate::device::numa::{self, Share};
 use crate::device::topology::Topology;
 use crate::error::Error;
+use crate::plan::assign::Assignment;
 use crate::spec::Spec;
 use crate::sys::affinity::{Mask, online};
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::run::Run;
-use crate::control::Now;
 use crate::control::desk::{Ticket, Wish};
 use crate::control::listener::Listener;
 use crate::control::page::{Page, TIMERS_MOST};
@@ -14,6 +13,7 @@ use crate::control::section::{Course, Lessons, SECTIONS_MOST};
 use crate::control::watch::{self, Beat, Silence, Stay, earlier};
 use crate::error::Error;
 use crate::logs::bar::Group;
+use crate::moment::Moment;
 use crate::spec::Level;
 use crate::supervise::Event;
 use crate::sys::process::monotonic;
@@ -29,18 +29,18 @@ pub struct Conversation {
     asked: Option<Asked>,
     beats: Vec<Beat>,
     /// When something expires, if nothing else happens. At once, to begin with.
-    next_look: Option<Now>,
+    next_look: Option<Moment>,
     /// The pause of the others while a rank is at its debugger, 0 for none.
     debug_pause: u64,
     /// Timers that were armed before this begin anew at it.
-    anew: Now,
+    anew: Moment,
 }
 
 /// A request that has not got all its answers.
 #[derive(Clone, Copy)]
 struct Asked {
     request: Request,
-    begin: Now,
+    begin: Moment,
     /// Who waits for them, if it is a thread of the host.
     ticket: Option<Ticket>,
     /// A stop waits for them too.
@@ -64,8 +64,8 @@ impl Conversation {
             asked: None,
             beats: vec![Beat::default(); ranks],
             debug_pause: 0,
-            anew: Now::ZERO,
-            next_look: Some(Now::ZERO),
+            anew: Moment::ZERO,
+            next_look: Some(Moment::ZERO),
         })
     }
 
@@ -79,7 +79,7 @@ impl Conversation {
         &mut self,
         kind: Kind,
         reason: Reason,
-        deadline: Now,
+        deadline: Moment,
         lives: impl Fn(usize) -> bool,
     ) -> Request {
         let id = self.next_id;
@@ -104,7 +104,7 @@ impl Conversation {
     pub(super) fn begin_debugging(&mut self, debugged: Debugged, lives: impl Fn(usize) -> bool) {
         self.view.debugged = Some(debugged);
         if self.asked.is_none() && self.view.paused_by == 0 {
-            self.debug_pause = self.request(Kind::Pause, Reason::Host, Now::MAX, lives).id;
+            self.debug_pause = self.request(Kind::Pause, Reason::Host, Moment::MAX, lives).id;
         } else {
             self.page.announce(self.sequence);
             self.say(self.view);
@@ -124,14 +124,14 @@ impl Conversation {
     }
 
     /// Time that has passed up to now does not count.
-    pub(super) fn begin_anew(&mut self, now: Now) {
+    pub(super) fn begin_anew(&mut self, now: Moment) {
         self.anew = now;
         self.beats.iter_mut().for_each(|beat| beat.excuse(now));
         self.next_look = Some(now);
     }
 
     /// The time of this rank begins.
-    pub(super) fn worker_born(&mut self, rank: usize, now: Now) {
+    pub(super) fn worker_born(&mut self, rank: usize, now: Moment) {
         self.beats[rank].excuse(now);
     }
 
@@ -189,7 +189,7 @@ impl Run<'_> {
     }
 
     /// When `converse` is due, whatever else happens.
-    pub(super) fn control_deadline(&self) -> Option<Now> {
+    pub(super) fn control_deadline(&self) -> Option<Moment> {
         if !self.spec.has_control() {
             return None;
         }
@@ -365,7 +365,7 @@ impl Run<'_> {
     }
 
     /// Before a stop.
-    pub(super) fn ask_before_stop(&mut self, kind: Kind, reason: Reason, until: Now) {
+    pub(super) fn ask_before_stop(&mut self, kind: Kind, reason: Reason, until: Moment) {
         // A request of the host's that is under way gives way.
         self.settle(true);
         let ticket = self.gentle_stop.take();
@@ -387,7 +387,7 @@ impl Run<'_> {
         &mut self,
         kind: Kind,
         reason: Reason,
-        deadline: Now,
+        deadline: Moment,
         ticket: Option<Ticket>,
         before_stop: bool,
     ) {
@@ -409,7 +409,7 @@ impl Run<'_> {
         if let (true, Some(conversation)) = (self.is_debugging(), &mut self.conversation) {
             // Nobody is to call for a timer that stands still.
             conversation.next_look = None;
-            return conversation.page.set_next_look(Some(Now::ZERO));
+            return conversation.page.set_next_look(Some(Moment::ZERO));
         }
         let now = self.now();
         let mut next = self.look_at_ranks(now);
@@ -427,7 +427,7 @@ impl Run<'_> {
     }
 
     /// Ends the workers for which something has expired; when something expires next.
-    fn look_at_ranks(&mut self, now: Now) -> Option<Now> {
+    fn look_at_ranks(&mut self, now: Moment) -> Option<Moment> {
         let (mut next, mut expired) = (None, Vec::new());
         let condemned: Vec<usize> = self.condemned().collect();
         let (Some(conversation), Some(attempt)) = (&mut self.conversation, &self.attempt) else {

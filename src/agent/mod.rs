@@ -31,18 +31,20 @@ use crate::control::page::Page;
 use crate::control::request::{Answers, Kind};
 use crate::control::watch::Said;
 use crate::device;
-use crate::device::assign::{Assignment, Host as DeviceHost, assign};
-use crate::device::probe::{self, Request};
 use crate::device::visibility::Source;
 use crate::error::Error;
+use crate::plan::assign::{Assignment, Host as DeviceHost, assign};
 use crate::plan::{self, HostEnv};
+use crate::probe::{self, Request};
 use crate::process::image::Image;
-use crate::process::{entry, registry};
+use crate::process::{host, registry};
 use crate::ranks;
+use crate::rendezvous::config::Rendezvous;
 use crate::report::metrics::Times;
 use crate::report::oom::OomKills;
 use crate::report::{GroupState, Outcome, RunReport, Snapshot, SnapshotWorker};
-use crate::spec::{Checked, DESCENT, Level, Spec, StartMethod, is_worker};
+use crate::spec::variables::{DESCENT, is_worker};
+use crate::spec::{Checked, Level, Spec, StartMethod};
 use crate::sys::fd::Bell;
 use crate::sys::process::Subreaper;
 use crate::sys::signals::{Handlers, Inbox};
@@ -59,11 +61,18 @@ const UNLIMITED_STACK: usize = 64 << 20;
 
 pub struct Agent {
     spec: Arc<Spec>,
-    checked: Checked,
-    devices: Arc<Assignment>,
+    settled: Arc<Settled>,
     inbox: Arc<Inbox>,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What is worked out when an agent is made, of the spec, the environment and the machine.
+struct Settled {
+    checked: Checked,
+    /// With whom the job is shared, if with anybody.
+    rendezvous: Option<Rendezvous>,
+    devices: Assignment,
 }
 
 /// What the agent's thread shares with its host's.
@@ -115,12 +124,13 @@ struct Host {
 
 impl Agent {
     pub fn new(spec: &Spec) -> Result<Agent, Error> {
-        entry::refuse_to_be_a_host();
+        host::refuse_to_be_a_host();
         let mut spec = spec.clone();
         spec.refused()?;
         let devices = share_out(&spec)?;
         spec.local_world_size = devices.local_world_size;
         let checked = spec.check(var)?;
+        let rendezvous = Rendezvous::of(&spec, var)?;
         spec.settle_terminal(terminal::is_terminal, terminal::is_same);
         if let Some(rank) = spec.debug_rank
             && let Err(errno) = Terminal::open()
@@ -154,8 +164,7 @@ impl Agent {
         };
         Ok(Agent {
             spec: Arc::new(spec),
-            checked,
-            devices: Arc::new(devices),
+            settled: Arc::new(Settled { checked, rendezvous, devices }),
             inbox: Arc::new(Inbox::new().map_err(failed)?),
             shared: Arc::new(Shared {
                 phase: Mutex::new(Phase::New),
@@ -248,7 +257,7 @@ impl Agent {
             Some(StartMethod::Fork) => process::stack_limit().unwrap_or(UNLIMITED_STACK).max(STACK),
             _ => STACK,
         };
-        let (spec, checked, devices) = (self.spec.clone(), self.checked.clone(), self.devices.clone());
+        let (spec, settled) = (self.spec.clone(), self.settled.clone());
         let (inbox, shared) = (self.inbox.clone(), self.shared.clone());
         let thread = std::thread::Builder::new()
             .name("ice-agent".into())
@@ -258,7 +267,7 @@ impl Agent {
                 let begin = |prepared| shared.begin(prepared);
                 let begin: Option<&dyn Fn(Result<(), Error>) -> Option<Host>> =
                     if prepare { Some(&begin) } else { None };
-                let report = run::to_its_end(&spec, &checked, &devices, &inbox, &shared, host, begin);
+                let report = run::to_its_end(&spec, &settled, &inbox, &shared, host, begin);
                 let Some(report) = report else { return };
                 shared.desk.close(OVER);
                 *shared.phase.lock() = Phase::Over(Arc::new(report));

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::run::Run;
-use crate::control::Now;
 use crate::control::request::{Kind, Reason};
+use crate::moment::Moment;
 use crate::report::{Cause, Outcome};
 use crate::spec::Level;
 use crate::spec::names::Signal;
@@ -21,7 +21,7 @@ const TAKEN_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy)]
 pub(super) struct Wanted {
     signal: i32,
-    pub(super) until: Now,
+    pub(super) until: Moment,
 }
 
 impl Run<'_> {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use super::timer_file::TimerFile;
 use super::{Agent, binding, run};
-use crate::device::assign::Backend;
 use crate::error::{Error, c_string_lossy};
 use crate::logs::run_dir::RunDir;
+use crate::plan::assign::Backend;
 use crate::plan::{Job, Plan};
 use crate::process::descent;
 use crate::ranks::{self, Rank};
@@ -38,15 +38,21 @@ pub struct WorkerPreview {
 impl Agent {
     pub fn preview(&self) -> Result<Preview, Error> {
         use std::os::unix::ffi::OsStrExt;
-        let (spec, devices) = (&*self.spec, &*self.devices);
+        let (spec, devices) = (&*self.spec, &self.settled.devices);
         let host = self.take_host(false)?;
         let run_id = run::run_id(spec);
         let working_dir = host.working_dir.unwrap_or_default();
-        let run_dir = RunDir::planned(spec, &self.checked, &run_id, &working_dir, host.tmpdir.as_deref());
+        let run_dir =
+            RunDir::planned(spec, &self.settled.checked, &run_id, &working_dir, host.tmpdir.as_deref());
         let shares = binding::shares(spec, devices)?;
-        let timer_file =
-            TimerFile::place(&self.checked, run_dir.as_ref(), 0, &working_dir, host.tmpdir.as_deref());
-        let job = run::job((spec, &self.checked), run_id, spec.master_port, 0, None, timer_file);
+        let timer_file = TimerFile::place(
+            &self.settled.checked,
+            run_dir.as_ref(),
+            0,
+            &working_dir,
+            host.tmpdir.as_deref(),
+        );
+        let job = run::job((spec, &self.settled.checked), run_id, spec.master_port, 0, None, timer_file);
         let descent = descent::worker_list(host.descent.as_deref(), PLANNED_MARK);
         let job = Job { descent, ..job };
         let plan = Plan::new(spec, devices, job, &host.env, shares);

@@ -13,17 +13,17 @@ use crate::ranks;
 use crate::reminder::{Reminder, seconds};
 use crate::rendezvous::backend::Backend;
 use crate::rendezvous::c10d::{self, C10d};
-use crate::rendezvous::endpoint::Hosting;
+use crate::rendezvous::config::{Place, Rendezvous};
 #[cfg(feature = "etcd")]
 use crate::rendezvous::etcd::Etcd;
 use crate::rendezvous::foreign::{self, Foreign};
+use crate::rendezvous::hosting::Hosting;
 use crate::rendezvous::member::{Member, Notice, Round, Settings, Wish};
 use crate::rendezvous::state::{Ending, Node};
 use crate::report::exit_status::Exit;
 use crate::report::{End, root_cause, summary};
+use crate::spec::Level;
 use crate::spec::names::hostname_text;
-use crate::spec::nodes::{Place, Rendezvous};
-use crate::spec::{Level, MAX_LOCAL_WORLD_SIZE};
 use crate::store::server::{Config, Server};
 use crate::supervise::Event;
 use crate::sys::process::monotonic;
@@ -61,7 +61,7 @@ pub struct Others {
 impl Run<'_> {
     /// Where this run meets others, if it does.
     pub(super) fn rendezvous(&self) -> Option<&Rendezvous> {
-        self.checked.rendezvous.as_ref()
+        self.settled.rendezvous.as_ref()
     }
 
     /// No worker is left here: the next round may begin.
@@ -285,7 +285,7 @@ impl Run<'_> {
     fn joined(&mut self, round: Round) -> Result<(), Error> {
         let sizes: Vec<(&str, usize)> =
             round.nodes.iter().map(|node| (node.role.as_str(), node.local_world_size)).collect();
-        let fits = |size: usize| (1..=MAX_LOCAL_WORLD_SIZE as usize).contains(&size);
+        let fits = |size: usize| (1..=ranks::MAX_LOCAL_WORLD_SIZE as usize).contains(&size);
         // What came over the network is not believed.
         if sizes[round.group_rank].1 != self.spec.local_world_size
             || !sizes.iter().all(|(_, size)| fits(*size))

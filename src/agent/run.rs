@@ -29,19 +29,19 @@ use super::on_signal::{Wanted, by_stop};
 use super::port::Port;
 use super::rendezvous::Others;
 use super::reporter::Reporter;
-use super::{Host, Shared, binding};
+use super::{Host, Settled, Shared, binding};
 use crate::control::desk::Ticket;
 use crate::control::section::Lessons;
-use crate::device::assign::Assignment;
 use crate::device::numa::Share;
-use crate::device::probe::{Probe, Request};
 use crate::error::{Error, c_string_lossy, panic_text};
 use crate::logs::events::Places;
 use crate::logs::follow::Stream;
 use crate::logs::output::Output;
 use crate::logs::relay::Tap;
 use crate::logs::run_dir::{RunDir, WorkerFiles, has_logs};
+use crate::moment::Moment;
 use crate::plan::{self, Job, Meeting, Plan};
+use crate::probe::{Probe, Request};
 use crate::process::attempt::{Attempt, Survivor, await_ends};
 use crate::process::descent::{Finder, Mark, Since, worker_list};
 use crate::process::forkserver::{BIRTHS_AT_ONCE, Forkserver, Heard};
@@ -57,9 +57,10 @@ use crate::report::{message_of, root_cause, stuck_text, summary};
 use crate::shown::on_one_line;
 use crate::spec::names::{Signal, hostname};
 use crate::spec::streams::Streams;
-use crate::spec::{Checked, DESCENT, Level, Spec, StartMethod};
+use crate::spec::variables::DESCENT;
+use crate::spec::{Checked, Level, Spec, StartMethod};
 use crate::standstill::{self, Standstill};
-use crate::supervise::{Action, Event, Now, Policy, Supervisor, Wait};
+use crate::supervise::{Action, Event, Policy, Supervisor, Wait};
 use crate::sys::child::Child;
 use crate::sys::dispositions::{self, Reset};
 use crate::sys::fd::above_stdio;
@@ -100,8 +101,7 @@ const GUESTS_LOOK: Duration = Duration::from_millis(10);
 /// and gives what it then takes of the host. None if it never began.
 pub fn to_its_end(
     spec: &Spec,
-    checked: &Checked,
-    devices: &Assignment,
+    settled: &Settled,
     inbox: &Arc<Inbox>,
     shared: &Arc<Shared>,
     host: Host,
@@ -110,7 +110,7 @@ pub fn to_its_end(
     let run = || -> Result<Option<RunReport>, Error> {
         let raised = spec.raise_descriptor_limit.then(limits::Raised::to_hard).transpose();
         let _raised = raised.map_err(|errno| Error::system("cannot raise RLIMIT_NOFILE", errno as i32))?;
-        let mut run = match Run::new(spec, checked, devices, inbox, shared, host) {
+        let mut run = match Run::new(spec, settled, inbox, shared, host) {
             Ok(run) => run,
             Err(error) => match begin {
                 None => return Err(error),
@@ -183,8 +183,7 @@ fn origin(spec: &Spec, output: &Output) -> Option<Origin> {
 
 pub(super) struct Run<'a> {
     pub(super) spec: &'a Spec,
-    pub(super) checked: &'a Checked,
-    devices: &'a Assignment,
+    pub(super) settled: &'a Settled,
     pub(super) inbox: &'a Arc<Inbox>,
     pub(super) shared: &'a Arc<Shared>,
     host: Host,
@@ -261,8 +260,7 @@ pub(super) struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(
         spec: &'a Spec,
-        checked: &'a Checked,
-        devices: &'a Assignment,
+        settled: &'a Settled,
         inbox: &'a Arc<Inbox>,
         shared: &'a Arc<Shared>,
         host: Host,
@@ -284,15 +282,14 @@ impl<'a> Run<'a> {
             no_restart_exit_codes: spec.no_restart_exit_codes.clone(),
             attempts_without_progress: spec.attempts_without_progress,
             stop: spec.stop_signals,
-            shutdown_timeout: checked.shutdown_timeout,
+            shutdown_timeout: settled.checked.shutdown_timeout,
             save_before_stop: Some(spec.checkpoint_before_stop).filter(|time| !time.is_zero()),
             give_up_after: GIVE_UP_AFTER,
-            rendezvous: checked.rendezvous.as_ref().map(|rendezvous| rendezvous.exit_barrier_timeout),
+            rendezvous: settled.rendezvous.as_ref().map(|rendezvous| rendezvous.exit_barrier_timeout),
         });
         Ok(Run {
             spec,
-            checked,
-            devices,
+            settled,
             inbox,
             shared,
             host,
@@ -350,7 +347,7 @@ impl<'a> Run<'a> {
         self.start_watcher();
         self.run_dir = self.make_run_dir()?;
         self.note_name(Name::RunDir, self.run_dir.as_ref().map(RunDir::path));
-        if self.checked.rendezvous.is_none() {
+        if self.settled.rendezvous.is_none() {
             self.port = Some(self.reserve_port()?);
         }
         if self.spec.method() == Some(StartMethod::Forkserver) { self.start_server() } else { Ok(()) }
@@ -718,11 +715,17 @@ impl<'a> Run<'a> {
         let master_port = self.port.as_ref().map_or(0, Port::number);
         let timer_file = self.watch_attempt(number)?;
         let restarts = self.supervisor.restarts();
-        let job =
-            job((self.spec, self.checked), self.run_id.clone(), master_port, restarts, meeting, timer_file);
+        let job = job(
+            (self.spec, &self.settled.checked),
+            self.run_id.clone(),
+            master_port,
+            restarts,
+            meeting,
+            timer_file,
+        );
         let job = Job { descent: self.descent_of(Mark::of_worker), ..job };
         let shares = self.shares_of_cpus()?;
-        let plan = Plan::new(self.spec, self.devices, job, &self.host.env, shares);
+        let plan = Plan::new(self.spec, &self.settled.devices, job, &self.host.env, shares);
         self.stage(Stage::Assign, number, assigning, None);
         self.open_page()?;
         let page = self.conversation.as_ref().map(|conversation| &conversation.page);
@@ -774,7 +777,7 @@ impl<'a> Run<'a> {
     /// Before a restart: a GPU may have fallen off the bus, and those behind it have other numbers then. A stop
     /// ends the wait.
     fn look_at_devices(&mut self, number: u32) -> Result<(), Error> {
-        if !self.devices.is_of_found_devices() {
+        if !self.settled.devices.is_of_found_devices() {
             return Ok(());
         }
         let env = plan::probe_env(self.spec, &self.host.env);
@@ -788,7 +791,7 @@ impl<'a> Run<'a> {
             probe.finish()
         });
         match found {
-            Ok(found) => return self.devices.compare(&found.list),
+            Ok(found) => return self.settled.devices.compare(&found.list),
             Err(error) if self.is_starting(number) => self.log(Level::Warning, || {
                 format!("the GPUs could not be looked at before the restart: {error}")
             }),
@@ -799,7 +802,7 @@ impl<'a> Run<'a> {
 
     /// For each attempt anew: what the agent may use may have changed.
     fn shares_of_cpus(&self) -> Result<Vec<Share>, Error> {
-        let shares = binding::shares(self.spec, self.devices)?;
+        let shares = binding::shares(self.spec, &self.settled.devices)?;
         for (rank, Share { cpus, cores }) in self.ranks.iter().zip(&shares) {
             self.log(Level::Debug, || {
                 format!("rank {} is for CPUs {cpus}, physical cores: {cores}", rank.global)
@@ -812,7 +815,7 @@ impl<'a> Run<'a> {
     fn make_run_dir(&self) -> Result<Option<RunDir>, Error> {
         let working_dir = self.host.working_dir.clone().unwrap_or_default();
         let tmpdir = self.host.tmpdir.as_deref();
-        match RunDir::create(self.spec, self.checked, &self.run_id, &working_dir, tmpdir) {
+        match RunDir::create(self.spec, &self.settled.checked, &self.run_id, &working_dir, tmpdir) {
             Err(error) if self.spec.log_dir.is_none() && !has_logs(self.spec) => {
                 self.log(Level::Warning, || format!("workers have no error files: {error}"));
                 Ok(None)
@@ -1000,7 +1003,7 @@ impl<'a> Run<'a> {
             if !to_console && filters.is_empty() {
                 continue;
             }
-            let prefix = plan.macros(&worker.rank).expand(&self.checked.log_prefix_template);
+            let prefix = plan.macros(&worker.rank).expand(&self.settled.checked.log_prefix_template);
             let (out, err) = self.spec.console;
             let is_seen =
                 to_console && terminal::is_terminal(if which == Streams::STDOUT { out } else { err });
@@ -1092,7 +1095,7 @@ impl<'a> Run<'a> {
     }
 
     /// The time by which something may be found to be late: that in which nobody ran has been given back.
-    pub(super) fn now(&mut self) -> Now {
+    pub(super) fn now(&mut self) -> Moment {
         let now = monotonic();
         let lost = self.standstill.work(now);
         self.give_back(lost);
@@ -1364,7 +1367,7 @@ impl<'a> Run<'a> {
         self.guests_look = None;
         let (Some(attempt), Some(begin)) = (&mut self.attempt, self.stopping) else { return false };
         let now = monotonic();
-        let until = *self.guests_until.get_or_insert(begin + self.checked.shutdown_timeout);
+        let until = *self.guests_until.get_or_insert(begin + self.settled.checked.shutdown_timeout);
         if now >= until || self.inbox.in_a_hurry() || !attempt.has_guests() {
             self.guests_until = None;
             return false;

@@ -9,9 +9,10 @@ use nix::errno::Errno;
 use nix::sys::stat::Mode;
 
 use crate::error::Error;
-use crate::logs::run_dir::{RunDir, random};
+use crate::logs::run_dir::RunDir;
 use crate::spec::Checked;
 use crate::sys::fd;
+use crate::sys::random;
 
 /// What is read at a time, so that no client keeps the agent from its other work.
 const AT_ONCE: usize = 64 << 10;
@@ -42,7 +43,7 @@ impl TimerFile {
             (None, Some(run_dir)) => run_dir.timer_file(attempt),
             (None, None) => {
                 let dir = tmpdir.unwrap_or(Path::new("/tmp"));
-                dir.join(format!("ice_timers_{}_{:x}", std::process::id(), random()))
+                dir.join(format!("ice_timers_{}_{:x}", std::process::id(), random::number()))
             }
         };
         Some(working_dir.join(place))

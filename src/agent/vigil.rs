@@ -4,15 +4,16 @@
 use std::time::Duration;
 
 use super::run::Run;
+use crate::moment::Moment;
 use crate::reminder::{Reminder, seconds};
 use crate::rendezvous::roll;
 use crate::spec::Level;
-use crate::supervise::{Now, Wait};
+use crate::supervise::Wait;
 use crate::sys::process::monotonic;
 
 impl Run<'_> {
     /// When `look_at_waits` is due, if nothing happens before.
-    pub(super) fn vigil_deadline(&self) -> Option<Now> {
+    pub(super) fn vigil_deadline(&self) -> Option<Moment> {
         let unreached = self.others.as_ref().and_then(|others| others.unreached);
         let waits = self.vigil.filter(|(wait, _)| unreached.is_none() || !is_for_others(wait));
         [unreached, waits.map(|(_, reminder)| reminder)].into_iter().flatten().map(|wait| wait.due()).min()
@@ -130,7 +131,7 @@ fn is_for_others(wait: &Wait) -> bool {
     matches!(wait, Wait::Round | Wait::Others { .. })
 }
 
-fn left(until: Now) -> String {
+fn left(until: Moment) -> String {
     seconds(until.saturating_sub(monotonic()))
 }
 

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::supervise::Now;
+use crate::moment::Moment;
 
 /// One uninterrupted stay, told from the next by how often the worker had gone to sleep before.
 #[derive(Clone, Copy, PartialEq)]
 struct Stay {
     sleeps: u64,
-    since: Now,
+    since: Moment,
 }
 
 /// The stays that were seen so far.
@@ -19,7 +19,7 @@ pub struct Stays(BTreeMap<usize, Stay>);
 
 impl Stays {
     /// A look at one worker: `sleeps` if it is in that state now. How long it has been, as far as was seen.
-    pub fn look(&mut self, worker: usize, sleeps: Option<u64>, now: Now) -> Duration {
+    pub fn look(&mut self, worker: usize, sleeps: Option<u64>, now: Moment) -> Duration {
         let Some(sleeps) = sleeps else {
             self.0.remove(&worker);
             return Duration::ZERO;

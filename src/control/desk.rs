@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::Now;
 use super::request::{Answers, Kind};
 use crate::error::Error;
+use crate::moment::Moment;
 use crate::sys::process::monotonic;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,8 +24,8 @@ const GRACE: Duration = Duration::from_millis(200);
 pub struct Ticket {
     pub number: u64,
     pub wish: Wish,
-    pub begin: Now,
-    pub deadline: Now,
+    pub begin: Moment,
+    pub deadline: Moment,
 }
 
 #[derive(Default)]
@@ -48,7 +48,7 @@ impl Inner {
         self.closed.map_or(Ok(()), |what| Err(Error::State { what }))
     }
 
-    fn push(&mut self, wish: Wish, begin: Now, deadline: Now) -> Result<u64, Error> {
+    fn push(&mut self, wish: Wish, begin: Moment, deadline: Moment) -> Result<u64, Error> {
         self.open()?;
         self.numbers += 1;
         self.waiting.push_back(Ticket { number: self.numbers, wish, begin, deadline });

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::supervise::Now;
+use crate::moment::Moment;
 
 /// What a client may write at once to a FIFO (PIPE_BUF): torch's refuses longer requests itself.
 const LONGEST: usize = 4096;
@@ -92,19 +92,19 @@ pub struct Holder {
 /// The same moment on both clocks.
 #[derive(Clone, Copy)]
 pub struct Clocks {
-    pub monotonic: Now,
+    pub monotonic: Moment,
     pub wall: Duration,
 }
 
 struct Timer {
     holder: Holder,
-    set: Now,
+    set: Moment,
     length: Duration,
     signal: i64,
 }
 
 impl Timer {
-    fn deadline(&self) -> Now {
+    fn deadline(&self) -> Moment {
         self.set.saturating_add(self.length)
     }
 
@@ -163,7 +163,7 @@ impl Timers {
     }
 
     /// All begin anew.
-    pub fn begin_anew(&mut self, now: Now) {
+    pub fn begin_anew(&mut self, now: Moment) {
         self.0.values_mut().for_each(|timer| timer.set = now);
     }
 
@@ -173,13 +173,13 @@ impl Timers {
     }
 
     /// When the next one expires.
-    pub fn deadline(&self) -> Option<Now> {
+    pub fn deadline(&self) -> Option<Moment> {
         self.0.values().map(Timer::deadline).min()
     }
 
     /// Takes those that have expired, in their order. Once one of a process has a signal to send, its others
     /// are of no interest.
-    pub fn expired(&mut self, now: Now) -> Vec<Expired> {
+    pub fn expired(&mut self, now: Moment) -> Vec<Expired> {
         let (mut due, left): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.0).into_iter().partition(|(_, timer)| timer.deadline() <= now);
         self.0 = left.into_iter().collect();

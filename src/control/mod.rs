@@ -14,9 +14,3 @@ pub mod request;
 pub mod section;
 pub mod watch;
 pub mod worker;
-
-/// How the page is told to a program: the number of its descriptor, a colon, and the slot in it.
-pub const VARIABLE: &str = "ICE_CONTROL_FD";
-
-/// Of the monotonic clock, which is the same in all processes.
-pub use crate::supervise::Now;

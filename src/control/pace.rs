@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::Now;
+use crate::moment::Moment;
 
 /// Of one rank.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -20,16 +20,16 @@ pub struct Pace {
 #[derive(Default)]
 pub struct Paces {
     attempt: u32,
-    ranks: Vec<(Option<u64>, Now)>,
+    ranks: Vec<(Option<u64>, Moment)>,
 }
 
 impl Paces {
-    pub fn look(&mut self, attempt: u32, steps: &[Option<u64>], now: Now) -> Vec<Pace> {
+    pub fn look(&mut self, attempt: u32, steps: &[Option<u64>], now: Moment) -> Vec<Pace> {
         if self.attempt != attempt || self.ranks.len() != steps.len() {
             (self.attempt, self.ranks) = (attempt, vec![(None, now); steps.len()]);
         }
         let furthest = steps.iter().flatten().max().copied().unwrap_or(0);
-        let pace = |(&step, last): (&Option<u64>, &mut (Option<u64>, Now))| {
+        let pace = |(&step, last): (&Option<u64>, &mut (Option<u64>, Moment))| {
             if last.0 != step {
                 *last = (step, now);
             }

@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::Now;
 use super::request::{Answered, Debugged, Kind, Reason, Request, View};
 use super::section::{Course, NAME_WORDS, Name, Place, SECTIONS_MOST, Seen};
 use super::watch::{Said, Timer};
+use crate::moment::Moment;
 use crate::sys::memory::{self, Mapping};
 use crate::sys::{barrier, fd, futex};
 
@@ -267,13 +267,13 @@ impl Page {
         self.of(rank, DONE).store(done, Ordering::Relaxed);
     }
 
-    pub fn set_heartbeat(&self, rank: usize, now: Now) {
+    pub fn set_heartbeat(&self, rank: usize, now: Moment) {
         self.of(rank, HEARTBEAT).store(words_of(now), Ordering::Relaxed);
     }
 
     /// A process begins as this rank: what one before it said, the first of a script say, is void. What that
     /// one answered is not.
-    pub fn begin(&self, rank: usize, now: Now) {
+    pub fn begin(&self, rank: usize, now: Moment) {
         (0..TIMERS_MOST).for_each(|index| self.set_timer(rank, index, None));
         let sections = SECTIONS..SECTIONS + SECTIONS_MOST * SECTION;
         for word in [STEP, DONE, TOTAL, HEARTBEAT, PLACE, PAUSED, DEBUG].into_iter().chain(sections) {
@@ -392,7 +392,7 @@ impl Page {
     }
 
     /// Has a timer that is armed expire at another moment.
-    pub fn move_timer(&self, rank: usize, index: usize, expires: Now) {
+    pub fn move_timer(&self, rank: usize, index: usize, expires: Moment) {
         self.timer_word(rank, index, EXPIRES).store(words_of(expires).max(1), Ordering::Release);
     }
 
@@ -412,7 +412,7 @@ impl Page {
     }
 
     /// After an earlier timer than the agent looks for: it is called.
-    pub fn expect_look(&self, by: Now) {
+    pub fn expect_look(&self, by: Moment) {
         fence(Ordering::SeqCst);
         if words_of(by) < self.long(NEXT_LOOK).load(Ordering::Relaxed) {
             self.want_look();
@@ -431,7 +431,7 @@ impl Page {
     }
 
     /// The agent looks again then; timers that were armed before this are to be seen after it.
-    pub fn set_next_look(&self, at: Option<Now>) {
+    pub fn set_next_look(&self, at: Option<Moment>) {
         self.long(NEXT_LOOK).store(at.map_or(u64::MAX, words_of), Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }

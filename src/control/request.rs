@@ -26,7 +26,7 @@
 
 use std::time::Duration;
 
-use super::Now;
+use crate::moment::Moment;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -76,7 +76,7 @@ pub struct Request {
     pub kind: Kind,
     pub reason: Reason,
     pub at_step: u64,
-    pub deadline: Now,
+    pub deadline: Moment,
 }
 
 /// The request as a worker finds it.

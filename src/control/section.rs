@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Now;
+use crate::moment::Moment;
 
 /// How many sections a worker may name, and how long the name of each may be, in bytes.
 pub const SECTIONS_MOST: usize = 8;
@@ -70,7 +70,7 @@ impl std::fmt::Display for Name {
 pub struct Place {
     /// Which of its sections; none outside of all.
     pub section: Option<usize>,
-    pub since: Now,
+    pub since: Moment,
 }
 
 impl Place {

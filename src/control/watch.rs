@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use super::Now;
 use super::section::{Limit, Name, Place};
+use crate::moment::Moment;
 use crate::standstill::Standstill;
 
 /// What a worker says of itself.
@@ -16,10 +16,10 @@ pub struct Said {
     /// It knows of the page.
     pub opened: bool,
     /// Since when, if it says so.
-    pub began: Option<Now>,
+    pub began: Option<Moment>,
     pub step: Option<u64>,
     pub progress: (u64, u64),
-    pub heartbeat: Option<Now>,
+    pub heartbeat: Option<Moment>,
     pub paused: bool,
     /// None if it says nothing of sections.
     pub place: Option<Place>,
@@ -45,13 +45,13 @@ pub struct Silence {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Timer {
     pub scope: Vec<u8>,
-    pub expires: Now,
+    pub expires: Moment,
     pub lasts: Duration,
 }
 
 impl Timer {
     /// The same if it begins anew at that moment, unless it was armed later.
-    pub fn anew(self, from: Now) -> Timer {
+    pub fn anew(self, from: Moment) -> Timer {
         let armed_before = self.expires.saturating_sub(self.lasts) < from;
         let expires =
             if armed_before { self.expires.max(from.saturating_add(self.lasts)) } else { self.expires };
@@ -69,7 +69,7 @@ impl Timer {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stay {
     pub name: Name,
-    pub since: Now,
+    pub since: Moment,
     pub limit: Limit,
 }
 
@@ -119,23 +119,23 @@ impl std::fmt::Display for Expired {
 pub struct Beat {
     step: Option<u64>,
     /// When it was first seen to be at this step, or had an excuse.
-    since: Now,
+    since: Moment,
     /// What expired and was told, which is told once: timers up to this time, the silence and the stay that
     /// began then.
-    told_timer: Option<Now>,
-    told_silence: Option<Now>,
-    told_stay: Option<Now>,
+    told_timer: Option<Moment>,
+    told_silence: Option<Moment>,
+    told_stay: Option<Moment>,
 }
 
 impl Beat {
     /// Silence before this moment is none.
-    pub fn excuse(&mut self, now: Now) {
+    pub fn excuse(&mut self, now: Moment) {
         self.since = self.since.max(now);
     }
 }
 
 /// The earliest of two moments, if any.
-pub fn earlier(one: Option<Now>, other: Option<Now>) -> Option<Now> {
+pub fn earlier(one: Option<Moment>, other: Option<Moment>) -> Option<Moment> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),
@@ -151,8 +151,8 @@ pub fn look(
     beat: &mut Beat,
     limits: Silence,
     still: &Standstill,
-    now: Now,
-) -> Result<Option<Now>, Expired> {
+    now: Moment,
+) -> Result<Option<Moment>, Expired> {
     if said.paused {
         beat.since = now;
         return Ok(earlier(limits.first, limits.further).map(|limit| now.saturating_add(limit)));
@@ -170,7 +170,7 @@ pub fn look(
     let is_first = !said.beats() && said.place.is_none();
     let limit = if is_first { limits.first } else { limits.further.filter(|_| said.beats()) };
     let silence = limit.filter(|_| beat.told_silence != Some(last));
-    let ran_since = |since: Now| now.saturating_sub(still.shift(since));
+    let ran_since = |since: Moment| now.saturating_sub(still.shift(since));
     let timer_ends = timer.as_ref().map(|timer| timer.expires);
     let stay_ends = stay.map(|stay| still.shift(stay.since).saturating_add(stay.limit.lasts));
     let silence_ends = silence.map(|limit| still.shift(last).saturating_add(limit));
@@ -214,7 +214,7 @@ mod tests {
         Silence { first: None, further: Some(limit * SECOND) }
     }
 
-    fn timers(timers: &[Timer], now: u32) -> Result<Option<Now>, Expired> {
+    fn timers(timers: &[Timer], now: u32) -> Result<Option<Moment>, Expired> {
         let (limits, still) = (Silence::default(), Standstill::default());
         look(
             &Said::default(),
@@ -365,7 +365,7 @@ mod tests {
             let limits = Silence { first: Some(12 * SECOND), further: Some(3 * SECOND) };
             look(said, timers.iter().cloned(), stay, &mut beat, limits, &still, now * SECOND)
         };
-        let only_first = |at: Result<Option<Now>, Expired>| at.unwrap().unwrap().as_secs();
+        let only_first = |at: Result<Option<Moment>, Expired>| at.unwrap().unwrap().as_secs();
         assert_eq!(
             only_first(at(&Said::default(), &[], None, 70)),
             73,

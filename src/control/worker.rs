@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::Now;
 use super::page::{Page, SCOPE_MOST, TIMERS_MOST};
 use super::request::{Answered, Debugged, Kind, Mine, Request, Verdict, verdict};
 use super::section::{ENOUGH, Name, Place, SECTIONS_MOST};
 use super::watch::{Timer, earlier};
 use crate::error::Error;
+use crate::moment::Moment;
 use crate::sys::process::monotonic;
 use crate::sys::shield;
 use crate::sys::terminal::Streams;
@@ -33,7 +33,7 @@ struct Line {
 #[derive(Default)]
 struct State {
     paused: u64,
-    paused_since: Now,
+    paused_since: Moment,
     /// What was due at the last look.
     due: Option<Request>,
     /// How often it has called for a debugger.
@@ -56,7 +56,7 @@ impl Control {
         Control(Some(Line { page, rank, fenced, settled: AtomicI32::new(0), state: Mutex::default() }))
     }
 
-    /// For a program: from what VARIABLE says. A descriptor that is not the page's any more is no error.
+    /// For a program: from what the variable says. A descriptor that is not the page's any more is no error.
     pub fn from_variable(value: &str) -> Control {
         let numbers =
             value.split_once(':').and_then(|(fd, rank)| Some((fd.parse().ok()?, rank.parse().ok()?)));

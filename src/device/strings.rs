@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::error::Error;
-use crate::spec::MAX_LOCAL_WORLD_SIZE;
+use crate::ranks::MAX_LOCAL_WORLD_SIZE;
 
 /// What devices are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,11 +5,12 @@ use std::ffi::c_char;
 use super::spec::{edit, ice_spec};
 use super::status::{guard_value, ice_status};
 use super::{handle, utf8};
-use crate::device::assign::{Backend, backend};
 use crate::device::strings::{Devices, Nproc};
 use crate::device::visibility::Visibility;
 use crate::error::Error;
-use crate::spec::{self, MAX_LOCAL_WORLD_SIZE};
+use crate::plan::assign::{Backend, backend};
+use crate::ranks::MAX_LOCAL_WORLD_SIZE;
+use crate::spec;
 
 /// How many workers, in torchrun's words (`--nproc-per-node`): a number as for
 /// `ice_spec_set_local_world_size()`, or

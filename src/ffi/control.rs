@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::status::{guard, guard_value, ice_status};
 use super::worker::{ice_worker, side};
 use super::{output, text};
-use crate::control::VARIABLE;
 use crate::control::request::{Kind, Reason};
 use crate::control::section::Name;
 use crate::control::worker::Control;
@@ -14,6 +13,7 @@ use crate::error::Error;
 use crate::process::function::WorkerSide;
 use crate::ranks::Rank;
 use crate::spec;
+use crate::spec::variables::CONTROL_PAGE;
 
 /// What the agent asks a worker to do.
 #[repr(i32)]
@@ -75,7 +75,8 @@ pub struct ice_request {
 pub extern "C" fn ice_worker_open(out: *mut *mut ice_worker) -> ice_status {
     guard(|| {
         let out = output(out, "out")?;
-        let control = std::env::var(VARIABLE).map(|value| Control::from_variable(&value)).unwrap_or_default();
+        let control =
+            std::env::var(CONTROL_PAGE).map(|value| Control::from_variable(&value)).unwrap_or_default();
         let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<usize>().ok());
         let world_size = number("WORLD_SIZE").unwrap_or(1);
         let rank = number("RANK").unwrap_or(0);

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::status::{guard, guard_value, ice_status};
 use super::{handle, output, text};
-use crate::device::probe::{self, Device, Found, Request};
+use crate::device::{Device, Found};
 use crate::error::{Error, c_string_lossy};
+use crate::probe::{self, Request};
 use crate::{plan, spec};
 
 /// The GPUs that a process with the environment of this one can use, in CUDA's order: with
@@ -112,7 +113,7 @@ pub extern "C" fn ice_device_list_new(
     guard(|| {
         let out = output(out, "out")?;
         let limit = match seconds {
-            0.0 => probe::DEFAULT_LIMIT,
+            0.0 => spec::PROBE_TIMEOUT,
             0.0.. => Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX),
             _ => return Err(Error::Argument { what: format!("seconds is {seconds}: must be 0 or more") }),
         };

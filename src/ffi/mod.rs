@@ -16,6 +16,8 @@ mod request;
 mod result;
 mod snapshot;
 mod spec;
+#[cfg(all(target_env = "gnu", target_pointer_width = "64"))]
+mod start;
 mod status;
 mod store;
 mod store_server;

@@ -6,7 +6,8 @@ use super::result::ice_result;
 use super::spec::{edit, ice_spec};
 use super::status::{guard_value, ice_status};
 use super::{handle, utf8};
-use crate::spec::nodes::{MAX_NODES, NodeRank, check_backend};
+use crate::rendezvous::config::check_backend;
+use crate::spec::nodes::{MAX_NODES, NodeRank};
 use crate::spec::{self, not_empty};
 
 /// How many hosts a job has: at least `min_nodes`, at most `max_nodes`, 1 to 1,048,576 each.

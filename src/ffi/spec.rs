@@ -12,6 +12,7 @@ use crate::control::section::Name;
 use crate::device::numa::Binding;
 use crate::device::strings::Nproc;
 use crate::error::Error;
+use crate::ranks::MAX_LOCAL_WORLD_SIZE;
 use crate::spec::streams::{LocalRanks, StreamMap};
 use crate::spec::{
     self, EnvEdit, EventCallback, EventHandler, EventSource, Function, HostPointer, Level, LogCallback,
@@ -80,7 +81,7 @@ pub extern "C" fn ice_spec_set_role(spec: *mut ice_spec, role: *const c_char) ->
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_local_world_size(spec: *mut ice_spec, size: i64) -> ice_status {
     edit(spec, |spec| {
-        let size = spec::number("local_world_size", size, 1, spec::MAX_LOCAL_WORLD_SIZE)?;
+        let size = spec::number("local_world_size", size, 1, MAX_LOCAL_WORLD_SIZE)?;
         spec.local_world_size = size as usize;
         spec.nproc = Some(Nproc::Number(spec.local_world_size));
         Ok(())
@@ -449,7 +450,7 @@ fn set(key: &[u8], value: &[u8]) -> Result<EnvEdit, Error> {
 }
 
 fn rank_env(spec: &mut Spec, local_rank: i32, change: EnvEdit) -> Result<(), Error> {
-    let rank = spec::number("rank_env", i64::from(local_rank), 0, spec::MAX_LOCAL_WORLD_SIZE - 1)?;
+    let rank = spec::number("rank_env", i64::from(local_rank), 0, MAX_LOCAL_WORLD_SIZE - 1)?;
     spec.rank_env.entry(rank as usize).or_default().push(change);
     Ok(())
 }
@@ -982,7 +983,7 @@ pub extern "C" fn ice_spec_set_raise_descriptor_limit(spec: *mut ice_spec, on: i
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_debug_rank(spec: *mut ice_spec, local_rank: i64) -> ice_status {
     edit(spec, |spec| {
-        let rank = spec::number("debug_rank", local_rank, -1, spec::MAX_LOCAL_WORLD_SIZE - 1)?;
+        let rank = spec::number("debug_rank", local_rank, -1, MAX_LOCAL_WORLD_SIZE - 1)?;
         spec.debug_rank = usize::try_from(rank).ok();
         Ok(())
     })

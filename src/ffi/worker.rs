@@ -4,10 +4,11 @@ use std::ffi::{c_char, c_void};
 
 use super::status::{guard, guard_value, ice_status};
 use super::{handle, output, text};
+use crate::entry;
 use crate::error::Error;
 use crate::process::channel::WorkerEnd;
 use crate::process::function::WorkerSide;
-use crate::process::{entry, registry};
+use crate::process::registry;
 use crate::ranks::Rank;
 use crate::report::error_file;
 use crate::spec::{self, Callback, HostPointer, WorkerFn};

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::spec::names::path_component;
 use crate::spec::streams::Streams;
 use crate::spec::{Checked, Modes, Spec};
+use crate::sys::random;
 use crate::sys::{fd, file};
 
 const MEMORY: &str = "/dev/shm";
@@ -359,16 +360,10 @@ fn make_unique(parent: &Path, stem: &str, modes: Modes) -> Result<PathBuf, Error
     }
 }
 
-/// For a name that nobody else has chosen.
-pub fn random() -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    RandomState::new().build_hasher().finish()
-}
-
 /// Eight characters that no other run has; the directory's creation has the last word.
 fn unique() -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    let mut random = random();
+    let mut random = random::number();
     (0..8)
         .map(|_| {
             let letter = LETTERS[(random % 32) as usize];

@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 
 use super::launch::{Failure, Single};
 use crate::error::errno_text;
-use crate::supervise::Now;
+use crate::moment::Moment;
 use crate::sys::child::{Child, Setup};
 use crate::sys::fd;
 use crate::sys::process::{self, monotonic, poll_timeout};
@@ -32,7 +32,7 @@ pub struct Command {
 impl Command {
     /// What it writes to stdout and stderr until it ends, the deadline passes, or the bell rings; then nobody of
     /// its group is left. In a thread in which all signals are blocked, and which it dies with.
-    pub fn output(&self, deadline: Now, bell: BorrowedFd) -> Vec<u8> {
+    pub fn output(&self, deadline: Moment, bell: BorrowedFd) -> Vec<u8> {
         let started = self.start();
         let (child, pipe) = match started {
             Ok(started) => started,

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::spec::DESCENT;
+use crate::spec::variables::DESCENT;
 use crate::sys::process::{self, Stat, monotonic};
 use crate::sys::{fd, memory, random};
 

@@ -5,8 +5,8 @@ use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use super::entry;
 use super::function::{Order, Signals};
+use super::host;
 use crate::error::Error;
 use crate::spec::{Spec, StartMethod};
 use crate::sys::dispositions;
@@ -62,7 +62,7 @@ fn absolute(library: &CString, working_dir: Option<&Path>) -> CString {
 
 /// The very program that this process runs, though its file may have been removed or replaced.
 fn this_program_again(spec: &Spec) -> Result<(CString, Vec<CString>, CString), Error> {
-    let Some(argv) = entry::arguments() else {
+    let Some(argv) = host::arguments() else {
         let method = if spec.method() == Some(StartMethod::Forkserver) { "forkserver" } else { "spawn" };
         return Err(Error::config(
             "start_method",
@@ -107,7 +107,7 @@ pub fn own_process(
             "this program is static and cannot load a shared object: name one that can, and that calls \
              ice_worker_main(), {how}"
         )),
-        OwnProgram::PartOfAnother if entry::arguments().is_some() => {
+        OwnProgram::PartOfAnother if host::arguments().is_some() => {
             Ok((c"/proc/self/exe".into(), vec![shown]))
         }
         OwnProgram::PartOfAnother => Err(format!(

@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 use super::command::Command;
 use crate::error::Error;
 use crate::logs::run_dir::set_file_mode;
+use crate::moment::Moment;
 use crate::spec::Modes;
-use crate::supervise::Now;
 use crate::sys::crash::{STACK_SIGNAL, STACK_SUFFIX};
 use crate::sys::fd::{self, Bell};
 use crate::sys::file::{self, Unusable};
@@ -51,7 +51,7 @@ pub struct Subject {
 pub struct Search {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
-    deadline: Now,
+    deadline: Moment,
 }
 
 struct Shared {
@@ -85,7 +85,7 @@ impl Search {
     }
 
     /// When nobody is to wait for it any longer.
-    pub fn deadline(&self) -> Now {
+    pub fn deadline(&self) -> Moment {
         if self.is_over() { Duration::ZERO } else { self.deadline }
     }
 
@@ -223,7 +223,7 @@ fn answers(status: &str) -> bool {
 }
 
 /// Asks the threads that have a handler, and waits for what they write: a paragraph each.
-fn own_stacks(pid: i32, threads: &[i32], error_file: &Path, until: Now, call_off: BorrowedFd) -> String {
+fn own_stacks(pid: i32, threads: &[i32], error_file: &Path, until: Moment, call_off: BorrowedFd) -> String {
     let mut name = error_file.as_os_str().to_owned();
     name.push(STACK_SUFFIX);
     let path = PathBuf::from(name);

@@ -5,8 +5,8 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::logs::run_dir::random;
 use crate::store::interrupt::Interrupter;
+use crate::sys::random;
 
 /// Before another try to get a number: at most so much after the first, and so many times as much later.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -76,7 +76,7 @@ pub trait Backend: Send {
             // Many that want a number at once are not to be in each other's way for ever.
             tries += 1;
             std::thread::sleep(
-                PAUSE.mul_f64(random() as f64 / u64::MAX as f64 * f64::from(tries.min(LONGEST))),
+                PAUSE.mul_f64(random::number() as f64 / u64::MAX as f64 * f64::from(tries.min(LONGEST))),
             );
         }
     }

@@ -4,9 +4,10 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use super::backend::{Backend, Found, Swap, Token};
-use super::endpoint::{Endpoint, Hosting};
+use super::hosting::{Hosting, is_here};
 use super::secret::Source;
 use crate::error::Error;
+use crate::spec::endpoint::Endpoint;
 use crate::spec::names::hostname_text;
 use crate::store::client::{Client, Options};
 use crate::store::interrupt::Interrupter;
@@ -68,7 +69,7 @@ impl C10d {
 
     /// Begins to serve, if that is this agent's part.
     fn serve(&mut self) -> Result<(), Error> {
-        if self.settings.hosting == Hosting::IfHere && !self.settings.endpoint.is_here() {
+        if self.settings.hosting == Hosting::IfHere && !is_here(&self.settings.endpoint) {
             self.settings.hosting = Hosting::Never;
         }
         if self.server.is_some() || self.settings.hosting == Hosting::Never {
@@ -161,7 +162,7 @@ impl Backend for C10d {
     fn address(&self) -> Option<String> {
         match (&self.server, &self.client) {
             // As the others name it.
-            (Some(_), _) if self.settings.endpoint.is_here() => Some(self.settings.endpoint.host.clone()),
+            (Some(_), _) if is_here(&self.settings.endpoint) => Some(self.settings.endpoint.host.clone()),
             (Some(_), _) => Some(hostname_text()),
             (None, Some(client)) => Some(client.local_address().to_string()),
             (None, None) => None,

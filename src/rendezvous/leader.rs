@@ -14,8 +14,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::state::{Ending, Message, Node, Phase, State, Why};
+use crate::moment::Moment;
 use crate::report::exit_status::Exit;
-use crate::supervise::Now;
 
 /// How many refusals are remembered.
 const REFUSED: usize = 16;
@@ -40,15 +40,15 @@ pub struct Leader {
     me: String,
     state: State,
     /// When the last call is over.
-    deadline: Option<Now>,
+    deadline: Option<Moment>,
     /// The last sign of life of each node, and when it was another one.
-    pulses: HashMap<String, (Option<u64>, Now)>,
+    pulses: HashMap<String, (Option<u64>, Moment)>,
     changed: bool,
 }
 
 impl Leader {
     /// `state`: the last one, whoever led then.
-    pub fn new(rules: Rules, me: &str, state: State, now: Now) -> Leader {
+    pub fn new(rules: Rules, me: &str, state: State, now: Moment) -> Leader {
         let changed = state.leader.as_deref() != Some(me);
         let state = State { leader: Some(me.into()), ..state };
         let mut leader =
@@ -79,13 +79,13 @@ impl Leader {
     }
 
     /// When `tick` is due.
-    pub fn deadline(&self) -> Option<Now> {
+    pub fn deadline(&self) -> Option<Moment> {
         let dead = self.pulses.values().map(|(_, since)| *since + self.rules.dead_after).min();
         self.deadline.into_iter().chain(dead).min()
     }
 
     /// The message that is due. It says who it is from; nothing else is believed of it.
-    pub fn receive(&mut self, message: Message, now: Now) {
+    pub fn receive(&mut self, message: Message, now: Moment) {
         let number = self.state.taken;
         self.state.taken += 1;
         match message {
@@ -103,7 +103,7 @@ impl Leader {
     }
 
     /// What a node's counter says now.
-    pub fn saw(&mut self, id: &str, counter: u64, now: Now) {
+    pub fn saw(&mut self, id: &str, counter: u64, now: Moment) {
         if let Some((last, since)) = self.pulses.get_mut(id)
             && *last != Some(counter)
         {
@@ -112,9 +112,9 @@ impl Leader {
     }
 
     /// Time has passed.
-    pub fn tick(&mut self, now: Now) {
+    pub fn tick(&mut self, now: Moment) {
         let limit = self.rules.dead_after;
-        let is_dead = |since: Now| now.saturating_sub(since) >= limit;
+        let is_dead = |since: Moment| now.saturating_sub(since) >= limit;
         let dead = self.pulses.iter().filter(|(_, (_, since))| is_dead(*since));
         for id in dead.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
             self.miss(&id, now);
@@ -123,13 +123,13 @@ impl Leader {
     }
 
     /// A node gave no sign of life for too long.
-    pub fn miss(&mut self, id: &str, now: Now) {
+    pub fn miss(&mut self, id: &str, now: Moment) {
         let limit = self.rules.dead_after;
         self.remove(id, |name| format!("{name} has vanished: no sign of it for {limit:?}"), now);
     }
 
     /// Nobody could be heard up to now, and for so long nobody could join.
-    pub fn give_back(&mut self, lost: Duration, now: Now) {
+    pub fn give_back(&mut self, lost: Duration, now: Moment) {
         self.pulses.values_mut().for_each(|(_, since)| *since = now);
         self.deadline = self.deadline.map(|deadline| deadline.saturating_add(lost));
     }
@@ -143,7 +143,7 @@ impl Leader {
         self.changed = true;
     }
 
-    fn join(&mut self, mut node: Node, seniority: u64, now: Now) {
+    fn join(&mut self, mut node: Node, seniority: u64, now: Moment) {
         let known = self.state.nodes.iter().chain(&self.state.spares).find(|known| known.id == node.id);
         node.seniority = known.map_or(seniority, |known| known.seniority);
         match self.state.phase {
@@ -198,7 +198,7 @@ impl Leader {
         self.changed = true;
     }
 
-    fn failed(&mut self, id: &str, round: u64, reason: String, exit: Exit, last: bool, now: Now) {
+    fn failed(&mut self, id: &str, round: u64, reason: String, exit: Exit, last: bool, now: Moment) {
         let takes_part = self.state.nodes.iter().any(|node| node.id == id);
         match self.state.phase {
             Phase::Complete if takes_part && round == self.state.round => {
@@ -236,7 +236,7 @@ impl Leader {
     }
 
     /// A node is there no longer.
-    fn remove(&mut self, id: &str, reason: impl FnOnce(&str) -> String, now: Now) {
+    fn remove(&mut self, id: &str, reason: impl FnOnce(&str) -> String, now: Moment) {
         self.pulses.remove(id);
         let State { spares, joined, nodes, done, .. } = &mut self.state;
         spares.retain(|node| node.id != id);
@@ -286,7 +286,7 @@ impl Leader {
     }
 
     /// Completes the round when it can be, and begins the last call when there are enough.
-    fn settle(&mut self, now: Now) {
+    fn settle(&mut self, now: Moment) {
         if self.state.phase != Phase::Gathering {
             return;
         }
@@ -329,7 +329,7 @@ impl Leader {
     }
 
     /// Begins to count the time of those that are new.
-    fn listen(&mut self, now: Now) {
+    fn listen(&mut self, now: Moment) {
         let State { nodes, joined, spares, done, .. } = &self.state;
         let all = nodes.iter().chain(joined).chain(spares);
         for node in all.filter(|node| node.id != self.me && !done.contains(&node.id)) {
@@ -394,7 +394,7 @@ mod tests {
         Leader::new(rules, "a", State::new("a"), Duration::ZERO)
     }
 
-    fn tell(leader: &mut Leader, messages: &[Message], now: Now) {
+    fn tell(leader: &mut Leader, messages: &[Message], now: Moment) {
         messages.iter().for_each(|message| leader.receive(message.clone(), now));
     }
 

@@ -14,14 +14,14 @@ use serde::{Deserialize, Serialize};
 
 use super::backend::{Backend, create, parse_number};
 use super::leader::{Leader, Rules};
-use super::options::Options;
 use super::state::{Ending, Message, Node, Phase, State, decode, encode};
 use crate::error::Error;
+use crate::moment::Moment;
 use crate::report::exit_status::Exit;
 use crate::spec::Level;
+use crate::spec::rendezvous_options::Options;
 use crate::standstill::lost;
 use crate::store::interrupt::Interrupter;
-use crate::supervise::Now;
 use crate::sys::dispositions;
 use crate::sys::fd::Bell;
 use crate::sys::process::{monotonic, poll_timeout};
@@ -74,7 +74,7 @@ pub enum Notice {
     Reached,
     /// It has not answered since, see `Member::trouble`.
     Unreached {
-        since: Now,
+        since: Moment,
     },
     Log(Level, String),
 }
@@ -223,7 +223,7 @@ enum Stage {
     Idle,
     /// `until`: none while it is a spare. `posted`: the number of its message.
     Joining {
-        until: Option<Now>,
+        until: Option<Moment>,
         posted: Option<u64>,
     },
     In {
@@ -262,7 +262,7 @@ struct Part {
     outbox: VecDeque<Message>,
     beat: u64,
     /// When the next sign of life is due.
-    beat_at: Now,
+    beat_at: Moment,
     /// The first round that it may still join.
     from_round: u64,
     /// Whether it was said that all workers of the round have succeeded.
@@ -270,9 +270,9 @@ struct Part {
     /// Whether the place has answered, and the agent was told so.
     is_reached: bool,
     /// The last one of the leader, and when it was another one.
-    leaders_beat: (Option<u64>, Now),
+    leaders_beat: (Option<u64>, Moment),
     /// When the place was last reached.
-    answered: Now,
+    answered: Moment,
     trash: VecDeque<String>,
 }
 
@@ -398,7 +398,7 @@ impl Part {
 
     /// It waited from `begin` on, and was to go on when it was `due`. If it did not, it stood still, and most likely
     /// others with it: what it missed counts for nobody.
-    fn give_back(&mut self, begin: Now, due: Now) {
+    fn give_back(&mut self, begin: Moment, due: Moment) {
         let now = monotonic();
         let lost = lost(begin, due, now);
         if lost.is_zero() {
@@ -790,7 +790,7 @@ impl Part {
         Ok(found.and_then(|found| String::from_utf8_lossy(&found.value).parse().ok()))
     }
 
-    fn look_at_all(&mut self, now: Now) -> Result<(), Error> {
+    fn look_at_all(&mut self, now: Moment) -> Result<(), Error> {
         let Some(leader) = &self.leader else { return Ok(()) };
         let taken = leader.taken();
         for id in leader.watched().map(String::from).collect::<Vec<_>>() {
@@ -807,7 +807,7 @@ impl Part {
         Ok(())
     }
 
-    fn look_at_leader(&mut self, now: Now) -> Result<(), Error> {
+    fn look_at_leader(&mut self, now: Moment) -> Result<(), Error> {
         let Some(id) = self.chain.as_ref().and_then(|chain| chain.state.leader.clone()) else {
             return Ok(());
         };

@@ -11,13 +11,13 @@
 
 pub mod backend;
 pub mod c10d;
-pub mod endpoint;
+pub mod config;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 pub mod foreign;
+pub mod hosting;
 pub mod leader;
 pub mod member;
-pub mod options;
 pub mod roll;
 pub mod secret;
 #[cfg(test)]

@@ -8,14 +8,12 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::statfs::{FsType, statfs};
 
-use super::options::{Options, SecretFile};
 use crate::error::Error;
+use crate::spec::rendezvous_options::{Options, SecretFile};
+use crate::spec::variables::RENDEZVOUS_SECRET;
 use crate::store::meeting::is_loopback;
 use crate::store::secret::Secret;
 use crate::sys::random;
-
-/// The secret itself, for who starts agents by other means than a shared file.
-pub const VARIABLE: &str = "ICE_RENDEZVOUS_SECRET";
 
 /// The user's own secret, below the directory for configuration.
 const OF_USER: &str = "libice/rendezvous_secret";
@@ -62,9 +60,9 @@ impl Source {
             SecretFile::None => return Ok(Source::Nothing),
             SecretFile::Unsaid => {}
         }
-        if let Some(bytes) = var(VARIABLE).filter(|bytes| !bytes.is_empty()) {
+        if let Some(bytes) = var(RENDEZVOUS_SECRET).filter(|bytes| !bytes.is_empty()) {
             return Secret::new(&bytes).map(Source::Given).map_err(|error| match error {
-                Error::Config { value, want, .. } => Error::Config { field: VARIABLE, value, want },
+                Error::Config { value, want, .. } => Error::Config { field: RENDEZVOUS_SECRET, value, want },
                 error => error,
             });
         }
@@ -88,7 +86,7 @@ impl Source {
             (Source::OfUser(path), Error::Config { field, value, want }) => {
                 let (path, want) = (path.display(), want);
                 let want = format!(
-                    "{want}; this is the user's own, {path}: give all agents the same by {VARIABLE} or secret_file"
+                    "{want}; this is the user's own, {path}: give all agents the same by {RENDEZVOUS_SECRET} or secret_file"
                 );
                 Error::Config { field, value, want }
             }
@@ -207,11 +205,11 @@ mod tests {
         let of_config = Source::OfUser("/config/libice/rendezvous_secret".into());
         assert_eq!(of(&[], &config, "localhost", false), Ok(of_config));
         let named = [("secret_file", "/a")];
-        let given = [("HOME", "/nowhere"), (VARIABLE, "sixteen bytes or more")];
+        let given = [("HOME", "/nowhere"), (RENDEZVOUS_SECRET, "sixteen bytes or more")];
         assert_eq!(of(&named, &given, "10.0.0.1", true), Ok(Source::File("/a".into())));
         let secret = Secret::new(b"sixteen bytes or more").unwrap();
         assert_eq!(of(&[], &given, "10.0.0.1", true), Ok(Source::Given(secret)));
-        let short = of(&[], &[(VARIABLE, "short")], "10.0.0.1", false).unwrap_err().to_string();
+        let short = of(&[], &[(RENDEZVOUS_SECRET, "short")], "10.0.0.1", false).unwrap_err().to_string();
         assert!(short.starts_with("config error: ICE_RENDEZVOUS_SECRET is \"5 bytes long\""), "{short}");
     }
 

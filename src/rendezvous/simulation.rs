@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::backend::Backend;
 use super::c10d::{self, C10d};
-use super::endpoint::{Endpoint, Hosting};
+use super::hosting::Hosting;
 use super::member::tests::{Agent, settings};
 use super::member::{Notice, Settings, Wish};
 use super::secret::Source;
 use crate::report::exit_status::Exit;
+use crate::spec::endpoint::Endpoint;
 use crate::store::client::Client;
 use crate::store::server::{Config, Server};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::event::{COUNTERS, counters};
 use super::{End, GroupState, Outcome, Snapshot};
-use crate::supervise::Now;
+use crate::moment::Moment;
 
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -23,8 +23,8 @@ pub fn count(end: End, restarts: u32) {
 /// When what began.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Times {
-    pub run: Option<Now>,
-    pub attempt: Option<Now>,
+    pub run: Option<Moment>,
+    pub attempt: Option<Moment>,
     /// How long the last start of the group took.
     pub start: Option<Duration>,
 }
@@ -33,7 +33,7 @@ pub struct Times {
 pub struct Around<'a> {
     pub run_id: &'a [u8],
     pub role: &'a [u8],
-    pub now: Now,
+    pub now: Moment,
     /// How long ago the agent's loop last turned.
     pub silent: Duration,
 }
@@ -77,7 +77,7 @@ fn escaped(bytes: &[u8]) -> String {
 /// `resident` is the memory of a process, in bytes.
 pub fn text(snapshot: &Snapshot, around: &Around, resident: impl Fn(i32) -> Option<u64>) -> String {
     let mut out = Text(String::new());
-    let since = |begin: Option<Now>| begin.map(|begin| around.now.saturating_sub(begin).as_secs_f64());
+    let since = |begin: Option<Moment>| begin.map(|begin| around.now.saturating_sub(begin).as_secs_f64());
     out.metric("libice_run_info", "gauge", "The run whose agent this is.");
     let (run_id, role) = (escaped(around.run_id), escaped(around.role));
     out.value("libice_run_info", &format!("{{run_id=\"{run_id}\",role=\"{role}\"}}"), 1);

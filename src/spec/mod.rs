@@ -1,11 +1,14 @@
 //! What to run: an owned description, checked field by field as it is written and as a whole by `check`.
 
+pub mod endpoint;
 pub mod launcher;
 pub mod names;
 pub mod nodes;
 pub mod on_signal;
+pub mod rendezvous_options;
 pub mod streams;
 pub mod text;
+pub mod variables;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr};
@@ -15,94 +18,26 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::control;
 use crate::control::section::Limits;
 use crate::device::numa::Binding;
-use crate::device::probe;
 use crate::device::strings::{Devices, Nproc};
 use crate::device::visibility::Visibility;
 use crate::error::Error;
-use crate::rendezvous::secret;
-use crate::store::meeting;
 use crate::sys::memory::Blob;
 use names::Signal;
-use nodes::{Nodes, Rendezvous};
+use nodes::Nodes;
 use on_signal::OnSignal;
 use streams::{LocalRanks, StreamMap, Streams};
+use variables::{STORE_SECRET_FILE, is_reserved, is_worker};
 
-pub const MAX_LOCAL_WORLD_SIZE: i64 = 16_384;
+pub use crate::sys::call::{Callback, HostPointer, WorkerFn};
+
 pub const MAX_RESTARTS: i64 = i32::MAX as i64;
 /// A bound for every time in a spec: about 31 years, far from where a deadline could overflow.
 const MAX_SECONDS: f64 = 1e9;
 /// The log directory of a run without files.
 const NO_LOGS: &str = "/dev/null";
 pub const MAX_STDERR_TAIL: u64 = 1 << 24;
-
-/// The variables a worker gets from the agent; an env setter must not touch them.
-pub const RESERVED_ENV: &[&str] = &[
-    "RANK",
-    "LOCAL_RANK",
-    "GROUP_RANK",
-    "ROLE_RANK",
-    "ROLE_NAME",
-    "LOCAL_WORLD_SIZE",
-    "WORLD_SIZE",
-    "GROUP_WORLD_SIZE",
-    "ROLE_WORLD_SIZE",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-    "TORCHELASTIC_RESTART_COUNT",
-    "TORCHELASTIC_MAX_RESTARTS",
-    "TORCHELASTIC_RUN_ID",
-    "TORCHELASTIC_USE_AGENT_STORE",
-    "TORCHELASTIC_ERROR_FILE",
-    DESCENT,
-];
-
-/// By which an agent knows what its workers have started: a list, as workers may have agents of their own.
-pub const DESCENT: &str = "ICE_DESCENT";
-
-/// The same for those that only a worker with devices of its own gets.
-pub const RESERVED_DEVICE_ENV: &[&str] = &["ICE_LOCAL_RANK", "ICE_DEVICES", "ICE_DIST_BACKEND"];
-
-/// The same for those of a job whose agents meet.
-pub const RESERVED_RENDEZVOUS_ENV: &[&str] = &["ICE_ROUND", "ICE_JOB_RESTART_COUNT"];
-
-/// The same for programs that have a control page.
-pub const RESERVED_CONTROL_ENV: &[&str] = &[control::VARIABLE];
-
-/// Whether only the agent may say what this variable is.
-pub fn is_reserved(key: &[u8]) -> bool {
-    let names = RESERVED_ENV.iter().chain(RESERVED_DEVICE_ENV).chain(RESERVED_RENDEZVOUS_ENV);
-    let names = names.chain(RESERVED_CONTROL_ENV);
-    names.into_iter().any(|name| name.as_bytes() == key)
-}
-
-/// What agents, or their launchers, set for workers and hosts may set too: of no meaning to the workers of a worker.
-pub const OUTER_ENV: &[&str] = &["TORCHELASTIC_TIMER_FILE", "TORCHELASTIC_SIGNALS_TO_HANDLE"];
-
-/// What is for agents alone.
-pub const AGENT_ENV: &[&str] = &[secret::VARIABLE];
-
-/// Whether the process with these variables is itself a worker, of this library's agent or of torch's.
-pub fn is_worker(var: impl Fn(&str) -> Option<Vec<u8>>) -> bool {
-    var("TORCHELASTIC_RUN_ID").is_some()
-}
-
-/// A C function as a worker: called with the worker handle and the host's own pointer.
-pub type WorkerFn = extern "C-unwind" fn(*mut std::ffi::c_void, *mut std::ffi::c_void) -> i32;
-
-#[derive(Clone, Copy)]
-pub struct Callback {
-    pub function: WorkerFn,
-    pub user_data: HostPointer,
-}
-
-impl PartialEq for Callback {
-    fn eq(&self, other: &Callback) -> bool {
-        self.function as usize == other.function as usize && self.user_data == other.user_data
-    }
-}
 
 /// Permission bits of what a run makes in its directory.
 #[derive(Clone, Copy)]
@@ -112,10 +47,6 @@ pub struct Modes {
     /// Whatever the umask is.
     pub exact: bool,
 }
-
-/// A pointer of the host that is only carried, never followed.
-#[derive(Clone, Copy, PartialEq)]
-pub struct HostPointer(pub usize);
 
 /// A function that is found by name in a process of its own.
 #[derive(Clone, Debug, PartialEq)]
@@ -237,6 +168,8 @@ pub struct StopSignals {
     pub stop: i32,
 }
 
+/// How long cuInit may take: seconds for each GPU, where the driver is not kept loaded.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the agent's loop may stand still, as torch has it.
 pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -393,7 +326,7 @@ impl Default for Spec {
             attempts_without_progress: 0,
             monitor_interval: Duration::from_millis(100),
             shutdown_timeout: None,
-            probe_timeout: probe::DEFAULT_LIMIT,
+            probe_timeout: PROBE_TIMEOUT,
             health_port: None,
             health_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             health_socket: None,
@@ -572,7 +505,6 @@ impl Spec {
         let uninterruptible_timeout = self.uninterruptible_timeout.or_else(in_environment);
         Ok(Checked {
             agent_store: self.serves_alone(&var),
-            rendezvous: self.nodes.check(self, &var)?,
             shutdown_timeout,
             log_prefix_template: prefix,
             null_log_dir,
@@ -586,7 +518,7 @@ impl Spec {
     /// and rank 0's as ever.
     fn serves_alone(&self, var: impl Fn(&str) -> Option<Vec<u8>>) -> bool {
         let of_host = |name: &str| if self.clean_env { None } else { var(name) };
-        let secret = self.var(meeting::SECRET_FILE, of_host).is_some_and(|path| !path.is_empty());
+        let secret = self.var(STORE_SECRET_FILE, of_host).is_some_and(|path| !path.is_empty());
         self.agent_store == Some(true) && !secret && !nodes::is_not_shared(&var)
     }
 
@@ -758,8 +690,6 @@ pub struct Checked {
     pub shutdown_timeout: Duration,
     pub log_prefix_template: Vec<u8>,
     pub null_log_dir: bool,
-    /// With whom the job is shared, if with anybody.
-    pub rendezvous: Option<Rendezvous>,
     /// Whether workers are served as torch's file timers.
     pub file_timers: bool,
     /// Where their FIFO is to be, if the host says so.
@@ -791,7 +721,10 @@ pub fn seconds(field: &'static str, value: f64) -> Result<Duration, Error> {
 }
 
 /// The same in a variable of the environment, if it is there.
-fn seconds_in(name: &'static str, var: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Option<Duration>, Error> {
+pub fn seconds_in(
+    name: &'static str,
+    var: impl Fn(&str) -> Option<Vec<u8>>,
+) -> Result<Option<Duration>, Error> {
     let Some(text) = var(name) else { return Ok(None) };
     let text = String::from_utf8_lossy(&text).into_owned();
     let want = "this environment variable must be a number of seconds, 0 or more";
@@ -919,15 +852,15 @@ mod tests {
             change(&mut spec);
             spec.check(find).unwrap().agent_store
         };
-        let secret = [(meeting::SECRET_FILE, "/secret")];
+        let secret = [(STORE_SECRET_FILE, "/secret")];
         assert!(serves(&|_| (), &[]));
         assert!(!serves(&|spec| spec.agent_store = None, &[]));
         assert!(!serves(&|spec| spec.agent_store = Some(false), &[]));
         assert!(!serves(&|_| (), &[("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")]));
         assert!(!serves(&|_| (), &secret), "no client of PyTorch has it");
-        assert!(serves(&|_| (), &[(meeting::SECRET_FILE, "")]));
+        assert!(serves(&|_| (), &[(STORE_SECRET_FILE, "")]));
         assert!(serves(&|spec| spec.clean_env = true, &secret), "no worker finds it");
-        assert!(serves(&|spec| spec.env = vec![EnvEdit::Unset(meeting::SECRET_FILE.into())], &secret));
+        assert!(serves(&|spec| spec.env = vec![EnvEdit::Unset(STORE_SECRET_FILE.into())], &secret));
     }
 
     #[test]

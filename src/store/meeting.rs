@@ -9,10 +9,9 @@ use super::secret::Secret;
 use super::server::{Config, Server};
 use crate::error::Error;
 use crate::ranks::Rank;
+use crate::spec::variables::STORE_SECRET_FILE;
 use crate::sys::random;
 
-/// The file with the secret of the store, if it has one.
-pub const SECRET_FILE: &str = "ICE_STORE_SECRET_FILE";
 const LOOPBACK: &str = "127.0.0.1";
 
 /// A worker's part in it.
@@ -54,7 +53,7 @@ pub fn part(rank: &Rank, get: impl Fn(&str) -> Option<String>) -> Result<Part, E
 /// A store for this worker, and its server if this process is to have it.
 pub fn open(rank: &Rank, timeout: Option<Duration>) -> Result<(Client, Option<Server>), Error> {
     let part = part(rank, |name| std::env::var(name).ok())?;
-    let secret = match std::env::var_os(SECRET_FILE).filter(|path| !path.is_empty()) {
+    let secret = match std::env::var_os(STORE_SECRET_FILE).filter(|path| !path.is_empty()) {
         Some(path) => Some(Secret::of_file(&PathBuf::from(path))?),
         None => None,
     };

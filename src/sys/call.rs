@@ -3,7 +3,24 @@
 use std::arch::naked_asm;
 use std::ffi::c_void;
 
-use crate::spec::WorkerFn;
+/// A C function as a worker: called with the worker handle and the host's own pointer.
+pub type WorkerFn = extern "C-unwind" fn(*mut c_void, *mut c_void) -> i32;
+
+#[derive(Clone, Copy)]
+pub struct Callback {
+    pub function: WorkerFn,
+    pub user_data: HostPointer,
+}
+
+impl PartialEq for Callback {
+    fn eq(&self, other: &Callback) -> bool {
+        self.function as usize == other.function as usize && self.user_data == other.user_data
+    }
+}
+
+/// A pointer of the host that is only carried, never followed.
+#[derive(Clone, Copy, PartialEq)]
+pub struct HostPointer(pub usize);
 
 /// Calls a worker's function as the outermost one of its stack: what comes above it is the library's. Nor does
 /// the search for a handler of a C++ exception go further, which so ends where it was thrown.

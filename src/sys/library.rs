@@ -1,13 +1,13 @@
 //! The files that this process is made of: the library's own, its loader, shared objects of the user.
 //!
-//! The library is also a program: `build.rs` names the entry below in its ELF header and the loader that
+//! The library is also a program: `build.rs` names its entry in its ELF header and the loader that
 //! runs it, so that a worker which is a function of some shared object can start from the library file.
 
 use std::ffi::{CStr, CString, OsString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use crate::spec::{Callback, HostPointer, WorkerFn};
+use super::call::{Callback, HostPointer, WorkerFn};
 
 const NO_LOADER: &str = "a static program cannot load a shared object";
 
@@ -163,75 +163,17 @@ pub fn own_program() -> OwnProgram {
 }
 
 #[cfg(all(target_env = "gnu", target_pointer_width = "64"))]
-mod entry {
-    use std::ffi::{c_char, c_int, c_void};
-
-    // The kernel, or the loader, jumps here: the stack holds argc, argv, .., and a register the function
-    // that the loader wants to be run at exit.
-    #[cfg(target_arch = "x86_64")]
-    std::arch::global_asm!(
-        ".globl ice_library_start",
-        ".hidden ice_library_start",
-        ".type ice_library_start, @function",
-        "ice_library_start:",
-        "xor ebp, ebp",
-        "mov rdi, rsp",
-        "mov rsi, rdx",
-        "and rsp, -16",
-        "call {start}",
-        "ud2",
-        start = sym start,
-    );
-    #[cfg(target_arch = "aarch64")]
-    std::arch::global_asm!(
-        ".globl ice_library_start",
-        ".hidden ice_library_start",
-        ".type ice_library_start, @function",
-        "ice_library_start:",
-        "mov x29, #0",
-        "mov x30, #0",
-        "mov x1, x0",
-        "mov x0, sp",
-        "bl {start}",
-        "brk 0",
-        start = sym start,
-    );
-
-    type Main = extern "C" fn(c_int, *const *const c_char, *const *const c_char) -> c_int;
-
-    unsafe extern "C" {
-        pub fn ice_library_start();
-        fn __libc_start_main(
-            main: Main,
-            argc: c_int,
-            argv: *const *const c_char,
-            init: Option<extern "C" fn()>,
-            fini: Option<extern "C" fn()>,
-            rtld_fini: *const c_void,
-            stack_end: *const c_void,
-        ) -> c_int;
-    }
-
-    extern "C" fn start(stack: *const usize, rtld_fini: *const c_void) -> ! {
-        // SAFETY: what the kernel puts on the stack of a new program; the C library takes it from here.
-        unsafe {
-            let argv = stack.add(1).cast();
-            __libc_start_main(main, *stack as c_int, argv, None, None, rtld_fini, stack.cast());
-            libc::_exit(127)
-        }
-    }
-
-    extern "C" fn main(_: c_int, _: *const *const c_char, _: *const *const c_char) -> c_int {
-        crate::process::entry::library_main()
-    }
+unsafe extern "C" {
+    /// `ffi::start` has it: what runs there stands above all rooms.
+    fn ice_library_start();
 }
 
-/// Whether the ELF file that holds this code begins at the entry above: the shared library does, a program
+/// Whether the ELF file that holds this code begins at that entry: the shared library does, a program
 /// or a plug-in that was linked with the archive has an entry of its own, or none.
 fn starts_at_entry() -> bool {
     #[cfg(all(target_env = "gnu", target_pointer_width = "64"))]
     {
-        let entry = entry::ice_library_start as unsafe extern "C" fn() as usize;
+        let entry = ice_library_start as unsafe extern "C" fn() as usize;
         let mut search = Search { entry, found: false };
         // SAFETY: the function below is called with this pointer, within this call.
         unsafe { libc::dl_iterate_phdr(Some(look_at_object), (&raw mut search).cast()) };

@@ -9,3 +9,9 @@ pub fn bytes<const N: usize>() -> Result<[u8; N], Errno> {
     Errno::result(unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), N, 0) })?;
     Ok(bytes)
 }
+
+/// For a name that nobody else has chosen.
+pub fn number() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish()
+}

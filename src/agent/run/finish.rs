@@ -82,7 +82,7 @@ impl Run<'_> {
         });
         let duration = since(self.times.run);
         self.event(|origin| Some(origin.agent_ended(&report, duration.as_millis() as u64)));
-        self.output.finish(self.checked.shutdown_timeout);
+        self.output.finish(self.settled.checked.shutdown_timeout);
         self.host.handlers = None;
         self.host.subreaper = None;
         report

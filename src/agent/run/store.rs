@@ -11,14 +11,14 @@ use crate::spec::Level;
 
 impl Run<'_> {
     pub(super) fn reserve_port(&self) -> Result<Port, Error> {
-        let served_at = self.checked.agent_store.then(|| master_addr(self.spec));
+        let served_at = self.settled.checked.agent_store.then(|| master_addr(self.spec));
         port::reserve(self.spec.master_port, served_at.as_deref())
     }
 
     /// The attempt that begins has a port.
     pub(super) fn take_port(&mut self) -> Result<(), Error> {
         let mut port = self.port.take().map_or_else(|| self.reserve_port(), Ok)?;
-        if self.checked.agent_store {
+        if self.settled.checked.agent_store {
             port = port.open()?;
         }
         if let Some(queue) = port.queue() {

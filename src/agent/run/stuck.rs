@@ -12,6 +12,7 @@ use crate::agent::timer_file::TimerFile;
 use crate::control::d_state::Stays;
 use crate::control::file_timer::{Clocks, Expired, Holder, Line, Lines, MOST, Timers};
 use crate::error::{Error, c_string_lossy};
+use crate::moment::Moment;
 use crate::plan::{self, Macros};
 use crate::process::attempt::Worker;
 use crate::process::command::Command;
@@ -19,7 +20,7 @@ use crate::process::stack::{Search, Subject};
 use crate::process::watcher::Name;
 use crate::spec::Level;
 use crate::spec::names::Signal;
-use crate::supervise::{Event, Now};
+use crate::supervise::Event;
 use crate::sys::process::{self, monotonic, since_1970};
 
 /// How many requests of strangers are told of: whoever sends many is not to fill the log.
@@ -33,9 +34,9 @@ pub(super) struct Watch {
     served: Option<Served>,
     stays: Stays,
     /// When the states of the workers are looked at next.
-    next_look: Option<Now>,
+    next_look: Option<Moment>,
     /// Who still runs then is a straggler.
-    stragglers_at: Option<Now>,
+    stragglers_at: Option<Moment>,
     condemned: Vec<Condemned>,
 }
 
@@ -73,12 +74,12 @@ enum Stage {
     Sentenced,
     /// It has got its signal.
     Signalled {
-        until: Now,
+        until: Moment,
     },
 }
 
 impl Watch {
-    fn deadline(&self) -> Option<Now> {
+    fn deadline(&self) -> Option<Moment> {
         let timers = self.served.as_ref().and_then(|served| served.timers.deadline());
         let searches = self.is_searching();
         let condemned = self.condemned.iter().filter_map(|condemned| match &condemned.stage {
@@ -127,7 +128,7 @@ impl Run<'_> {
     /// An attempt begins; the path of its FIFO, if it has one.
     pub(super) fn watch_attempt(&mut self, number: u32) -> Result<Option<std::path::PathBuf>, Error> {
         self.watch = Watch::default();
-        if self.checked.uninterruptible_timeout.is_some() {
+        if self.settled.checked.uninterruptible_timeout.is_some() {
             if process::proc_is_ours() {
                 self.watch.next_look = Some(Duration::ZERO);
             } else {
@@ -138,7 +139,8 @@ impl Run<'_> {
         let working_dir = self.host.working_dir.clone().unwrap_or_default();
         let run_dir = self.run_dir.as_ref().filter(|_| !self.without_files);
         let tmpdir = self.host.tmpdir.as_deref();
-        let Some(path) = TimerFile::place(self.checked, run_dir, number, &working_dir, tmpdir) else {
+        let Some(path) = TimerFile::place(&self.settled.checked, run_dir, number, &working_dir, tmpdir)
+        else {
             return Ok(None);
         };
         let file = TimerFile::make(path.clone(), !self.supervisor.is_first_attempt())?;
@@ -161,7 +163,7 @@ impl Run<'_> {
     }
 
     /// When somebody has to be looked at; never once the group is being stopped.
-    pub(super) fn watch_deadline(&self) -> Option<Now> {
+    pub(super) fn watch_deadline(&self) -> Option<Moment> {
         if self.supervisor.is_running() && !self.is_debugging() { self.watch.deadline() } else { None }
     }
 
@@ -172,7 +174,7 @@ impl Run<'_> {
         if let Some(served) = &mut self.watch.served {
             served.timers.begin_anew(now);
         }
-        if self.watch.stragglers_at.is_some_and(|at| at < Now::MAX) {
+        if self.watch.stragglers_at.is_some_and(|at| at < Moment::MAX) {
             self.watch.stragglers_at = Some(now.saturating_add(self.spec.straggler_timeout));
         }
         if let Some(conversation) = &mut self.conversation {
@@ -242,7 +244,7 @@ impl Run<'_> {
         self.watch.condemned.clear();
     }
 
-    fn look_at_timers(&mut self, now: Now) {
+    fn look_at_timers(&mut self, now: Moment) {
         let Some(served) = &mut self.watch.served else { return };
         for Expired { holder, scope, length, held, signal } in served.timers.expired(now) {
             let Some(attempt) = &self.attempt else { return };
@@ -268,10 +270,11 @@ impl Run<'_> {
         }
     }
 
-    fn look_at_states(&mut self, now: Now) {
-        let (Some(limit), true) =
-            (self.checked.uninterruptible_timeout, self.watch.next_look.is_some_and(|next| next <= now))
-        else {
+    fn look_at_states(&mut self, now: Moment) {
+        let (Some(limit), true) = (
+            self.settled.checked.uninterruptible_timeout,
+            self.watch.next_look.is_some_and(|next| next <= now),
+        ) else {
             return;
         };
         self.watch.next_look = Some(now + self.spec.monitor_interval);
@@ -296,12 +299,12 @@ impl Run<'_> {
         }
     }
 
-    fn look_at_stragglers(&mut self, now: Now) {
+    fn look_at_stragglers(&mut self, now: Moment) {
         if self.watch.stragglers_at.is_none_or(|at| at > now) {
             return;
         }
         // Told once: whoever is let live is not looked at again.
-        self.watch.stragglers_at = Some(Now::MAX);
+        self.watch.stragglers_at = Some(Moment::MAX);
         let seconds = self.spec.straggler_timeout.as_secs_f64();
         for (worker, pid) in self.living() {
             let verdict = format!("PID {pid} still ran {seconds:.3} s after another worker had ended well");
@@ -378,8 +381,14 @@ impl Run<'_> {
         let has_handler = is_worker && self.spec.method().is_some() && self.spec.crash_records;
         let command = self.spec.stack_command.first().map(|program| {
             let restarts = self.supervisor.restarts();
-            let job =
-                super::job((self.spec, self.checked), self.run_id.clone(), 0, restarts, self.meeting(), None);
+            let job = super::job(
+                (self.spec, &self.settled.checked),
+                self.run_id.clone(),
+                0,
+                restarts,
+                self.meeting(),
+                None,
+            );
             let macros = Macros::new(self.spec, &job, rank).with_pid(pid);
             let argv = &self.spec.stack_command;
             let command = Command {
@@ -404,7 +413,7 @@ impl Run<'_> {
     }
 
     /// Takes what was found where the search is over, or its time is.
-    fn look_at_searches(&mut self, now: Now) {
+    fn look_at_searches(&mut self, now: Moment) {
         for condemned in &mut self.watch.condemned {
             let Stage::LookedFor(search) = &condemned.stage else { continue };
             if search.deadline() > now {
@@ -420,7 +429,7 @@ impl Run<'_> {
 
     /// Ends those whose time has come; none as long as somebody else is still looked at: the end of one may
     /// change what the others do.
-    fn carry_out(&mut self, now: Now) {
+    fn carry_out(&mut self, now: Moment) {
         let searches = self.watch.is_searching();
         for mut condemned in std::mem::take(&mut self.watch.condemned) {
             let goes_on = match condemned.stage {
@@ -452,14 +461,14 @@ impl Run<'_> {
     }
 
     /// Until when it may end by itself now; none where there is nothing to wait for.
-    fn execute(&mut self, condemned: &Condemned, now: Now) -> Option<Now> {
+    fn execute(&mut self, condemned: &Condemned, now: Moment) -> Option<Moment> {
         let attempt = self.attempt.as_mut()?;
         let (signalled, until) = match condemned.sentence {
             Sentence::NoRestart => (Ok(()), None),
             Sentence::Signal { holder, signal } => {
                 // Nothing but the stop of the group tells a worker that a process of its own is gone.
                 let alone = holder.pid == attempt.workers[condemned.worker].pid && signal != libc::SIGKILL;
-                let patience = if alone { self.checked.shutdown_timeout } else { Duration::ZERO };
+                let patience = if alone { self.settled.checked.shutdown_timeout } else { Duration::ZERO };
                 let sent = attempt.signal(holder, signal);
                 (sent, Some(if sent.is_ok() { now + patience } else { now }))
             }

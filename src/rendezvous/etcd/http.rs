@@ -15,8 +15,8 @@ use nix::poll::{PollFd, PollFlags, poll};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
-use super::super::endpoint::Endpoint;
 use crate::error::Error;
+use crate::spec::endpoint::Endpoint;
 use crate::store::connection::connect_to;
 use crate::store::interrupt::Interrupter;
 use crate::sys::process::poll_timeout;

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::super::endpoint::Endpoint;
 use super::api::Refused;
 use super::http::{Answer, Connection};
 use crate::error::Error;
+use crate::spec::endpoint::Endpoint;
 
 #[derive(Clone)]
 pub struct Login {

@@ -30,11 +30,11 @@ use self::link::{Link, Login};
 use self::tls::Tls;
 use self::watch::Watch;
 use super::backend::{Backend, Found, Swap, Token};
-use super::endpoint::Endpoint;
-use super::options::{EtcdOptions, Options};
 use crate::error::Error;
-use crate::logs::run_dir::random;
+use crate::spec::endpoint::Endpoint;
+use crate::spec::rendezvous_options::{EtcdOptions, Options};
 use crate::store::interrupt::Interrupter;
+use crate::sys::random;
 
 const DEFAULT_PORT: u16 = 2379;
 /// How long one try to connect may take.
@@ -82,7 +82,7 @@ impl Etcd {
             patience: options.answer_within().min(most),
             prefix: prefix(run_id),
             // The agents spread over the servers.
-            turn: random() as usize % servers.len(),
+            turn: random::number() as usize % servers.len(),
             servers,
             was_right: false,
             link: None,

@@ -10,8 +10,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-use super::super::options::EtcdOptions;
 use crate::error::Error;
+use crate::spec::rendezvous_options::EtcdOptions;
 
 fn refuse(key: &str, path: &Path, want: String) -> Error {
     Error::config("rendezvous_option", format!("{key}={}", path.display()), want)

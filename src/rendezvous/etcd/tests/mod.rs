@@ -14,10 +14,10 @@ use self::server::{PATIENCE, Server};
 use super::super::backend::{Backend, Swap, create};
 use super::super::member::tests::{Agent, settings};
 use super::super::member::{Notice, Settings, Wish};
-use super::super::options::Options;
 use super::super::state::Ending;
 use super::*;
 use crate::report::exit_status::Exit;
+use crate::spec::rendezvous_options::Options;
 use crate::sys::fd::Bell;
 
 fn options(pairs: &[(&str, &str)]) -> Options {

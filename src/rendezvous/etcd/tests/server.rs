@@ -12,8 +12,8 @@ use super::super::Etcd;
 use super::super::http::Connection;
 use super::super::link::Link;
 use crate::rendezvous::backend::Backend;
-use crate::rendezvous::endpoint::Endpoint;
-use crate::rendezvous::options::Options;
+use crate::spec::endpoint::Endpoint;
+use crate::spec::rendezvous_options::Options;
 
 /// How long anything may take that should come at once.
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, CString};
 
-use super::probe::Device;
+use crate::device::Device;
 use crate::error::c_string_lossy;
 use crate::process::channel::Strings;
 

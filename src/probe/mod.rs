@@ -2,6 +2,9 @@
 //! initialised in the host: `cuInit` there would break every worker that is forked later, may hang for
 //! good, and may crash.
 
+mod inspect;
+mod report;
+
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -9,11 +12,11 @@ use std::time::Duration;
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
-use super::report::Report;
+use crate::device::Found;
 use crate::error::Error;
 use crate::process::channel::{Channel, Kind};
 use crate::process::launch::{Failure, Single};
-use crate::process::{entry, image};
+use crate::process::{host, image};
 use crate::reminder::{Reminder, seconds};
 use crate::spec::Spec;
 use crate::standstill::lost;
@@ -21,45 +24,12 @@ use crate::sys::child::{Child, Setup, Step};
 use crate::sys::dispositions;
 use crate::sys::fd;
 use crate::sys::process::{self, Status, Waited};
+use report::Report;
 
-/// How long cuInit may take: seconds for each GPU, where the driver is not kept loaded.
-pub const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
+pub use inspect::serve;
+
 /// How long a killed process may take to end before it counts as stuck in the kernel.
 const KILLED_WITHIN: Duration = Duration::from_secs(3);
-
-/// A GPU, or a part of one (MIG), that a process with the probe's environment can use.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
-    /// CUDA's ordinal in such a process: which of the visible devices.
-    pub index: usize,
-    /// `GPU-xxxxxxxx-xxxx-..`, or `MIG-..`; empty from a driver too old to know.
-    pub uuid: String,
-    pub name: String,
-    pub memory_bytes: u64,
-    /// The compute capability, major and minor.
-    pub compute: (i32, i32),
-    /// As in sysfs: `0000:3b:00.0`.
-    pub pci_bus_id: String,
-    /// Node 0 where the kernel does not know.
-    pub numa_node: usize,
-    pub is_mig: bool,
-}
-
-impl Device {
-    /// Whether it is that piece of hardware, whatever its number.
-    pub fn is_same(&self, other: &Device) -> bool {
-        (&self.uuid, &self.pci_bus_id) == (&other.uuid, &other.pci_bus_id)
-    }
-}
-
-#[derive(Debug, PartialEq)]
-pub struct Found {
-    /// As CUDA counts, 13040 for 13.4; 0 without a driver.
-    pub driver_version: i32,
-    pub list: Vec<Device>,
-    /// Why there is none.
-    pub message: String,
-}
 
 pub struct Request<'a> {
     /// The workers': CUDA_VISIBLE_DEVICES, CUDA_DEVICE_ORDER and the loader's variables count.
@@ -98,7 +68,7 @@ pub struct Probe {
 
 impl Probe {
     pub fn start(request: &Request) -> Result<Probe, Error> {
-        entry::refuse_to_be_a_host();
+        host::refuse_to_be_a_host();
         reap_stuck();
         let (path, argv) = image::own_process(request.runner, c"ice-probe".into(), request.how)
             .map_err(|why| Error::config("runner", "NULL", why))?;

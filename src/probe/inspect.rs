@@ -4,8 +4,8 @@
 use std::cell::Cell;
 use std::path::Path;
 
-use super::probe::Device;
 use super::report::Report;
+use crate::device::Device;
 use crate::process::channel::WorkerEnd;
 use crate::process::function::NOT_STARTED;
 use crate::sys::cuda::{self, Driver, Failure};

@@ -3,12 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::numa::Binding;
-use super::probe::{Device, Found};
-use super::strings::{Devices, Item, Kind, Nproc, is_uuid};
-use super::visibility::{Source, Visibility, devices as devices_text};
+use crate::device::numa::Binding;
+use crate::device::strings::{Devices, Item, Kind, Nproc, is_uuid};
+use crate::device::visibility::{Source, Visibility, devices as devices_text};
+use crate::device::{Device, Found};
 use crate::error::Error;
-use crate::spec::{EnvEdit, MAX_LOCAL_WORLD_SIZE, Spec};
+use crate::ranks::MAX_LOCAL_WORLD_SIZE;
+use crate::spec::{EnvEdit, Spec};
 
 /// What the host knows of its devices.
 pub struct Host<'a> {

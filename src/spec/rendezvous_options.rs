@@ -222,7 +222,7 @@ fn seconds(key: &str, value: &str) -> Result<Duration, Error> {
 
 fn seconds_or_none(key: &str, value: &str) -> Result<Duration, Error> {
     let number: Option<f64> = digits(value).parse().ok();
-    let number = number.and_then(|number| crate::spec::seconds("rendezvous_option", number).ok());
+    let number = number.and_then(|number| super::seconds("rendezvous_option", number).ok());
     number.ok_or_else(|| refuse(key, value, "must be seconds from 0 to 1e9"))
 }
 

@@ -1,17 +1,19 @@
 //! Spec and ranks to what each worker gets: argv, environment, where its program is looked for.
 
+pub mod assign;
+
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::path::PathBuf;
 
-use crate::control;
-use crate::device::assign::Assignment;
 use crate::device::cpus::Cpus;
 use crate::device::numa::Share;
 use crate::ranks::Rank;
 use crate::spec::launcher::{is_of_launcher, rank_of};
 use crate::spec::text::expand;
-use crate::spec::{AGENT_ENV, DESCENT, EnvEdit, MacroSet, OUTER_ENV, Spec, is_reserved, is_worker};
+use crate::spec::variables::{AGENT_ENV, CONTROL_PAGE, DESCENT, OUTER_ENV, is_reserved, is_worker};
+use crate::spec::{EnvEdit, MacroSet, Spec};
+use assign::Assignment;
 
 /// Where a name without slash is looked for in an environment without PATH, as execvp(3) does.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
@@ -194,7 +196,7 @@ impl<'a> Plan<'a> {
         }
         // Functions have the page without a word about it.
         if self.spec.has_control() && self.spec.program.is_some() {
-            own.push(c_string(format!("{}={CONTROL_FD}:{}", control::VARIABLE, rank.local).into_bytes()));
+            own.push(c_string(format!("{}={CONTROL_FD}:{}", CONTROL_PAGE, rank.local).into_bytes()));
         }
         let devices = self.devices.env(rank.local).into_iter();
         own.extend(devices.map(|(key, value)| c_string(format!("{key}={value}").into_bytes())));
@@ -389,11 +391,11 @@ pub fn as_c_strs(strings: &[CString]) -> impl Iterator<Item = &CStr> {
 
 #[cfg(test)]
 mod tests {
+    use super::assign::{self, Host};
     use super::*;
-    use crate::device::assign::{self, Host};
     use crate::device::visibility::Source;
     use crate::ranks;
-    use crate::spec::RESERVED_ENV;
+    use crate::spec::variables::RESERVED_ENV;
 
     fn job() -> Job {
         Job {

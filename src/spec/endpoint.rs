@@ -1,28 +1,15 @@
-//! `host:port`, and whether that host is this one.
+//! `host:port`.
 
 use std::fmt;
-use std::net::{IpAddr, ToSocketAddrs};
-
-use nix::ifaddrs::getifaddrs;
+use std::net::IpAddr;
 
 use crate::error::Error;
-use crate::spec::names::hostname_text;
-use crate::sys::listener::ip_of;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Endpoint {
     /// A name or an address; one of IPv6 without brackets.
     pub host: String,
     pub port: u16,
-}
-
-/// Whether an agent serves the store that agents meet at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hosting {
-    Always,
-    /// If it is named by the endpoint, and nobody else of this host does.
-    IfHere,
-    Never,
 }
 
 impl Endpoint {
@@ -53,22 +40,6 @@ impl Endpoint {
             }
             None => refuse("must be HOST:PORT with a port from 0 to 65535"),
         }
-    }
-
-    /// Whether it names this host: by its name, an address of it, or a name of one.
-    pub fn is_here(&self) -> bool {
-        if self.host == "localhost" || self.host.eq_ignore_ascii_case(&hostname_text()) {
-            return true;
-        }
-        let Ok(found) = (self.host.as_str(), self.port).to_socket_addrs() else { return false };
-        let own: Vec<IpAddr> = getifaddrs()
-            .map(|interfaces| {
-                let addresses = interfaces.filter_map(|interface| interface.address);
-                addresses.filter_map(|address| ip_of(&address)).collect()
-            })
-            .unwrap_or_default();
-        let mut found = found.map(|address| address.ip().to_canonical());
-        found.any(|ip| ip.is_loopback() || own.contains(&ip))
     }
 
     /// How the others reach a host whose own end of a connection to this endpoint is `local`: there, or, where the
@@ -138,17 +109,6 @@ mod tests {
         ] {
             let endpoint = Endpoint { host: host.into(), port: 1 };
             assert_eq!(endpoint.seen_from(local.parse().unwrap()), wanted, "{host}");
-        }
-    }
-
-    #[test]
-    fn dyn_24_this_host_is_known_by_its_names_and_addresses() {
-        let here = hostname_text();
-        for host in ["localhost", "127.0.0.1", "127.3.2.1", "::1", &here] {
-            assert!(Endpoint { host: host.into(), port: 1 }.is_here(), "{host}");
-        }
-        for host in ["192.0.2.1", "2001:db8::1", "no.such.host.invalid"] {
-            assert!(!Endpoint { host: host.into(), port: 1 }.is_here(), "{host}");
         }
     }
 
