@@ -558,14 +558,7 @@ impl Case {
 
     /// Live processes of this case (other than hosts that still run, if any).
     pub fn processes(&self) -> Vec<i32> {
-        let wanted = format!("{TAG}={}", self.tag).into_bytes();
-        pids()
-            .into_iter()
-            .filter(|pid| {
-                let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-                environ.split(|byte| *byte == 0).any(|item| item == wanted)
-            })
-            .collect()
+        processes_of(&self.tag)
     }
 
     #[track_caller]
@@ -632,12 +625,36 @@ const HOST_VARIABLES: &[&str] = &[
     "CUDA_DEVICE_ORDER",
 ];
 
+fn processes_of(tag: &str) -> Vec<i32> {
+    let wanted = format!("{TAG}={tag}").into_bytes();
+    pids()
+        .into_iter()
+        .filter(|pid| {
+            let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environ.split(|byte| *byte == 0).any(|item| item == wanted)
+        })
+        .collect()
+}
+
+/// A process in words: its number, its command line, and for each thread its state and where in the kernel it is.
 fn describe(pid: i32) -> String {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words: Vec<_> = line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
     let mut text = words.join(" ");
     text.truncate(text.char_indices().nth(120).map_or(text.len(), |(at, _)| at));
-    format!("{pid} ({})", text.trim())
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let threads: Vec<String> = threads.map(|thread| describe_thread(&thread.path())).collect();
+    format!("{pid} ({}: {})", text.trim(), threads.join(", "))
+}
+
+/// The stack is for root alone to see.
+fn describe_thread(path: &Path) -> String {
+    let read = |name: &str| fs::read_to_string(path.join(name)).unwrap_or_default();
+    let stat = read("stat");
+    let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).unwrap_or("gone");
+    let stack = read("stack");
+    let functions = stack.lines().filter_map(|line| line.split_whitespace().nth(1)?.split('+').next());
+    format!("{} {state} in {}", read("comm").trim(), functions.take(4).collect::<Vec<_>>().join(" < "))
 }
 
 pub fn pids() -> Vec<i32> {
@@ -1002,24 +1019,26 @@ impl Running {
     /// Waits for the end of the host, which must come within its limit.
     pub fn finish(self) -> Run {
         let (limit, base) = (self.limit, self.base.clone());
-        let (run, killed) = self.finish_or_kill();
-        if killed {
+        let (run, stood) = self.finish_or_kill();
+        if let Some(stood) = stood {
             let lines = fs::read_to_string(base.with_extension("lines")).unwrap_or_default();
-            panic!("the host still runs after {limit:?}; its lines:\n{lines}");
+            panic!("the host still runs after {limit:?}: {stood}; its lines:\n{lines}");
         }
         run
     }
 
-    /// Waits for the end of the host; if it takes longer than its limit it is killed: true.
-    pub fn finish_or_kill(mut self) -> (Run, bool) {
-        let (mut killed, mut looks) = (false, 0);
+    /// Waits for the end of the host; if it takes longer than its limit it is killed, and the processes of the case
+    /// are described as they were then.
+    pub fn finish_or_kill(mut self) -> (Run, Option<String>) {
+        let (mut stood, mut looks) = (None, 0);
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("wait for the host") {
                 break status;
             }
-            if LOOK * looks > self.limit && !killed {
+            if LOOK * looks > self.limit && stood.is_none() {
+                let processes = processes_of(&self.tag);
+                stood = Some(processes.iter().map(|pid| describe(*pid)).collect::<Vec<_>>().join("; "));
                 self.child.kill().expect("kill the host");
-                killed = true;
             }
             thread::sleep(LOOK);
             looks += 1;
@@ -1035,7 +1054,7 @@ impl Running {
             case: Case { dir: self.tmp.parent().expect("the case").to_path_buf(), tag: self.tag.clone() }
                 .quiet(),
         };
-        (run, killed)
+        (run, stood)
     }
 
     /// Kills the host with SIGKILL and waits for it.
