@@ -119,7 +119,7 @@ fn named(module: &str, text: &str, modules: &BTreeSet<String>) -> BTreeSet<Strin
         let path = path.replace("::", "/");
         let path = path.trim_start_matches('/');
         let prefixes = path.match_indices('/').map(|(at, _)| &path[..at]).chain([path]);
-        prefixes.filter(|prefix| modules.contains(*prefix)).next_back().map(str::to_string)
+        prefixes.rev().find(|prefix| modules.contains(*prefix)).map(str::to_string)
     };
     from_root.chain(from_parent).filter_map(known).filter(|other| other != module).collect()
 }

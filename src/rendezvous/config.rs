@@ -184,6 +184,7 @@ fn etcd(endpoints: &str, _options: &Options) -> Result<Place, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::nodes::NOT_SHARED;
 
     fn check(change: impl FnOnce(&mut Nodes), env: &[(&str, &str)]) -> Result<Option<Rendezvous>, String> {
         let mut nodes = Nodes { min: 2, max: 2, ..Nodes::default() };
