@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn w09_whatever_it_holds_is_data() {
+    fn err_04_whatever_it_holds_is_data() {
         assert!(parsed(r#"{"message": {"mess"#).0.contains("not JSON"));
         assert!(parsed("").0.contains("not JSON"));
         assert_eq!(parsed("[1]").0, "[1]");

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn sec_02_the_oldest_of_the_crowd_goes() {
+    fn sec_20_the_oldest_of_the_crowd_goes() {
         let mut newcomers = Newcomers::default();
         let soon = Instant::now() + Duration::from_secs(60);
         assert_eq!((newcomers.too_many(0), newcomers.one_of_the_crowd()), (None, None));
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn sec_02_an_address_of_ipv6_is_that_of_a_network() {
+    fn sec_20_an_address_of_ipv6_is_that_of_a_network() {
         assert_eq!(at("2001:db8::1"), at("2001:db8::ffff:1"));
         assert_ne!(at("2001:db8::1"), at("2001:db8:0:1::1"));
         assert_eq!(at("::ffff:10.0.0.2"), at("10.0.0.2"));

@@ -289,7 +289,7 @@ fn cli_16_an_empty_environment() {
     no_process_left(&t);
 }
 
-fn cli_16_standalone() {
+fn dyn_25_standalone() {
     let t = Case::new();
     for _ in 0..2 {
         tool(&t, &["--standalone", "--nproc-per-node", "2"])
@@ -320,7 +320,7 @@ fn cli_16_standalone() {
     assert_ne!(ids[0], ids[1], "each run has an id of its own");
 }
 
-fn cli_16_stdin_of_workers() {
+fn cli_stdin_of_workers() {
     for (who, sizes) in [("none", ["0", "0"]), ("rank0", ["12", "0"])] {
         let t = Case::new();
         let input = t.write("input", b"twelve bytes", 0o644);
@@ -346,7 +346,7 @@ pub fn tests() -> Vec<Trial> {
         cli_13_help_and_version,
         cli_14_closed_streams,
         cli_16_an_empty_environment,
-        cli_16_standalone,
-        cli_16_stdin_of_workers,
+        dyn_25_standalone,
+        cli_stdin_of_workers,
     ]
 }

@@ -13,9 +13,9 @@ use crate::tests;
 
 pub fn tests() -> Vec<Trial> {
     tests![
-        sec_02_a_crowd_at_the_rendezvous_ends_no_job,
-        sec_02_a_crowd_that_begins_leaves_descriptors_for_workers,
-        sec_02_a_crowd_keeps_no_client_from_a_store,
+        sec_20_a_crowd_at_the_rendezvous_ends_no_job,
+        sec_20_a_crowd_that_begins_leaves_descriptors_for_workers,
+        sec_20_a_crowd_keeps_no_client_from_a_store,
         sec_04_200_idle_clients_of_the_health_port,
     ]
 }
@@ -60,7 +60,7 @@ fn survives_a_crowd(t: &Case, conf: &str, says: &[u8]) {
     t.nothing_left();
 }
 
-fn sec_02_a_crowd_at_the_rendezvous_ends_no_job() {
+fn sec_20_a_crowd_at_the_rendezvous_ends_no_job() {
     let t = Case::new();
     let secret = t.write("secret", b"a secret of all the agents", 0o600);
     survives_a_crowd(&t, &format!("secret_file={secret}"), b"");
@@ -68,7 +68,7 @@ fn sec_02_a_crowd_at_the_rendezvous_ends_no_job() {
     survives_a_crowd(&t, "timeout=60", b"");
 }
 
-fn sec_02_a_crowd_that_begins_leaves_descriptors_for_workers() {
+fn sec_20_a_crowd_that_begins_leaves_descriptors_for_workers() {
     let t = Case::new();
     let job = Job::c10d(&t, "1").with(&["--max-restarts", "1"]);
     let (failed, fail) = (t.path("failed"), t.path("fail"));
@@ -84,7 +84,7 @@ fn sec_02_a_crowd_that_begins_leaves_descriptors_for_workers() {
     t.nothing_left();
 }
 
-fn sec_02_a_crowd_keeps_no_client_from_a_store() {
+fn sec_20_a_crowd_keeps_no_client_from_a_store() {
     let t = Case::new();
     for says in [&b""[..], &VALIDATE[..2]] {
         let mut command = t.command("sh");

@@ -26,7 +26,7 @@ pub fn tests() -> Vec<Trial> {
         dev_sizes_that_differ,
         dev_setters_refuse,
         dev_omp_threads,
-        dev_w30_the_host_is_not_written_to,
+        dev_the_host_is_not_written_to,
         dev_the_plan_is_what_runs,
         dev_the_plan_of_functions_and_files,
         dev_icerun_shows_the_plan,
@@ -309,7 +309,7 @@ fn dev_omp_threads() {
     assert_eq!(seen(two().set("clean_env", 1).env("OMP_NUM_THREADS", "5")), ["1", "1"]);
 }
 
-fn dev_w30_the_host_is_not_written_to() {
+fn dev_the_host_is_not_written_to() {
     let t = Case::new();
     let host = gpus(&t).set("devices", "cuda:*").set("virtual_local_rank", 1).env(CUDA, "3,4");
     let host = host.probe(&["dump", &t.path("%g")]);

@@ -46,13 +46,13 @@ pub fn tests() -> Vec<Trial> {
         dyn_sigterm_in_every_phase,
         dyn_two_agents_in_one_host,
         dyn_a_stop_while_it_joins,
-        needs(unshare_pid): dyn_cli_16_as_pid_1,
+        needs(unshare_pid): cli_16_two_nodes_as_pid_1,
         dyn_results_of_every_end,
         dyn_waiting_costs_next_to_nothing,
         dyn_200_rounds_leave_nothing,
         rst_04_membership_uses_up_no_restarts,
         rst_05_a_start_error_ends_the_job,
-        rst_05_a_stuck_worker_is_told_to_all_hosts,
+        dyn_36_a_stuck_worker_is_told_to_all_hosts,
         rst_06_a_start_error_in_round_1,
         rst_06_a_program_that_is_missing_for_a_moment_on_one_host,
         rst_08_rst_09_restarts_are_the_jobs,
@@ -628,7 +628,7 @@ fn dyn_a_stop_while_it_joins() {
     assert!(run.result()["workers"].as_array().unwrap().iter().all(|worker| worker["outcome"] == 0));
 }
 
-fn dyn_cli_16_as_pid_1() {
+fn cli_16_two_nodes_as_pid_1() {
     let t = Case::new();
     let job = Job::c10d(&t, "2").with(&["--max-restarts", "1"]);
     let script = format!("[ $ICE_ROUND = 1 ] || exit 3; exec $PROBE await {}", t.path("go"));
@@ -806,7 +806,7 @@ fn rst_05_a_start_error_ends_the_job() {
     t.nothing_left();
 }
 
-fn rst_05_a_stuck_worker_is_told_to_all_hosts() {
+fn dyn_36_a_stuck_worker_is_told_to_all_hosts() {
     let t = Case::new();
     let job = Job::c10d(&t, "2").with(&["--file-timers", "--max-restarts", "0"]);
     let first = job.first_agent(&[], |agent| agent.until_go(&t));

@@ -49,7 +49,7 @@ macro_rules! unit_tests {
         })*
 
         pub fn tests() -> Vec<Trial> {
-            tests![etcd_00_all_unit_tests_are_here, $(needs(etcd, setpriv $(, $need)?): $name),*]
+            tests![etcd_all_unit_tests_are_here, $(needs(etcd, setpriv $(, $need)?): $name),*]
         }
     };
 }
@@ -73,7 +73,7 @@ unit_tests! {
     etcd_10_certificates_that_were_replaced_are_read_anew(openssl)
 }
 
-fn etcd_00_all_unit_tests_are_here() {
+fn etcd_all_unit_tests_are_here() {
     let listed = output(unit_tests().args(["--list", "--ignored", "--format", "terse"]));
     let listed = listed.lines().filter_map(|line| line.strip_prefix(ROOM)?.strip_suffix(": test"));
     let known = NAMES.iter().copied().filter(|_| cfg!(feature = "etcd"));

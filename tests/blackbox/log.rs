@@ -1082,7 +1082,7 @@ fn log_18_a_stuck_terminal_can_be_left() {
 }
 
 /// The path in the message is that of what could not be made, not of a directory that is there, and the errno its.
-fn log_02_the_directory_that_cannot_be_made_is_named() {
+fn log_01_the_directory_that_cannot_be_made_is_named() {
     let message =
         |run: &Run| run.failed_as(END_START_ERROR).result()["message"].as_str().unwrap().to_string();
     let t = Case::new();
@@ -1113,7 +1113,7 @@ pub fn tests() -> Vec<Trial> {
         log_01_files_hold_the_workers_bytes,
         log_01_the_directory_is_gone_if_nothing_was_written,
         log_02_only_the_named_ranks_have_files,
-        needs(root): log_02_the_directory_that_cannot_be_made_is_named,
+        needs(root): log_01_the_directory_that_cannot_be_made_is_named,
         log_04_each_attempt_has_its_own_files,
         log_06_two_runs_have_two_directories,
         needs(root, unshare_mount): log_08_a_full_disk_is_the_workers_matter,

@@ -1,6 +1,7 @@
 //! Tests of the library as its users see it: through the C ABI and the command line tool.
 //!
-//! Names carry the ids of the behaviours they check. `cargo test --test blackbox -- sp_01` runs one of them.
+//! Names carry the ids of the behaviours they check, see `docs/behaviours.md`. `cargo test --test blackbox -- sp_01` runs
+//! one of them.
 
 // Each area uses a part of what the harness and the numbers of the header offer.
 #[allow(dead_code)]
@@ -10,6 +11,7 @@ mod abi;
 mod agent_store;
 mod ask;
 mod bar;
+mod catalogue;
 mod cfg;
 mod chaos;
 mod cli;
@@ -94,6 +96,7 @@ fn main() -> ExitCode {
     // What is wrong, next to the name of the test and without a page of frames, which say nothing here.
     std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     let areas = [
+        catalogue::tests(),
         cfg::tests(),
         sp::tests(),
         func::tests(),

@@ -90,7 +90,7 @@ fn is_on(net: &Net, host: usize, entry: &Entry) -> bool {
     String::from_utf8_lossy(&output.stdout).trim() == net.name(host)
 }
 
-/// W49. The first host has networks that the others do not reach, and a name that says nothing.
+/// The first host has networks that the others do not reach, and a name that says nothing.
 fn dyn_24_workers_meet_at_an_address_that_all_hosts_reach() {
     for store_is_elsewhere in [false, true] {
         let t = Case::new();

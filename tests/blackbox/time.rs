@@ -487,7 +487,7 @@ fn time_13_a_worker_in_uninterruptible_sleep_fails_the_run() {
     assert_eq!(run.worker(0)["cause"], CAUSE_STOPPED_BY_AGENT);
     assert_eq!(run.result()["root_cause"]["local_rank"], 1);
     assert!(run.result()["message"].as_str().unwrap().contains("no restart"), "{run}");
-    // icerun, by torch's variable: W12.
+    // icerun, by torch's variable.
     let t = Case::new();
     let mut command = t.command(icerun());
     command.env("TORCHELASTIC_UNINTERRUPTIBLE_STATE_TIMEOUT", "0.4");

@@ -129,7 +129,7 @@ fn e2e_01_store_13_ddp_on_two_nodes_is_ddp_on_one() {
     no_process_left(&t);
 }
 
-/// W14. The one that was there stays rank 0 when another one comes, and goes on alone when that is killed.
+/// The one that was there stays rank 0 when another one comes, and goes on alone when that is killed.
 fn dyn_05_a_node_comes_and_is_killed() {
     let t = Case::new();
     let path = t.write("elastic.py", ELASTIC, 0o644);
@@ -154,7 +154,7 @@ fn dyn_05_a_node_comes_and_is_killed() {
     no_process_left(&t);
 }
 
-/// W15. Agents that meet at a store of torch's, and lose the first of them.
+/// Agents that meet at a store of torch's, and lose the first of them.
 fn the_first_node_is_lost(libuv: &str) {
     let t = Case::new();
     let path = t.write("elastic.py", ELASTIC, 0o644);
