@@ -28,7 +28,7 @@ pub(super) fn lacks(need: &str) -> Option<String> {
         "cxx" if !in_path("g++") => missing("needs g++"),
         "cxx" => None,
         "torch" if torch_python().is_none() => {
-            missing("needs LIBICE_TEST_TORCH_PYTHON, a Python with PyTorch")
+            missing("needs a Python with PyTorch: tests/torch-environment, or LIBICE_TEST_TORCH_PYTHON")
         }
         "torch" => None,
         "freezer" if freezer().is_none() => missing("needs a freezer cgroup that can be written to"),
@@ -126,8 +126,13 @@ fn works(command: &mut Command) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
+/// The Python that a variable names, or the one that `tests/torch-environment` has made.
 pub fn torch_python() -> Option<PathBuf> {
-    std::env::var_os("LIBICE_TEST_TORCH_PYTHON").filter(|path| !path.is_empty()).map(PathBuf::from)
+    let filled = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    filled("LIBICE_TEST_TORCH_PYTHON").or_else(|| {
+        let cache = filled("XDG_CACHE_HOME").or_else(|| Some(filled("HOME")?.join(".cache")))?;
+        Some(cache.join("libice/torch/bin/python")).filter(|python| python.exists())
+    })
 }
 
 /// Whether a command works in a network namespace of its own.
