@@ -85,7 +85,7 @@ pub enum Event {
     SaveAndStop { until: Moment },
     /// A stop was asked for at which workers end by themselves, if they do so by then.
     StopGently { until: Moment },
-    /// Nobody who lives is about to do, any more, what was asked for.
+    /// Every worker that still runs has answered the request of the stop.
     Answered,
     /// Somebody is waiting for the stop.
     Hurry,

@@ -31,49 +31,61 @@ const MAGIC_AT: usize = 0;
 const RANKS: usize = 1;
 /// Not 0: workers have to make barriers of their own.
 const FENCED: usize = 2;
-/// 0: nobody watches sections. Else no limit of one is shorter.
+/// The shortest limit of any section, in nanoseconds; 0 where sections have no limits.
 const SHORTEST: usize = 3;
-/// The signals that are nothing to workers until the agent stops them, bit n - 1 for signal n.
+/// The signals that workers ignore until the agent stops them, bit n - 1 for signal n.
 const SHIELD: usize = 4;
-/// Odd while the agent changes what follows, and while it chooses the step.
+/// The request, from here to `SESSION`. The sequence number is odd while the agent changes one of these words, and while
+/// it chooses the step.
 const SEQUENCE: usize = 16;
+/// The number of the request: it grows with each.
 const ID: usize = 17;
+/// A `Kind` and a `Reason`, as numbers.
 const KIND: usize = 18;
 const REASON: usize = 19;
+/// The step at which all ranks carry the request out.
 const AT_STEP: usize = 20;
+/// The moment until which they answer, in nanoseconds.
 const DEADLINE: usize = 21;
+/// The number of the request by which workers were paused, 0 while they are not.
 const PAUSED_BY: usize = 22;
-/// The rank that is at its debugger, one more, 0 for none; and for which of its calls.
+/// The rank whose debugger runs, plus one, 0 for none; and the number of its call for it.
 const DEBUGGED: usize = 23;
 const SESSION: usize = 24;
-/// Counts the calls of workers for the agent.
+/// A futex: workers that call the agent count it up and wake it.
 const BELL: usize = 32;
-/// When the agent looks at the timers next.
+/// The moment at which the agent looks at the timers next, in nanoseconds.
 const NEXT_LOOK: usize = 33;
-/// Not 0: a worker wants it to look at once.
+/// Not 0 while a worker asks the agent to look at once.
 const LOOK: usize = 34;
-/// One more than the last rank that asked for a restart of the group, 0 for none.
+/// The last rank that asked for a restart of the group, plus one, 0 for none.
 const RESTART: usize = 35;
-/// The request that the agent waits for the answers of, and how many are still to come: it is called for the
-/// last. Set by the agent, counted down by workers.
+/// The number of the request whose answers the agent waits for, and, in the lowest bits, how many answers are missing.
+/// The agent sets it, workers count it down, and the last one wakes the agent.
 const OWED: usize = 36;
 const OWED_BITS: u32 = 16;
-/// Nobody counts: it is called for each.
+/// In these bits: answers are not counted, each one wakes the agent.
 const EACH: u64 = (1 << OWED_BITS) - 1;
 const HEADER: usize = 64;
 
-/// Words of a rank.
-const STEP: usize = 0; // one more than the step, 0 for none
+/// Words of a rank. Its step plus one, 0 before it has said any.
+const STEP: usize = 0;
+/// Its progress: how much is done, of how much.
 const DONE: usize = 1;
 const TOTAL: usize = 2;
+/// The moment of its last heartbeat, in nanoseconds, 0 for none.
 const HEARTBEAT: usize = 3;
+/// The section that it is in, and since when: a `Place` as a word.
 const PLACE: usize = 4;
 /// When its process began, 0 for none.
 const BEGAN: usize = 5;
+/// The number of the last request that it has answered, the answer, and at which step it was.
 const ANSWERED: usize = 16;
 const ANSWER: usize = 17;
 const ANSWER_STEP: usize = 18;
+/// The number of the request by which it is paused, 0 while it is not.
 const PAUSED: usize = 19;
+/// Not 0 once it has opened the page.
 const OPENED: usize = 20;
 /// The call for a debugger that has not ended, 0 for none.
 const DEBUG: usize = 21;

@@ -142,8 +142,8 @@ pub fn earlier(one: Option<Moment>, other: Option<Moment>) -> Option<Moment> {
     }
 }
 
-/// What of this rank has expired first, and was not told before; else when to look again. While it keeps a
-/// pause, time stands still for it; the time in which all stood still does not count.
+/// Looks at the limits of one rank. `Ok` is when to look again, if at all; `Err` is the limit that has expired first, each
+/// of which is told once. The time of a pause does not count, nor does that of a standstill.
 pub fn look(
     said: &Said,
     timers: impl Iterator<Item = Timer>,

@@ -13,8 +13,9 @@ use crate::ranks::Rank;
 use crate::report::error_file;
 use crate::spec::{self, Callback, HostPointer, WorkerFn};
 
-/// The worker that this process is: of a function, which is given it and for whose call it stands, or of a
-/// program, which makes it with `ice_worker_open()`. One thread at a time, but for what says so.
+/// This process as a worker. A function that is a worker gets the handle as its first argument, and the handle is valid
+/// until the function returns; a program makes one with `ice_worker_open()`. One thread at a time uses it, except where
+/// a function of the header says otherwise.
 pub struct ice_worker {
     _opaque: [u8; 0],
 }

@@ -25,11 +25,11 @@ const REFUSED: usize = 16;
 pub struct Rules {
     pub min_nodes: usize,
     pub max_nodes: usize,
-    /// Who is there at first stays, by the order that each has: nobody joins or leaves a job that runs.
+    /// The set of nodes is fixed: each has a node rank of its own, and none joins or is replaced once the job runs.
     pub fixed: bool,
-    /// How long more nodes are waited for once there are enough.
+    /// How long a round waits for further nodes once it has `min_nodes`.
     pub last_call: Duration,
-    /// Who gives no sign for so long has vanished.
+    /// A node without a heartbeat for so long counts as vanished.
     pub dead_after: Duration,
     /// How often the job may be restarted.
     pub max_restarts: u32,

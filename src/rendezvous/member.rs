@@ -99,7 +99,7 @@ pub struct Settings {
     pub options: Options,
     /// Of the run, for messages.
     pub run_id: String,
-    /// The address that others are told of; none: the one that the way to the place has.
+    /// The address of this host that the other agents get. None: that of the connection to the back end.
     pub local_addr: Option<String>,
 }
 

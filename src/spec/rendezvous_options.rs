@@ -115,7 +115,7 @@ const KEYS: [&str; 25] = [
 const SHORTEST_TTL: u64 = 5;
 
 impl Options {
-    /// Who gives no sign for so long has vanished.
+    /// A node without a heartbeat for so long counts as vanished.
     pub fn dead_after(&self) -> Duration {
         self.keep_alive_interval.saturating_mul(self.keep_alive_max_attempt)
     }
