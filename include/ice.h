@@ -577,8 +577,9 @@ typedef struct ice_store_server ice_store_server;
  * `ice_store_values_free()`, before or after the store. */
 typedef struct ice_store_values ice_store_values;
 
-/* The worker that this process is: of a function, which is given it and for whose call it stands, or of a
- * program, which makes it with `ice_worker_open()`. One thread at a time, but for what says so. */
+/* This process as a worker. A function that is a worker gets the handle as its first argument, and the handle is valid
+ * until the function returns; a program makes one with `ice_worker_open()`. One thread at a time uses it, except where
+ * a function of the header says otherwise. */
 typedef struct ice_worker ice_worker;
 
 /* A function as a worker. It runs in a process of its own, in the main thread or the only one, with the

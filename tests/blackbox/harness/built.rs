@@ -8,8 +8,6 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::thread;
 
-use super::*;
-
 /// Compiled programs and the library, in one directory.
 pub struct Built {
     pub dir: PathBuf,

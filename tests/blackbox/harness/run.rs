@@ -1,6 +1,5 @@
 //! What a host left when it was gone.
 
-use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;

@@ -1,7 +1,5 @@
 //! Kinds of workers, for tests that hold for several.
 
-use super::*;
-
 /// How a function gets its process, and where it is: in the host or in `libverbs.so`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Way {
