@@ -156,6 +156,7 @@ impl Member {
             beat_at: Duration::ZERO,
             from_round: 0,
             is_done: false,
+            left: None,
             is_reached: false,
             leaders_beat: (None, Duration::ZERO),
             answered: Duration::ZERO,
@@ -268,6 +269,8 @@ struct Part {
     from_round: u64,
     /// Whether it was said that all workers of the round have succeeded.
     is_done: bool,
+    /// The round that the agent has left for the next one before it was over.
+    left: Option<u64>,
     /// Whether the place has answered, and the agent was told so.
     is_reached: bool,
     /// The last one of the leader, and when it was another one.
@@ -425,6 +428,9 @@ impl Part {
             match wish {
                 Wish::Join { port } => {
                     self.node.port = port;
+                    if let Stage::In { round } = self.stage {
+                        self.left = Some(round);
+                    }
                     let until = Some(monotonic() + self.settings.options.join_timeout);
                     self.stage = Stage::Joining { until, posted: None };
                     self.is_done = false;
@@ -676,6 +682,13 @@ impl Part {
         let Some(Chain { state, .. }) = &self.chain else { return };
         if self.stage == Stage::Out {
             return;
+        }
+        // Its agent waits for no word of this any more, but people read why it was.
+        if let Some(round) = self.left.filter(|round| state.round != *round) {
+            let text = format!("round {round} is over: {}", state.why.text());
+            self.left = None;
+            self.log(Level::Info, text);
+            return self.judge();
         }
         let id = &self.node.id;
         let place = |nodes: &[Node]| nodes.iter().position(|node| node.id == *id);

@@ -169,6 +169,33 @@ pub fn ids(round: &Round) -> String {
 }
 
 #[test]
+fn dyn_why_a_round_is_over_is_said_to_who_joins_again_before_it_is() {
+    let place = Arc::new(Place::default());
+    let agents = ["a", "b"].map(|name| Agent::start(&place, name, settings(2, 2)));
+    agents.iter().for_each(|agent| drop(agent.joined()));
+    {
+        let member = agents[0].member.as_ref().unwrap();
+        let exit = Exit { code: Some(7), timed_out: false };
+        let mut wishes = member.shared.wishes.lock();
+        wishes.push_back(Wish::Failed { reason: "rank 0".into(), exit, last: false });
+        wishes.push_back(Wish::Join { port: 2 });
+        member.shared.bell.ring();
+    }
+    assert_eq!(agents[1].notice(), Notice::Over { round: 0, why: "node a: rank 0".into() });
+    agents[1].wish(Wish::Join { port: 2 });
+    let said = || loop {
+        agents[0].heard.recv_timeout(Duration::from_secs(60)).unwrap();
+        match agents[0].member.as_ref().unwrap().notice() {
+            Some(Notice::Log(Level::Info, text)) if text.starts_with("round") => return text,
+            Some(Notice::Joined(round)) => panic!("{round:?}"),
+            _ => {}
+        }
+    };
+    assert_eq!(said(), "round 0 is over: node a: rank 0");
+    assert_eq!(agents[0].joined().number, 1);
+}
+
+#[test]
 fn dyn_01_two_agents_meet_restart_and_end() {
     let place = Arc::new(Place::default());
     let agents = ["a", "b"].map(|name| Agent::start(&place, name, settings(2, 2)));
