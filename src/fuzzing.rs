@@ -108,7 +108,7 @@ pub fn error_file(data: &[u8]) {
 #[cfg(feature = "etcd")]
 pub fn etcd_http(data: &[u8]) {
     let Some((&part, bytes)) = data.split_first() else { return };
-    let _ = crate::rendezvous::etcd::read_in_parts(bytes, usize::from(part).max(1));
+    let _ = crate::rendezvous::backends::etcd::read_in_parts(bytes, usize::from(part).max(1));
 }
 
 pub fn device_strings(data: &[u8]) {

@@ -36,28 +36,23 @@ use crate::error::Error;
 use crate::plan::assign::{Assignment, Host as DeviceHost, assign};
 use crate::plan::{self, HostEnv};
 use crate::probe::{self, Request};
-use crate::process::image::Image;
-use crate::process::{host, registry};
+use crate::process::{host, start};
 use crate::ranks;
 use crate::rendezvous::config::Rendezvous;
 use crate::report::metrics::Times;
 use crate::report::oom::OomKills;
 use crate::report::{GroupState, Outcome, RunReport, Snapshot, SnapshotWorker};
 use crate::spec::variables::{DESCENT, is_worker};
-use crate::spec::{Checked, Level, Spec, StartMethod};
+use crate::spec::{Checked, Level, Spec};
 use crate::sys::fd::Bell;
 use crate::sys::process::Subreaper;
 use crate::sys::signals::{Handlers, Inbox};
 use crate::sys::terminal::{self, Terminal};
-use crate::sys::{child, dispositions, library, process};
+use crate::sys::{child, dispositions, process};
 use health::Pulse;
 
-/// The stack of an agent's thread whose workers are programs.
-const STACK: usize = 512 << 10;
 /// Why nobody answers any more.
 const OVER: &str = "the run is over";
-/// The stack for callbacks where the limit of a main thread's is none.
-const UNLIMITED_STACK: usize = 64 << 20;
 
 pub struct Agent {
     spec: Arc<Spec>,
@@ -130,6 +125,7 @@ impl Agent {
         let devices = share_out(&spec)?;
         spec.local_world_size = devices.local_world_size;
         let checked = spec.check(var)?;
+        start::check(&spec)?;
         let rendezvous = Rendezvous::of(&spec, var)?;
         spec.settle_terminal(terminal::is_terminal, terminal::is_same);
         if let Some(rank) = spec.debug_rank
@@ -138,14 +134,7 @@ impl Agent {
             let want = format!("there is no terminal for a debugger ({})", errno.desc());
             return Err(Error::config("debug_rank", rank, want));
         }
-        if let (Some(StartMethod::Fork), Some(function)) = (spec.method(), &spec.function) {
-            let name = function.name.to_string_lossy().into_owned();
-            let found =
-                registry::find(&function.name).map_err(|want| Error::config("function", name, want))?;
-            spec.callback = Some(found);
-        }
-        // What is wrong with the program that is to run the function is better known now than later.
-        Image::of(&spec, None)?;
+        start::of(&spec).resolve(&mut spec)?;
         let failed = |errno: nix::errno::Errno| Error::system("cannot make an eventfd", errno as i32);
         let workers = ranks::single(spec.local_world_size);
         let worker = |rank| SnapshotWorker {
@@ -246,17 +235,11 @@ impl Agent {
                        set SIGCHLD to its default before a run",
             });
         }
-        if self.spec.method() == Some(StartMethod::Fork) && library::cuda_is_initialised() {
-            return Err(Error::fork_after_cuda());
-        }
-        Ok(())
+        start::of(&self.spec).check_process()
     }
 
     fn make_thread(&self, host: Host, prepare: bool) -> Result<(), Error> {
-        let stack = match self.spec.method() {
-            Some(StartMethod::Fork) => process::stack_limit().unwrap_or(UNLIMITED_STACK).max(STACK),
-            _ => STACK,
-        };
+        let stack = start::of(&self.spec).stack();
         let (spec, settled) = (self.spec.clone(), self.settled.clone());
         let (inbox, shared) = (self.inbox.clone(), self.shared.clone());
         let thread = std::thread::Builder::new()

@@ -11,13 +11,8 @@ use crate::error::Error;
 use crate::plan::Meeting;
 use crate::ranks;
 use crate::reminder::{Reminder, seconds};
-use crate::rendezvous::backend::Backend;
-use crate::rendezvous::c10d::{self, C10d};
-use crate::rendezvous::config::{Place, Rendezvous};
-#[cfg(feature = "etcd")]
-use crate::rendezvous::etcd::Etcd;
-use crate::rendezvous::foreign::{self, Foreign};
-use crate::rendezvous::hosting::Hosting;
+use crate::rendezvous::backends::Opening;
+use crate::rendezvous::config::Rendezvous;
 use crate::rendezvous::member::{Member, Notice, Round, Settings, Wish};
 use crate::rendezvous::state::{Ending, Node};
 use crate::report::exit_status::Exit;
@@ -87,7 +82,7 @@ impl Run<'_> {
             let member = self.meet(rendezvous)?;
             self.others = Some(Others {
                 member,
-                place: rendezvous.place.to_string(),
+                place: rendezvous.backend.to_string(),
                 unreached: Some(Reminder::since(monotonic())),
                 round: None,
                 store: None,
@@ -113,50 +108,13 @@ impl Run<'_> {
 
     fn meet(&self, rendezvous: &Rendezvous) -> Result<Member, Error> {
         let run_id = String::from_utf8_lossy(&self.run_id).into_owned();
-        let Rendezvous { place, rules, options, .. } = rendezvous;
-        let secret = match rendezvous.secret.secret() {
-            Err(error) if rendezvous.secret.is_by_default() => {
-                self.log(Level::Info, || format!("the rendezvous is open to all who reach it: {error}"));
-                None
-            }
-            secret => secret?,
-        };
-        let store = |endpoint, hosting, shared_with_workers| {
-            Box::new(C10d::new(c10d::Settings {
-                endpoint,
-                hosting,
-                run_id: run_id.clone(),
-                patience: options.answer_within(),
-                shared_with_workers,
-                secret: secret.clone(),
-                source: rendezvous.secret.clone(),
-                descriptors: self.spec.descriptors(),
-            }))
-        };
-        let backend: Box<dyn Backend> = match place.clone() {
-            Place::Static(endpoint) => {
-                let hosting = if rendezvous.rank == Some(0) { Hosting::Always } else { Hosting::Never };
-                // PyTorch's workers have no secret to tell.
-                store(endpoint, hosting, rendezvous.serves && secret.is_none())
-            }
-            Place::C10d(endpoint) => {
-                let hosting = match options.is_host {
-                    Some(true) => Hosting::Always,
-                    Some(false) => Hosting::Never,
-                    None => Hosting::IfHere,
-                };
-                store(endpoint, hosting, false)
-            }
-            #[cfg(feature = "etcd")]
-            Place::Etcd(endpoints) => Box::new(Etcd::new(&endpoints, &run_id, options)?),
-            #[cfg(not(feature = "etcd"))]
-            Place::Etcd(_) => return Err(Error::Internal { what: "there is no etcd".into() }),
-            Place::Foreign(name, endpoint) => {
-                let kind = foreign::find(&name)
-                    .ok_or_else(|| Error::Internal { what: format!("no rendezvous is called {name}") })?;
-                Box::new(Foreign::new(&name, kind, &endpoint, &run_id))
-            }
-        };
+        let Rendezvous { rules, options, .. } = rendezvous;
+        let backend = rendezvous.backend.open(&Opening {
+            run_id: &run_id,
+            options,
+            descriptors: self.spec.descriptors(),
+            note: &|text| self.log(Level::Info, || text),
+        })?;
         let node = Node {
             id: new_id()?,
             name: format!("{} (PID {})", hostname_text(), std::process::id()),
@@ -338,11 +296,7 @@ impl Run<'_> {
     pub(super) fn meeting(&self) -> Option<Meeting> {
         let round = self.others.as_ref()?.round.as_ref()?;
         let first = round.nodes.first()?;
-        let endpoint = match &self.rendezvous()?.place {
-            Place::Static(endpoint) => Some(endpoint),
-            Place::C10d(_) | Place::Etcd(_) | Place::Foreign(..) => None,
-        };
-        let shared = round.shared_port.and(endpoint);
+        let shared = round.shared_port.and(self.rendezvous()?.backend.endpoint_of_workers());
         Some(Meeting {
             round: round.number,
             job_restarts: round.restarts,

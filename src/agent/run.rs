@@ -44,10 +44,10 @@ use crate::plan::{self, Job, Meeting, Plan};
 use crate::probe::{Probe, Request};
 use crate::process::attempt::{Attempt, Survivor, await_ends};
 use crate::process::descent::{Finder, Mark, Since, worker_list};
-use crate::process::forkserver::{BIRTHS_AT_ONCE, Forkserver, Heard};
 use crate::process::launch::{Birth, Launcher};
+use crate::process::start;
+use crate::process::start::forkserver::{Answer, BIRTHS_AT_ONCE, Forkserver, Heard};
 use crate::process::watcher::{self, Name, Table, Watcher};
-use crate::process::wire::Answer;
 use crate::ranks::{self, Rank};
 use crate::reminder::Reminder;
 use crate::report::event::{self, Origin, Stage};
@@ -58,13 +58,12 @@ use crate::shown::on_one_line;
 use crate::spec::names::{Signal, hostname};
 use crate::spec::streams::Streams;
 use crate::spec::variables::DESCENT;
-use crate::spec::{Checked, Level, Spec, StartMethod};
+use crate::spec::{Checked, Level, Spec};
 use crate::standstill::{self, Standstill};
 use crate::supervise::{Action, Event, Policy, Supervisor, Wait};
 use crate::sys::child::Child;
 use crate::sys::dispositions::{self, Reset};
 use crate::sys::fd::above_stdio;
-use crate::sys::library;
 use crate::sys::limits;
 use crate::sys::nameless;
 use crate::sys::process::{Usage, milliseconds, monotonic, ticks};
@@ -167,10 +166,9 @@ pub fn job(
 
 /// Whom the run's workers start is found by a mark of the run.
 fn finder(spec: &Spec) -> Finder {
-    let method = spec.method();
-    let forks = matches!(method, Some(StartMethod::Fork | StartMethod::Forkserver));
-    let mut finder = Finder::new(Mark::new(forks).ok(), spec.subreaper);
-    if method == Some(StartMethod::Fork) {
+    let method = start::of(spec);
+    let mut finder = Finder::new(Mark::new(method.forks()).ok(), spec.subreaper);
+    if method.forks() && !method.has_server() {
         finder.forked_program = std::fs::read_link("/proc/self/exe").ok();
     }
     finder
@@ -350,7 +348,7 @@ impl<'a> Run<'a> {
         if self.settled.rendezvous.is_none() {
             self.port = Some(self.reserve_port()?);
         }
-        if self.spec.method() == Some(StartMethod::Forkserver) { self.start_server() } else { Ok(()) }
+        if start::of(self.spec).has_server() { self.start_server() } else { Ok(()) }
     }
 
     /// The run begins: what it takes of the host is taken now.
@@ -687,10 +685,10 @@ impl<'a> Run<'a> {
         if let Some(error) = self.others.as_mut().and_then(|others| others.store_error.take()) {
             return Err(error);
         }
-        match self.spec.method() {
-            Some(StartMethod::Fork) if library::cuda_is_initialised() => return Err(Error::fork_after_cuda()),
-            Some(StartMethod::Forkserver) => self.start_server()?,
-            _ => {}
+        let method = start::of(self.spec);
+        method.check_process()?;
+        if method.has_server() {
+            self.start_server()?;
         }
         if !self.supervisor.is_first_attempt() && self.is_starting(number) {
             self.look_at_devices(number)?;

@@ -6,7 +6,7 @@ use super::result::ice_result;
 use super::spec::{edit, ice_spec};
 use super::status::{guard_value, ice_status};
 use super::{handle, utf8};
-use crate::rendezvous::config::check_backend;
+use crate::rendezvous::backends;
 use crate::spec::nodes::{MAX_NODES, NodeRank};
 use crate::spec::{self, not_empty};
 
@@ -86,7 +86,7 @@ pub extern "C" fn ice_spec_set_rendezvous(
     edit(spec, |spec| {
         let backend = utf8(backend, "rendezvous")?;
         let endpoint = utf8(endpoint, "rendezvous_endpoint")?;
-        check_backend(backend)?;
+        backends::find(backend)?;
         spec.nodes.place = Some((backend.into(), endpoint.into()));
         Ok(())
     })

@@ -1,4 +1,4 @@
-//! A place to meet that the host brings.
+//! A rendezvous back end that the host brings.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::status::{guard, ice_status};
 use super::{bytes, output, utf8};
 use crate::error::Error;
 use crate::rendezvous::backend::{Found, Token};
-use crate::rendezvous::foreign::{self, Kind, Reply, Verdict};
+use crate::rendezvous::backends::foreign::{self, Functions, Reply, Verdict};
 use crate::spec::{HostPointer, not_empty};
 
 /// What one of the host's functions found, filled in with the functions `ice_rendezvous_reply_*`.
@@ -97,20 +97,17 @@ pub extern "C" fn ice_rendezvous_register(
     guard(|| {
         let name = utf8(name, "name")?;
         not_empty("name", name.as_bytes())?;
-        if matches!(name, "static" | "c10d") || name.starts_with("etcd") {
-            return Err(Error::config("name", name, "is a name of the library's own"));
-        }
         let (Some(open), Some(get), Some(compare_and_set), Some(close)) = (open, get, compare_and_set, close)
         else {
             return Err(Error::Argument { what: "only wait may be NULL".into() });
         };
         let user_data = HostPointer(user_data as usize);
-        foreign::register(name, Arc::new(Functions { open, get, compare_and_set, wait, close, user_data }))
+        foreign::register(name, Arc::new(Registered { open, get, compare_and_set, wait, close, user_data }))
     })
 }
 
 /// What was registered.
-struct Functions {
+struct Registered {
     open: OpenFn,
     get: GetFn,
     compare_and_set: CompareAndSetFn,
@@ -145,7 +142,7 @@ fn pointer(host: HostPointer) -> *mut c_void {
     host.0 as *mut c_void
 }
 
-impl Kind for Functions {
+impl Functions for Registered {
     fn open(&self, endpoint: &CStr, run_id: &CStr) -> (HostPointer, Reply) {
         let mut connection = std::ptr::null_mut();
         let (user_data, to) = (pointer(self.user_data), &raw mut connection);

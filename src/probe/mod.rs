@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use crate::device::Found;
 use crate::error::Error;
 use crate::process::channel::{Channel, Kind};
-use crate::process::launch::{Failure, Single};
+use crate::process::program::{Failure, Single};
 use crate::process::{host, image};
 use crate::reminder::{Reminder, seconds};
 use crate::spec::Spec;

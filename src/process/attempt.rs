@@ -12,7 +12,7 @@ use crate::control::file_timer::Holder;
 use crate::logs::run_dir::WorkerFiles;
 use crate::process::channel::Channel;
 use crate::process::descent::{self, Finder, Found, Process, Since};
-use crate::process::forkserver::Forkserver;
+use crate::process::start::forkserver::Forkserver;
 use crate::process::watcher::Table;
 use crate::ranks::Rank;
 use crate::report::{Cause, Outcome};

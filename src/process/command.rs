@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, poll};
 
-use super::launch::{Failure, Single};
+use super::program::{Failure, Single};
 use crate::error::errno_text;
 use crate::moment::Moment;
 use crate::sys::child::{Child, Setup};

@@ -5,10 +5,11 @@ use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use super::channel::Channel;
 use super::function::{Order, Signals};
 use super::host;
 use crate::error::Error;
-use crate::spec::{Spec, StartMethod};
+use crate::spec::Spec;
 use crate::sys::dispositions;
 use crate::sys::library::{OwnProgram, can_load, own_program};
 
@@ -20,12 +21,10 @@ pub struct Image {
 }
 
 impl Image {
-    /// None where no new process is made for functions. `working_dir` is the host's.
-    pub fn of(spec: &Spec, working_dir: Option<&Path>) -> Result<Option<Image>, Error> {
-        let (Some(function), Some(StartMethod::Spawn | StartMethod::Forkserver)) =
-            (&spec.function, spec.method())
-        else {
-            return Ok(None);
+    /// `working_dir` is the host's.
+    pub fn of(spec: &Spec, working_dir: Option<&Path>) -> Result<Image, Error> {
+        let Some(function) = &spec.function else {
+            return Err(Error::Internal { what: "a new process without a function".into() });
         };
         let library = function.library.as_ref().map(|library| absolute(library, working_dir));
         let (path, argv, title) = match &library {
@@ -44,7 +43,19 @@ impl Image {
                 shield: dispositions::set_of(spec.shield()),
             },
         };
-        Ok(Some(Image { path, argv, order }))
+        Ok(Image { path, argv, order })
+    }
+
+    /// The files to try.
+    pub fn paths(&self) -> &[CString] {
+        std::slice::from_ref(&self.path)
+    }
+
+    /// Tells the process at the other end what to run.
+    pub fn tell(&self, channel: &Channel) -> Result<(), Error> {
+        channel
+            .tell(self.order.to_strings().iter().map(CString::as_c_str))
+            .map_err(|errno| Error::system("cannot make memory for an order", errno as i32))
     }
 }
 
@@ -63,10 +74,9 @@ fn absolute(library: &CString, working_dir: Option<&Path>) -> CString {
 /// The very program that this process runs, though its file may have been removed or replaced.
 fn this_program_again(spec: &Spec) -> Result<(CString, Vec<CString>, CString), Error> {
     let Some(argv) = host::arguments() else {
-        let method = if spec.method() == Some(StartMethod::Forkserver) { "forkserver" } else { "spawn" };
         return Err(Error::config(
             "start_method",
-            method,
+            spec.start_method().name(),
             "this program would be started again, but its main does not call ice_worker_main(): call that first \
              in main, or name a shared object that has the function",
         ));

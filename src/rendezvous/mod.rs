@@ -7,14 +7,12 @@
 //! `beat/ID`; the leader looks at those of all, they look at the leader's. A round so costs each agent a handful of
 //! operations whatever the number of nodes, and nobody polls.
 //!
-//! `state` and `leader` are pure; `member` is an agent's thread around them; a `backend` is where the keys are.
+//! `state` and `leader` are pure; `member` is an agent's thread around them; a `backend` is where the keys are;
+//! `backends` has all of them.
 
 pub mod backend;
-pub mod c10d;
+pub mod backends;
 pub mod config;
-#[cfg(feature = "etcd")]
-pub mod etcd;
-pub mod foreign;
 pub mod hosting;
 pub mod leader;
 pub mod member;

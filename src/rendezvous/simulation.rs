@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::backend::Backend;
-use super::c10d::{self, C10d};
+use super::backends::store::{self, StoreBackend};
 use super::hosting::Hosting;
 use super::member::tests::{Agent, settings};
 use super::member::{Notice, Settings, Wish};
@@ -24,8 +24,8 @@ struct Cost {
     time: Duration,
 }
 
-fn meet_at(port: u16, hosting: Hosting, shared_with_workers: bool) -> C10d {
-    C10d::new(c10d::Settings {
+fn meet_at(port: u16, hosting: Hosting, shared_with_workers: bool) -> StoreBackend {
+    StoreBackend::new(store::Settings {
         endpoint: Endpoint { host: "127.0.0.1".into(), port },
         hosting,
         run_id: "simulation".into(),

@@ -64,6 +64,16 @@ pub enum StartMethod {
     Forkserver,
 }
 
+impl StartMethod {
+    pub fn name(self) -> &'static str {
+        match self {
+            StartMethod::Fork => "fork",
+            StartMethod::Spawn => "spawn",
+            StartMethod::Forkserver => "forkserver",
+        }
+    }
+}
+
 /// How much a message matters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Level {
@@ -563,39 +573,11 @@ impl Spec {
                 return Err(Error::config(field, value, want));
             }
         }
-        if self.program.is_some() {
-            return Ok(());
-        }
-        if !self.args.is_empty() {
+        if self.program.is_none() && !self.args.is_empty() {
             let want = "a function takes no arguments, pass them with ice_spec_set_argument()";
             return Err(Error::config("args", self.args.len(), want));
         }
-        let method = self.start_method();
-        let in_library = self.function.as_ref().is_some_and(|function| function.library.is_some());
-        let refuse = |method: &str, want: &str| Err(Error::config("start_method", method, want));
-        match method {
-            StartMethod::Spawn | StartMethod::Forkserver if self.callback.is_some() => refuse(
-                if method == StartMethod::Spawn { "spawn" } else { "forkserver" },
-                "the pointer of a callback means nothing in a new process: register the function with \
-                 ice_worker_register() and name it with ice_spec_set_function()",
-            ),
-            StartMethod::Fork if in_library => {
-                refuse("fork", "a function of a shared object starts in a clean process: spawn or forkserver")
-            }
-            _ if self.warm_up.is_some() && method != StartMethod::Forkserver => {
-                let name = self.warm_up.as_ref().map(shown).unwrap_or_default();
-                Err(Error::config(
-                    "warm_up",
-                    name,
-                    "only a fork server warms up: set the start method forkserver",
-                ))
-            }
-            _ if self.runner.is_some() && !in_library => {
-                let path = self.runner.as_ref().map(shown).unwrap_or_default();
-                Err(Error::config("runner", path, "only a function of a shared object needs one"))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// How a worker that is a function gets its process.

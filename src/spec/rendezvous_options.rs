@@ -1,12 +1,18 @@
-//! torch's options of a rendezvous (`--rdzv-conf`), with torch's names and defaults.
+//! torch's options of a rendezvous (`--rdzv-conf`), with torch's names and defaults: here those that all back ends have,
+//! below those of single ones. Each is taken whatever the back end.
 
-use std::fmt;
+mod c10d;
+mod etcd;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::c10d::C10dOptions;
+pub use self::etcd::EtcdOptions;
+
 use crate::error::Error;
 
-/// What a rendezvous goes by beside its place and its nodes.
+/// What a rendezvous goes by beside its endpoint and its nodes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// How long a node waits for a round to be complete.
@@ -22,8 +28,8 @@ pub struct Options {
     pub read_timeout: Duration,
     /// How long healthy workers go on while the store cannot be reached.
     pub lost_timeout: Duration,
-    pub is_host: Option<bool>,
     pub secret_file: SecretFile,
+    pub c10d: C10dOptions,
     pub etcd: EtcdOptions,
 }
 
@@ -34,31 +40,6 @@ pub enum SecretFile {
     Unsaid,
     None,
     Named(PathBuf),
-}
-
-/// How etcd is spoken with. Paths are those of PEM files.
-#[derive(Clone, Default, PartialEq)]
-pub struct EtcdOptions {
-    /// Whether by https; as the endpoints say, if this does not, or else by http.
-    pub tls: Option<bool>,
-    /// The own certificate, and its key; in one file, if there is only the first. It opens the connection and no
-    /// more: etcd's gateway knows a user by name and password alone, not by the name in a certificate.
-    pub ssl_cert: Option<PathBuf>,
-    pub ssl_cert_key: Option<PathBuf>,
-    /// The authorities that may vouch for the server; those of the system, if there is none.
-    pub ca_cert: Option<PathBuf>,
-    pub user: Option<String>,
-    pub password: Option<String>,
-    /// How long the keys of a job stay when its agents are gone, see [`Options::ttl`].
-    pub ttl: Option<Duration>,
-}
-
-impl fmt::Debug for EtcdOptions {
-    /// Without the password.
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let EtcdOptions { tls, ssl_cert, ssl_cert_key, ca_cert, user, ttl, .. } = self;
-        write!(out, "EtcdOptions({tls:?}, {ssl_cert:?}, {ssl_cert_key:?}, {ca_cert:?}, {user:?}, {ttl:?})")
-    }
 }
 
 impl Default for Options {
@@ -72,8 +53,8 @@ impl Default for Options {
             keep_alive_max_attempt: 3,
             read_timeout: seconds(60),
             lost_timeout: seconds(300),
-            is_host: None,
             secret_file: SecretFile::Unsaid,
+            c10d: C10dOptions::default(),
             etcd: EtcdOptions::default(),
         }
     }
@@ -82,8 +63,7 @@ impl Default for Options {
 /// A busy place has so long to answer, however soon nodes are missed.
 const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 
-/// For the error that names them.
-const KEYS: [&str; 25] = [
+const KEYS: &[&str] = &[
     "timeout",
     "join_timeout",
     "last_call_timeout",
@@ -93,38 +73,19 @@ const KEYS: [&str; 25] = [
     "keep_alive_max_attempt",
     "read_timeout",
     "lost_timeout",
-    "is_host",
-    "store_type",
-    "use_libuv",
     "secret_file",
     "cas_backoff_max_seconds",
-    "protocol",
-    "ssl_cert",
-    "cert",
-    "ssl_cert_key",
-    "key",
-    "ca_cert",
-    "cacert",
-    "etcd_prefix",
-    "user",
-    "password",
-    "ttl",
 ];
 
-/// What etcd itself makes of shorter ones is no longer what was asked for.
-const SHORTEST_TTL: u64 = 5;
+/// For the error that names them.
+fn all_keys() -> Vec<&'static str> {
+    [KEYS, c10d::KEYS, etcd::KEYS].concat()
+}
 
 impl Options {
     /// A node without a heartbeat for so long counts as vanished.
     pub fn dead_after(&self) -> Duration {
         self.keep_alive_interval.saturating_mul(self.keep_alive_max_attempt)
-    }
-
-    /// How long the keys of a job stay at etcd when its agents are gone. While an outage is lived with, they are to
-    /// be there.
-    #[cfg_attr(not(feature = "etcd"), allow(dead_code))]
-    pub fn ttl(&self) -> Duration {
-        self.etcd.ttl.unwrap_or(self.lost_timeout + Duration::from_secs(60))
     }
 
     /// How long an answer is waited for before the connection is made anew: by then this node counts as gone, or the
@@ -137,6 +98,16 @@ impl Options {
     /// Takes one of them, as text.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), Error> {
         let value = value.trim();
+        if self.set_common(key, value)? || self.c10d.set(key, value)? || self.etcd.set(key, value)? {
+            return Ok(());
+        }
+        let keys = all_keys();
+        let meant = nearest(key, &keys).map_or(String::new(), |near| format!(" ({near}?)"));
+        let want = format!("there is no such option{meant}; there are {}", keys.join(", "));
+        Err(Error::config("rendezvous_option", key, want))
+    }
+
+    fn set_common(&mut self, key: &str, value: &str) -> Result<bool, Error> {
         match key {
             "timeout" | "join_timeout" => self.join_timeout = seconds(key, value)?,
             "last_call_timeout" => self.last_call_timeout = seconds_or_none(key, value)?,
@@ -149,36 +120,14 @@ impl Options {
             }
             "read_timeout" => self.read_timeout = seconds(key, value)?,
             "lost_timeout" => self.lost_timeout = seconds_or_none(key, value)?,
-            "is_host" => self.is_host = Some(yes_or_no(key, value)?),
             "secret_file" if value.eq_ignore_ascii_case("none") => self.secret_file = SecretFile::None,
             "secret_file" => self.secret_file = SecretFile::Named(path(key, value)?),
-            "store_type" if value.eq_ignore_ascii_case("tcp") => {}
-            "store_type" => return Err(refuse(key, value, "must be tcp")),
-            "protocol" => self.etcd.tls = Some(is_https(key, value)?),
-            // Of torch's two back ends for etcd each has its own names.
-            "ssl_cert" | "cert" => self.etcd.ssl_cert = Some(path(key, value)?),
-            "ssl_cert_key" | "key" => self.etcd.ssl_cert_key = Some(path(key, value)?),
-            "ca_cert" | "cacert" => self.etcd.ca_cert = Some(path(key, value)?),
-            "user" if value.is_empty() => return Err(refuse(key, value, "must be a name")),
-            "user" => self.etcd.user = Some(value.into()),
-            "password" => self.etcd.password = Some(value.into()),
-            "ttl" => {
-                let time = value.parse().ok().filter(|time| (SHORTEST_TTL..=1_000_000_000).contains(time));
-                let want = format!("must be whole seconds from {SHORTEST_TTL} to 1e9");
-                self.etcd.ttl = Some(Duration::from_secs(time.ok_or_else(|| refuse(key, value, &want))?));
-            }
             // Of torch's handlers and stores; nothing here waits for them.
             "heartbeat_timeout" => drop(seconds(key, value)?),
             "cas_backoff_max_seconds" => drop(seconds_or_none(key, value)?),
-            "use_libuv" => drop(yes_or_no(key, value)?),
-            "etcd_prefix" => {}
-            _ => {
-                let meant = nearest(key, &KEYS).map_or(String::new(), |near| format!(" ({near}?)"));
-                let want = format!("there is no such option{meant}; there are {}", KEYS.join(", "));
-                return Err(Error::config("rendezvous_option", key, want));
-            }
+            _ => return Ok(false),
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -230,14 +179,6 @@ fn path(key: &str, value: &str) -> Result<PathBuf, Error> {
     if value.is_empty() { Err(refuse(key, value, "must be the path of a file")) } else { Ok(value.into()) }
 }
 
-fn is_https(key: &str, value: &str) -> Result<bool, Error> {
-    match value.to_ascii_lowercase().as_str() {
-        "https" => Ok(true),
-        "http" => Ok(false),
-        _ => Err(refuse(key, value, "must be http or https")),
-    }
-}
-
 fn yes_or_no(key: &str, value: &str) -> Result<bool, Error> {
     match value.to_ascii_lowercase().as_str() {
         "1" | "true" | "t" | "yes" | "y" => Ok(true),
@@ -260,7 +201,7 @@ mod tests {
             ("colour", None),
             ("x", None),
         ] {
-            assert_eq!(nearest(key, &KEYS), wanted, "{key}");
+            assert_eq!(nearest(key, &all_keys()), wanted, "{key}");
         }
     }
 
@@ -277,7 +218,7 @@ mod tests {
 
     #[test]
     fn every_key_is_named() {
-        for key in KEYS {
+        for key in all_keys() {
             let known = Options::default().set(key, "no such value");
             let unknown = known.is_err_and(|error| error.to_string().contains("no such option"));
             assert!(!unknown, "{key}");
@@ -323,30 +264,10 @@ mod tests {
         for (key, value) in [("store_type", "TCP"), ("is_host", "No"), ("last_call_timeout", "0.5")] {
             options.set(key, value).unwrap();
         }
-        assert_eq!((options.is_host, options.last_call_timeout), (Some(false), Duration::from_millis(500)));
+        assert_eq!(
+            (options.c10d.is_host, options.last_call_timeout),
+            (Some(false), Duration::from_millis(500))
+        );
         assert_eq!(options.dead_after(), Duration::from_secs(15));
-    }
-
-    #[test]
-    fn etcd_04_its_options_have_the_names_of_both_back_ends_of_torch() {
-        let mut options = [Options::default(), Options::default()];
-        for (own, other, value) in [
-            ("ssl_cert", "cert", "/c"),
-            ("ssl_cert_key", "key", "/k"),
-            ("ca_cert", "cacert", "/a"),
-            ("protocol", "protocol", "HTTPS"),
-            ("user", "user", "me"),
-            ("password", "password", "0pen Sesame"),
-        ] {
-            options[0].set(own, value).unwrap();
-            options[1].set(other, value).unwrap();
-        }
-        assert_eq!(options[0], options[1]);
-        let etcd = &options[0].etcd;
-        assert_eq!((etcd.tls, etcd.ca_cert.clone()), (Some(true), Some("/a".into())));
-        assert!(!format!("{options:?}").contains("Sesame"));
-        assert_eq!(options[0].ttl(), Duration::from_secs(360));
-        options[0].set("ttl", "90").unwrap();
-        assert_eq!(options[0].ttl(), Duration::from_secs(90));
     }
 }

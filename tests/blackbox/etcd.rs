@@ -1,5 +1,5 @@
 //! Area ETCD: agents that meet at etcd. What is asked of it there is no C API for, so these are unit tests of the
-//! library, in src/rendezvous/etcd/tests; they need a server, and can count as ignored for the want of one only here.
+//! library, in src/rendezvous/backends/etcd/tests; they need a server, and can count as ignored for the want of one only here.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::harness::*;
 use crate::tests;
 
-const ROOM: &str = "rendezvous::etcd::tests::";
+const ROOM: &str = "rendezvous::backends::etcd::tests::";
 
 /// The library's unit tests, as a program.
 fn unit_tests() -> Command {

@@ -1,12 +1,14 @@
-//! A store with PyTorch's protocol as the place to meet: one that an agent serves, or somebody else.
+//! A store with PyTorch's protocol as a back end: one that an agent serves, or somebody else. What `static` and `c10d`
+//! have in common.
 
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use super::backend::{Backend, Found, Swap, Token};
-use super::hosting::{Hosting, is_here};
-use super::secret::Source;
+use super::{Asked, Opening};
 use crate::error::Error;
+use crate::rendezvous::backend::{Backend, Found, Swap, Token};
+use crate::rendezvous::hosting::{Hosting, is_here};
+use crate::rendezvous::secret::Source;
 use crate::spec::endpoint::Endpoint;
 use crate::spec::names::hostname_text;
 use crate::store::client::{Client, Options};
@@ -26,6 +28,50 @@ fn anchor(run_id: &str) -> String {
     format!("torch.rendezvous.{run_id}")
 }
 
+/// A store as a spec names it, and the secret that it asks for.
+pub struct NamedStore {
+    pub endpoint: Endpoint,
+    source: Source,
+}
+
+impl NamedStore {
+    /// `is_for_workers`: they are to come to the same store.
+    pub fn new(endpoint: Endpoint, asked: &Asked, is_for_workers: bool) -> Result<NamedStore, Error> {
+        let source = Source::of(&asked.nodes.options, asked.var, &endpoint.host, is_for_workers)?;
+        // What is wrong with it is better known now than later.
+        if !source.is_by_default() {
+            source.secret()?;
+        }
+        Ok(NamedStore { endpoint, source })
+    }
+
+    pub fn open(
+        &self,
+        opening: &Opening,
+        hosting: Hosting,
+        is_for_workers: bool,
+    ) -> Result<Box<dyn Backend>, Error> {
+        let secret = match self.source.secret() {
+            Err(error) if self.source.is_by_default() => {
+                (opening.note)(format!("the rendezvous is open to all who reach it: {error}"));
+                None
+            }
+            secret => secret?,
+        };
+        Ok(Box::new(StoreBackend::new(Settings {
+            endpoint: self.endpoint.clone(),
+            hosting,
+            run_id: opening.run_id.into(),
+            patience: opening.options.answer_within(),
+            // PyTorch's workers have no secret to tell.
+            shared_with_workers: is_for_workers && secret.is_none(),
+            secret,
+            source: self.source.clone(),
+            descriptors: opening.descriptors,
+        })))
+    }
+}
+
 /// Which store.
 pub struct Settings {
     pub endpoint: Endpoint,
@@ -42,16 +88,16 @@ pub struct Settings {
     pub descriptors: usize,
 }
 
-pub struct C10d {
+pub struct StoreBackend {
     settings: Settings,
     server: Option<Server>,
     client: Option<Client>,
     interrupter: Interrupter,
 }
 
-impl C10d {
-    pub fn new(settings: Settings) -> C10d {
-        C10d { settings, server: None, client: None, interrupter: Interrupter::default() }
+impl StoreBackend {
+    pub fn new(settings: Settings) -> StoreBackend {
+        StoreBackend { settings, server: None, client: None, interrupter: Interrupter::default() }
     }
 
     /// What all keys but the anchor begin with.
@@ -96,7 +142,7 @@ impl C10d {
     }
 }
 
-impl Backend for C10d {
+impl Backend for StoreBackend {
     fn connect(&mut self) -> Result<(), Error> {
         self.client = None;
         self.serve()?;

@@ -1,15 +1,16 @@
-//! Places to meet that the host brings: functions of its own under a name.
+//! Back ends that the host brings: functions of its own under a name.
 
 use std::ffi::{CStr, CString};
+use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, poll};
-use parking_lot::Mutex;
 
-use super::backend::{Backend, Found, Swap, Token};
+use super::{Asked, BackendKind, Configured, Opening};
 use crate::error::{Error, c_string_lossy};
+use crate::rendezvous::backend::{Backend, Found, Swap, Token};
 use crate::spec::HostPointer;
 use crate::sys::process::poll_timeout;
 
@@ -37,8 +38,8 @@ pub enum Verdict {
     Failed,
 }
 
-/// One kind of place: the host's functions.
-pub trait Kind: Send + Sync {
+/// The host's functions.
+pub trait Functions: Send + Sync {
     fn open(&self, endpoint: &CStr, run_id: &CStr) -> (HostPointer, Reply);
     fn get(&self, connection: HostPointer, key: &CStr) -> Reply;
     /// Whether it was stored, and what is there if not.
@@ -54,39 +55,55 @@ pub trait Kind: Send + Sync {
     fn close(&self, connection: HostPointer);
 }
 
-type Shared = Arc<dyn Kind>;
-
-static KINDS: Mutex<Vec<(String, Shared)>> = Mutex::new(Vec::new());
-
-/// A name means one kind of place.
-pub fn register(name: &str, kind: Shared) -> Result<(), Error> {
-    let mut kinds = KINDS.lock();
-    if kinds.iter().any(|(known, _)| known == name) {
-        return Err(Error::config("name", name, "another rendezvous is registered under this name"));
-    }
-    kinds.push((name.into(), kind));
-    Ok(())
-}
-
-pub fn find(name: &str) -> Option<Shared> {
-    KINDS.lock().iter().find(|(known, _)| known == name).map(|(_, kind)| kind.clone())
-}
-
-/// One agent's way to such a place.
-pub struct Foreign {
-    kind: Shared,
+/// One of them under its name.
+#[derive(Clone)]
+struct Foreign {
     name: String,
+    functions: Arc<dyn Functions>,
+}
+
+pub fn register(name: &str, functions: Arc<dyn Functions>) -> Result<(), Error> {
+    super::register(Box::new(Foreign { name: name.into(), functions }))
+}
+
+impl BackendKind for Foreign {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn configure(&self, asked: &Asked) -> Result<Box<dyn Configured>, Error> {
+        Ok(Box::new(Named { kind: self.clone(), endpoint: asked.endpoint.into() }))
+    }
+}
+
+struct Named {
+    kind: Foreign,
+    endpoint: String,
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} {}", self.kind.name, self.endpoint)
+    }
+}
+
+impl Configured for Named {
+    fn open(&self, opening: &Opening) -> Result<Box<dyn Backend>, Error> {
+        let [endpoint, run_id] =
+            [self.endpoint.as_str(), opening.run_id].map(|text| c_string_lossy(text.as_bytes()));
+        Ok(Box::new(Way { kind: self.kind.clone(), endpoint, run_id, connection: None }))
+    }
+}
+
+/// One agent's way to it.
+struct Way {
+    kind: Foreign,
     endpoint: CString,
     run_id: CString,
     connection: Option<HostPointer>,
 }
 
-impl Foreign {
-    pub fn new(name: &str, kind: Shared, endpoint: &str, run_id: &str) -> Foreign {
-        let [endpoint, run_id] = [endpoint, run_id].map(|text| c_string_lossy(text.as_bytes()));
-        Foreign { kind, name: name.into(), endpoint, run_id, connection: None }
-    }
-
+impl Way {
     fn connection(&self) -> Result<HostPointer, Error> {
         self.connection.ok_or_else(|| Error::Store { what: "not connected".into() })
     }
@@ -94,7 +111,7 @@ impl Foreign {
     /// What was found, if the call went well.
     fn found(&self, function: &str, reply: Reply) -> Result<Option<Found>, Error> {
         let said = reply.message.unwrap_or_else(|| "it does not say why".into());
-        let what = format!("{function} of the rendezvous {} failed: {said}", self.name);
+        let what = format!("{function} of the rendezvous {} failed: {said}", self.kind.name);
         match reply.verdict {
             Verdict::Done => Ok(reply.found),
             Verdict::Unreachable => Err(Error::Store { what }),
@@ -108,22 +125,22 @@ fn key(key: &str) -> CString {
     c_string_lossy(name.as_bytes())
 }
 
-impl Backend for Foreign {
+impl Backend for Way {
     fn connect(&mut self) -> Result<(), Error> {
         self.disconnect();
-        let (connection, reply) = self.kind.open(&self.endpoint, &self.run_id);
+        let (connection, reply) = self.kind.functions.open(&self.endpoint, &self.run_id);
         self.found("open", reply)?;
         self.connection = Some(connection);
         Ok(())
     }
 
     fn get(&mut self, name: &str) -> Result<Option<Found>, Error> {
-        self.found("get", self.kind.get(self.connection()?, &key(name)))
+        self.found("get", self.kind.functions.get(self.connection()?, &key(name)))
     }
 
     fn compare_and_set(&mut self, name: &str, expected: Option<&Token>, value: &[u8]) -> Result<Swap, Error> {
         let connection = self.connection()?;
-        let (stored, reply) = self.kind.compare_and_set(connection, &key(name), expected, value);
+        let (stored, reply) = self.kind.functions.compare_and_set(connection, &key(name), expected, value);
         let found = self.found("compare_and_set", reply)?;
         Ok(if stored { Swap::Done } else { Swap::Refused(found) })
     }
@@ -136,7 +153,7 @@ impl Backend for Foreign {
             if left.is_zero() || matches!(rung, Ok(1..)) {
                 return Ok(false);
             }
-            match self.kind.wait(self.connection()?, &key(name), left.min(SLICE)) {
+            match self.kind.functions.wait(self.connection()?, &key(name), left.min(SLICE)) {
                 Some(reply) => drop(self.found("wait", reply)?),
                 None => pause = LOOK,
             }
@@ -148,12 +165,12 @@ impl Backend for Foreign {
 
     fn disconnect(&mut self) {
         if let Some(connection) = self.connection.take() {
-            self.kind.close(connection);
+            self.kind.functions.close(connection);
         }
     }
 }
 
-impl Drop for Foreign {
+impl Drop for Way {
     fn drop(&mut self) {
         self.disconnect();
     }

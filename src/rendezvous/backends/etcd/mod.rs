@@ -1,4 +1,4 @@
-//! An etcd server as the place to meet, by its v3 API.
+//! `etcd`: the servers of one etcd as a back end, by its v3 API.
 //!
 //! It is spoken with through the JSON gateway that every server from 3.4 on has at its client port: that takes an HTTP
 //! client of some hundred lines, no thread, and a watch ends when the bell rings. A gRPC client brings a hundred
@@ -19,6 +19,7 @@ mod tests;
 mod tls;
 mod watch;
 
+use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
@@ -29,8 +30,9 @@ use self::lease::Lease;
 use self::link::{Link, Login};
 use self::tls::Tls;
 use self::watch::Watch;
-use super::backend::{Backend, Found, Swap, Token};
+use super::{Asked, BackendKind, Configured, Opening};
 use crate::error::Error;
+use crate::rendezvous::backend::{Backend, Found, Swap, Token};
 use crate::spec::endpoint::Endpoint;
 use crate::spec::rendezvous_options::{EtcdOptions, Options};
 use crate::store::interrupt::Interrupter;
@@ -44,6 +46,37 @@ const ONE_OF_MANY: Duration = Duration::from_secs(5);
 /// The key that says which lease the others have. None of a rendezvous has this name.
 const LEASE: &str = "lease";
 
+pub struct EtcdKind;
+
+impl BackendKind for EtcdKind {
+    fn name(&self) -> &str {
+        "etcd"
+    }
+
+    fn configure(&self, asked: &Asked) -> Result<Box<dyn Configured>, Error> {
+        // What is wrong with it is better known now than later.
+        Etcd::new(asked.endpoint, "", &asked.nodes.options)?;
+        Ok(Box::new(Servers { endpoints: asked.endpoint.into() }))
+    }
+}
+
+struct Servers {
+    endpoints: String,
+}
+
+impl fmt::Display for Servers {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "etcd {}", self.endpoints)
+    }
+}
+
+impl Configured for Servers {
+    fn open(&self, opening: &Opening) -> Result<Box<dyn Backend>, Error> {
+        Ok(Box::new(Etcd::new(&self.endpoints, opening.run_id, opening.options)?))
+    }
+}
+
+/// One agent's way to it.
 pub struct Etcd {
     servers: Vec<Endpoint>,
     tls: Option<Tls>,
@@ -66,8 +99,9 @@ impl Etcd {
     /// `endpoints`: `HOST:PORT,...`, the servers of one etcd, each of which may begin with `http://` or `https://`; the
     /// port is 2379 if there is none. Nothing is connected yet.
     pub fn new(endpoints: &str, run_id: &str, options: &Options) -> Result<Etcd, Error> {
-        let (servers, is_https) = parse_endpoints(endpoints, options.etcd.tls)?;
-        let EtcdOptions { ssl_cert, ssl_cert_key, ca_cert, .. } = &options.etcd;
+        let own = &options.etcd;
+        let (servers, is_https) = parse_endpoints(endpoints, own.tls)?;
+        let EtcdOptions { ssl_cert, ssl_cert_key, ca_cert, .. } = own;
         for (key, path) in [("ssl_cert", ssl_cert), ("ssl_cert_key", ssl_cert_key), ("ca_cert", ca_cert)] {
             if let (false, Some(path)) = (is_https, path) {
                 let value = format!("{key}={}", path.display());
@@ -76,9 +110,9 @@ impl Etcd {
         }
         let most = if servers.len() > 1 { ONE_OF_MANY } else { Duration::MAX };
         Ok(Etcd {
-            tls: if is_https { Some(Tls::new(&options.etcd)?) } else { None },
-            login: login(&options.etcd)?,
-            ttl: options.ttl(),
+            tls: if is_https { Some(Tls::new(own)?) } else { None },
+            login: login(own)?,
+            ttl: ttl(options),
             patience: options.answer_within().min(most),
             prefix: prefix(run_id),
             // The agents spread over the servers.
@@ -233,6 +267,11 @@ impl Backend for Etcd {
 /// What the keys of a job begin with. No run id makes the beginning of another one's.
 fn prefix(run_id: &str) -> String {
     format!("libice/{}/", run_id.replace('%', "%25").replace('/', "%2F"))
+}
+
+/// How long the keys of a job stay when its agents are gone. While an outage is lived with, they are to be there.
+fn ttl(options: &Options) -> Duration {
+    options.etcd.ttl.unwrap_or(options.lost_timeout + Duration::from_secs(60))
 }
 
 fn parse_token(token: &Token) -> Result<i64, Error> {

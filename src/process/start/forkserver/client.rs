@@ -8,8 +8,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::channel::{Channel, Strings};
 use super::wire::{Answer, Request};
+use crate::process::channel::{Channel, Strings};
 use crate::sys::child::Child;
 use crate::sys::memory;
 use crate::sys::packets::Packets;

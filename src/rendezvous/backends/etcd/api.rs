@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
-use super::super::backend::{Found, Swap};
+use crate::rendezvous::backend::{Found, Swap};
 
 pub fn base64(bytes: &[u8]) -> String {
     BASE64_STANDARD.encode(bytes)

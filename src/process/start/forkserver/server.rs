@@ -11,14 +11,14 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use super::channel::{Strings, WorkerEnd};
-use super::forkserver::{BIRTHS_AT_ONCE, WHOLE_ENVIRONMENT};
-use super::function::{self, NOT_STARTED, Order, Surroundings, WorkerSide};
-use super::watcher;
+use super::client::{BIRTHS_AT_ONCE, WHOLE_ENVIRONMENT};
 use super::wire::{Answer, Request};
 use crate::control::page::Page;
 use crate::control::worker::Control;
 use crate::device::cpus::Cpus;
+use crate::process::channel::{Strings, WorkerEnd};
+use crate::process::function::{self, NOT_STARTED, Order, Surroundings, WorkerSide};
+use crate::process::watcher;
 use crate::spec::Callback;
 use crate::sys::affinity::Mask;
 use crate::sys::child::{self, Child, Environment, Function, Setup, Step};

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::super::backend::Swap;
 use super::api::{self, number};
 use super::link::Link;
 use crate::error::Error;
+use crate::rendezvous::backend::Swap;
 
 /// How often it is kept alive in its time.
 const PULSES: u32 = 3;

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use self::server::{PATIENCE, Server};
-use super::super::backend::{Backend, Swap, create};
-use super::super::member::tests::{Agent, settings};
-use super::super::member::{Notice, Settings, Wish};
-use super::super::state::Ending;
 use super::*;
+use crate::rendezvous::backend::{Backend, Swap, create};
+use crate::rendezvous::member::tests::{Agent, settings};
+use crate::rendezvous::member::{Notice, Settings, Wish};
+use crate::rendezvous::state::Ending;
 use crate::report::exit_status::Exit;
 use crate::spec::rendezvous_options::Options;
 use crate::sys::fd::Bell;
@@ -54,6 +54,13 @@ fn etcd_06_no_run_id_begins_as_another_one_does() {
             "{one}"
         );
     }
+}
+
+#[test]
+fn etcd_04_keys_stay_for_longer_than_an_outage_is_lived_with() {
+    assert_eq!(ttl(&options(&[])), Duration::from_secs(360));
+    assert_eq!(ttl(&options(&[("lost_timeout", "10")])), Duration::from_secs(70));
+    assert_eq!(ttl(&options(&[("ttl", "90")])), Duration::from_secs(90));
 }
 
 #[test]
