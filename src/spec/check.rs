@@ -105,7 +105,7 @@ impl Spec {
     /// Whether the agent of one host serves its workers' store. One with a secret is none for PyTorch's clients,
     /// and rank 0's as ever.
     fn serves_alone(&self, var: impl Fn(&str) -> Option<Vec<u8>>) -> bool {
-        let of_host = |name: &str| if self.clean_env { None } else { var(name) };
+        let of_host = |name: &str| if self.hands_on(name.as_bytes()) { var(name) } else { None };
         let secret = self.var(STORE_SECRET_FILE, of_host).is_some_and(|path| !path.is_empty());
         self.agent_store == Some(true) && !secret && !nodes::is_not_shared(&var)
     }

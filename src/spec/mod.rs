@@ -199,6 +199,8 @@ pub struct Spec {
     pub env: Vec<EnvEdit>,
     pub rank_env: BTreeMap<usize, Vec<EnvEdit>>,
     pub clean_env: bool,
+    /// Variables of the host that a clean environment has all the same.
+    pub keep_env: BTreeSet<Vec<u8>>,
     pub working_dir: Option<CString>,
     pub stdin: Stdin,
     pub cpu_binding: Option<Binding>,
@@ -317,6 +319,7 @@ impl Default for Spec {
             env: Vec::new(),
             rank_env: BTreeMap::new(),
             clean_env: false,
+            keep_env: BTreeSet::new(),
             working_dir: None,
             stdin: Stdin::Null,
             cpu_binding: None,
@@ -428,6 +431,11 @@ impl Spec {
             _ => None,
         });
         edited.unwrap_or_else(|| host(name))
+    }
+
+    /// Whether workers get a variable of the host, where nothing is said of it.
+    pub fn hands_on(&self, name: &[u8]) -> bool {
+        !self.clean_env || self.keep_env.contains(name)
     }
 
     /// Which devices a rank sees: its own, as soon as devices are named or anything else is said of them.

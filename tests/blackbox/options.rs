@@ -16,6 +16,7 @@ pub fn tests() -> Vec<Trial> {
         cli_config_file,
         cli_config_file_says_who_meets_and_what_runs,
         cli_options_of_the_library_are_flags,
+        cli_keep_env,
     ]
 }
 
@@ -209,4 +210,21 @@ fn cli_options_of_the_library_are_flags() {
         .run()
         .refused(&["--stop-signal NOPE", "must be a signal"]);
     tool(&t, &["--stderr-tail=-1"]).probe(&[]).run().refused(&["--stderr-tail -1", "from 0 to"]);
+}
+
+/// An option that is no more than a row, its use, and this.
+fn cli_keep_env() {
+    let t = Case::new();
+    let told = |options: &[&str]| {
+        let tool = tool(&t, options).env("A", "1").env("B", "2").probe(&["dump", &t.path("dump")]);
+        tool.run().exited(0);
+        let env = environment(&t.json("dump"));
+        (env.contains_key("A"), env.contains_key("B"), env.contains_key("RANK"))
+    };
+    assert_eq!(told(&["--keep-env", "A"]), (true, true, true), "it says nothing without --clean-env");
+    assert_eq!(told(&["--clean-env"]), (false, false, true));
+    assert_eq!(told(&["--clean-env", "--keep-env", "A,NOT_THERE"]), (true, false, true));
+    let file = t.write("job.toml", b"clean_env = true\nkeep_env = [\"B\"]\n", 0o644);
+    assert_eq!(told(&["--config", &file]), (false, true, true));
+    tool(&t, &["--keep-env", "A,RANK"]).probe(&[]).run().refused(&["--keep-env A,RANK", "the agent sets"]);
 }

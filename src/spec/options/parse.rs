@@ -1,5 +1,6 @@
 //! How options are read whose text is more than a number or a word.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::super::values::{c_bytes, digits, env_key, not_empty, plain, seconds};
@@ -230,6 +231,11 @@ pub fn variable(field: &'static str, text: &[u8]) -> Result<EnvEdit, Error> {
 pub fn set_variable(key: &[u8], value: &[u8]) -> Result<EnvEdit, Error> {
     c_bytes("env", value)?;
     Ok(EnvEdit::Set(env_key(key)?, value.to_vec()))
+}
+
+/// Names of variables.
+pub fn names(field: &'static str, text: &[u8]) -> Result<BTreeSet<Vec<u8>>, Error> {
+    items(plain(field, text)?).map(|name| env_key(name.as_bytes())).collect()
 }
 
 pub fn unset(key: &[u8]) -> Result<EnvEdit, Error> {

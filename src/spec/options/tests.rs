@@ -67,6 +67,7 @@ const WRONG_TEXTS: &[(&str, &[&str])] = &[
     ("role", &[""]),
     ("env", &["", "A", "=b", "RANK=1", "ICE_DEVICES=x"]),
     ("unset_env", &["", "A=b", "RANK"]),
+    ("keep_env", &["A=b", "A,RANK", "=,A"]),
     ("rank_env", &["", "A=b", "0", "0:A", "-1:A=b", "16384:A=b", "x:A=b", "0:RANK=1"]),
     ("unset_rank_env", &["", "A", "0:", "-1:A", "0:RANK"]),
     ("working_dir", &[""]),

@@ -137,6 +137,16 @@ pub const WORKERS: &[Row] = &[
         |spec, on| spec.clean_env = on,
     )
     .default("0"),
+    list(
+        "keep_env",
+        "NAMES",
+        "Variables of this environment that workers get all the same with clean_env: PATH,HOME.",
+        |spec, field, text| {
+            spec.keep_env = parse::names(field, text)?;
+            Ok(())
+        },
+    )
+    .default(""),
     flag(
         "scrub_launcher",
         "Workers of a process that mpirun or srun has started get none of the variables of MPI's launchers (PMI_*, \
