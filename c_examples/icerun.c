@@ -76,7 +76,8 @@ static void end_by(int signal) {
 /* As torchrun says it: the library has set it for the workers. */
 static void note_threads(const struct options *options, const ice_agent *agent) {
   ice_snapshot *group;
-  if (option_filled(options, OPT_NUMA_BINDING)) return; /* as many as they have cores */
+  const char *binding = option_text(options, OPT_NUMA_BINDING);
+  if (strcmp(binding, "off") != 0) return; /* as many as they have cores */
   if (has_env(options, "OMP_NUM_THREADS") || ice_agent_snapshot(agent, &group) != ICE_OK) return;
   if (ice_snapshot_worker_count(group) > 1) {
     notice(options, "OMP_NUM_THREADS is not set, workers get 1: set it to what suits the program");
@@ -108,8 +109,7 @@ int main(int argc, char **argv) {
   leave_pid_1(); /* before anything of the library is made: a handle is of no use in a child */
 
   hold_notices();
-  ice_spec *spec = spec_from_options(&options);
-  ice_spec_set_log_level(spec, level);
+  ice_spec *spec = spec_from_options(&options, level);
   ice_spec_set_log_callback(spec, print_message, NULL);
   ice_agent *agent;
   ice_result *result;

@@ -1,7 +1,7 @@
 /* icerun: what its files share.
  *
  *   icerun.c          from the arguments to the exit status
- *   icerun_table.c    the table of options
+ *   icerun_table.c    the table of options: the library's, and its own
  *   icerun_options.c  how options are read: command line and PET_ variables
  *   icerun_help.c     --help
  *   icerun_completion.c  --print-completion
@@ -22,7 +22,7 @@
 
 #include "ice.h"
 
-/* Every option, in the order of the help. */
+/* The options that icerun itself asks for. The library's others are behind them in the table. */
 enum option_id {
   OPT_HELP,
   OPT_VERSION,
@@ -30,71 +30,33 @@ enum option_id {
   OPT_QUIET,
   OPT_LOG_LEVEL,
   OPT_DRY_RUN,
+  OPT_CONFIG,
 
   OPT_NPROC_PER_NODE,
-  OPT_ROLE,
   OPT_MODULE,
   OPT_NO_PYTHON,
   OPT_RUN_PATH,
   OPT_USE_ENV,
   OPT_MACROS,
   OPT_ENV,
-  OPT_WORKING_DIR,
   OPT_STDIN,
-  OPT_NUMA_BINDING,
   OPT_START_METHOD,
+  OPT_KEEP_LAUNCHER_VARIABLES,
 
   OPT_DEVICES,
-  OPT_DEVICE_VISIBILITY,
-  OPT_VIRTUAL_LOCAL_RANK,
-  OPT_DEVICES_PER_RANK,
-  OPT_RANKS_PER_DEVICE,
-  OPT_DEVICE_UUIDS,
-
+  OPT_NUMA_BINDING,
   OPT_MAX_RESTARTS,
-  OPT_RESTART_BACKOFF,
-  OPT_MIN_UPTIME,
-  OPT_NO_RESTART_CODES,
   OPT_MONITOR_INTERVAL,
-
-  OPT_CONTROL,
-  OPT_HEARTBEAT_TIMEOUT,
-  OPT_INITIAL_HEARTBEAT_TIMEOUT,
-  OPT_CHECKPOINT_BEFORE_STOP,
-  OPT_PROGRESS_BAR,
-  OPT_DEBUG_RANK,
-  OPT_SECTION_LIMITS,
-  OPT_SECTION_LEARNING,
-  OPT_TIMER_SIGNAL,
-  OPT_MAX_ATTEMPTS_WITHOUT_PROGRESS,
-
-  OPT_FILE_TIMERS,
-  OPT_UNINTERRUPTIBLE_TIMEOUT,
-  OPT_STRAGGLER_TIMEOUT,
-  OPT_STACK_TIMEOUT,
-  OPT_STACK_COMMAND,
 
   OPT_SIGNALS_TO_HANDLE,
   OPT_PASS_SIGNALS,
-  OPT_ON_SIGNAL,
-  OPT_SHUTDOWN_TIMEOUT,
   OPT_COMPAT_EXIT_CODE,
 
   OPT_LOG_DIR,
+  OPT_REDIRECTS,
+  OPT_LOCAL_RANKS_FILTER,
   OPT_EVENT_FILE,
   OPT_EVENT_LOG_HANDLER,
-  OPT_HEALTH_PORT,
-  OPT_HEALTH_ADDRESS,
-  OPT_HEALTH_SOCKET,
-  OPT_REDIRECTS,
-  OPT_TEE,
-  OPT_MERGE_STDERR,
-  OPT_LOG_THROUGH_AGENT,
-  OPT_LOCAL_RANKS_FILTER,
-  OPT_LOG_LINE_PREFIX_TEMPLATE,
-  OPT_TIMESTAMPS,
-  OPT_DUPLICATE_STDOUT_FILTERS,
-  OPT_DUPLICATE_STDERR_FILTERS,
 
   OPT_STANDALONE,
   OPT_NNODES,
@@ -103,41 +65,56 @@ enum option_id {
   OPT_RDZV_ENDPOINT,
   OPT_RDZV_ID,
   OPT_RDZV_CONF,
-  OPT_EXIT_BARRIER_TIMEOUT,
   OPT_MASTER_ADDR,
   OPT_MASTER_PORT,
   OPT_LOCAL_ADDR,
   OPT_NO_AGENT_STORE,
-  OPT_KEEP_LAUNCHER_VARIABLES,
 
   OPT_LOGS_SPECS,
 
-  OPTION_COUNT
+  OPT_OWN_COUNT
 };
 
 /* icerun_table.c */
 struct option {
-  const char *name;
+  const char *of;       /* the library's option that it is, by name; NULL for one of icerun alone */
+  const char *name;     /* of the flag */
   char letter;          /* of the short form, or 0 */
   const char *argument; /* what the help calls the value; NULL for a flag */
   const char *standard; /* the default; NULL for none */
   const char *help;
-  const char *heading; /* of the group that starts with it */
+  const char *heading; /* of the group that it is in */
   const char *missing; /* why it cannot be used, if so */
   const char *words;   /* that may be its value, for a shell to offer; NULL for none */
+  int is_by_hand;      /* the library does not get the value as it is */
+  int has_own_default;
+  const ice_option *library; /* NULL for one of icerun alone */
+  size_t place;              /* in the help */
 };
-extern const struct option OPTIONS[OPTION_COUNT];
+/* By their ids, and in the order of the help. */
+extern struct option *OPTIONS;
+extern const struct option **SHOWN;
+extern size_t OPTION_COUNT;
+void options_make(void);
+int option_repeats(size_t id); /* each value that is given counts */
 
 struct setting {
-  const char *value; /* NULL: neither given nor in the environment */
+  const char *value; /* NULL: neither given nor in the environment; of several the last */
   int on_command_line;
 };
 
+/* One value of an option that repeats. */
+struct item {
+  size_t id;
+  const char *value;
+};
+
 struct options {
-  struct setting settings[OPTION_COUNT];
+  struct setting *settings; /* by id */
+  struct item *items;
+  size_t item_count;
   char **env; /* each NAME=VALUE of --env, the last of one name counts */
   size_t env_count;
-  char *on_signal; /* all of --on-signal, separated by commas; NULL for none */
   char **command; /* the script and its arguments, up to a NULL */
 };
 
@@ -145,11 +122,11 @@ struct options {
  * --help, --version and --print-completion end it with 0. */
 #define EXIT_USAGE 2
 void options_read(struct options *options, char **argv);
-int option_on(const struct options *options, enum option_id id);
-int option_filled(const struct options *options, enum option_id id); /* given and not empty */
-const char *option_text(const struct options *options, enum option_id id); /* or its default */
-int64_t option_integer(const struct options *options, enum option_id id);
-double option_number(const struct options *options, enum option_id id);
+int option_on(const struct options *options, size_t id);
+int option_filled(const struct options *options, size_t id); /* given and not empty */
+const char *option_text(const struct options *options, size_t id); /* or its default */
+int64_t option_integer(const struct options *options, size_t id);
+double option_number(const struct options *options, size_t id);
 /* 1 if `text` is a whole number and no more, or any number, as Python's int() and float() read them. */
 int read_integer(const char *text, int64_t *out);
 int read_number(const char *text, double *out);
@@ -163,7 +140,8 @@ void option_variable(const struct option *option, char name[OPTION_VARIABLE]);
 /* How many bytes of a control character the text begins with, 0 for any other. */
 int control_length(const char *text);
 _Noreturn void usage_error(const char *format, ...) PRINTF_LIKE(1, 2);
-_Noreturn void bad_value(const struct options *options, enum option_id id, const char *want);
+_Noreturn void bad_value(const struct options *options, size_t id, const char *want);
+_Noreturn void bad_text(const struct options *options, size_t id, const char *value, const char *want);
 /* One line on stderr, unless --quiet. */
 void notice(const struct options *options, const char *format, ...) PRINTF_LIKE(2, 3);
 /* Those in between are printed at the release, or never where there is a usage error first. */
@@ -177,14 +155,16 @@ _Noreturn void print_help(void);
 _Noreturn void print_completion(const char *shell);
 
 /* icerun_spec.c. The caller frees the spec. */
-ice_spec *spec_from_options(const struct options *options);
+ice_spec *spec_from_options(const struct options *options, int32_t log_level);
 int has_env(const struct options *options, const char *name); /* for the workers */
-void accept_value(const struct options *options, enum option_id id, ice_status status);
+void accept_value(const struct options *options, size_t id, ice_status status);
 
-/* icerun_signals.c */
+/* icerun_signals.c. What signals are where nobody says it, and what is said. */
+void set_default_signals(ice_spec *spec);
 void set_signals(const struct options *options, ice_spec *spec);
 
 /* icerun_rdzv.c */
+void set_default_run_id(const struct options *options, ice_spec *spec);
 void rendezvous_to_spec(const struct options *options, ice_spec *spec);
 
 /* icerun_plan.c. Returns icerun's exit status. */

@@ -12,14 +12,14 @@
 
 /* ---- what the table tells ---- */
 
-/* The next option that may be given, from this one on; NULL after the last. */
-static const struct option *usable(const struct option *option) {
-  while (option < OPTIONS + OPTION_COUNT && option->missing) option++;
-  return option < OPTIONS + OPTION_COUNT ? option : NULL;
+/* The next option that may be given, from this one on in the order of the help; NULL after the last. */
+static const struct option **usable(const struct option **at) {
+  while (at < SHOWN + OPTION_COUNT && (*at)->missing) at++;
+  return at < SHOWN + OPTION_COUNT ? at : NULL;
 }
 
-#define EACH_OPTION(option) \
-  const struct option *option = usable(OPTIONS); option; option = usable(option + 1)
+#define EACH_OPTION(at) \
+  const struct option **at = usable(SHOWN); at; at = usable(at + 1)
 
 /* What a shell offers for a value. */
 enum kind { ANYTHING, WORDS, FILES, DIRECTORIES };
@@ -34,7 +34,8 @@ static enum kind kind_of(const struct option *option) {
 /* The names of all options that take a value, or only of those of one kind, with `between` them. */
 static void print_names(const char *between, int any, enum kind kind) {
   int count = 0;
-  for (EACH_OPTION(option)) {
+  for (EACH_OPTION(at)) {
+    const struct option *option = *at;
     if (!option->argument || (!any && kind_of(option) != kind)) continue;
     if (option->letter) printf("%s-%c", count++ ? between : "", option->letter);
     printf("%s--%s", count++ ? between : "", option->name);
@@ -77,7 +78,8 @@ static void print_bash(void) {
        "  done\n"
        "  case $wants in\n"
        "    '') ;;");
-  for (EACH_OPTION(option)) {
+  for (EACH_OPTION(at)) {
+    const struct option *option = *at;
     if (kind_of(option) != WORDS) continue;
     printf("    --%s) COMPREPLY=($(compgen -W '%s' -- \"$current\")); return ;;\n", option->name,
            option->words);
@@ -89,7 +91,8 @@ static void print_bash(void) {
        "  esac\n"
        "  case $current in\n"
        "    -*) COMPREPLY=($(compgen -W '");
-  for (EACH_OPTION(option)) {
+  for (EACH_OPTION(at)) {
+    const struct option *option = *at;
     if (option->letter) printf("-%c ", option->letter);
     printf("--%s\n", option->name);
   }
@@ -123,7 +126,8 @@ static void print_zsh(void) {
   puts("#compdef icerun\n"
        "_icerun() {\n"
        "  _arguments -S \\");
-  for (EACH_OPTION(option)) {
+  for (EACH_OPTION(at)) {
+    const struct option *option = *at;
     char name[OPTION_VARIABLE + 2];
     snprintf(name, sizeof name, "--%s", option->name);
     print_zsh_option(option, name, "=");
@@ -156,7 +160,8 @@ static void print_fish(void) {
        "    set -e words[1]\n"
        "  end\n"
        "end");
-  for (EACH_OPTION(option)) {
+  for (EACH_OPTION(at)) {
+    const struct option *option = *at;
     printf("complete -c icerun -n __icerun_before_script -l %s", option->name);
     if (option->letter) printf(" -s %c", option->letter);
     if (option->argument) fputs(kind_of(option) == FILES ? " -r -F" : " -x", stdout);

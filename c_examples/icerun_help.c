@@ -50,9 +50,11 @@ void print_help(void) {
                 "MASTER_ADDR and the other variables of torchrun in its environment. "
                 "${local_rank} is filled in in ARGUMENTS; $${local_rank} stays, as ${local_rank}.",
                 0);
+  const char *heading = "";
   for (size_t i = 0; i < OPTION_COUNT; i++) {
-    if (OPTIONS[i].heading) printf("\n%s:\n", OPTIONS[i].heading);
-    print_option(&OPTIONS[i]);
+    if (strcmp(heading, SHOWN[i]->heading) != 0) printf("\n%s:\n", SHOWN[i]->heading);
+    heading = SHOWN[i]->heading;
+    print_option(SHOWN[i]);
   }
   putchar('\n');
   print_wrapped("The variable in brackets, if it is set and not empty, is used where the option is "

@@ -72,9 +72,12 @@ void option_variable(const struct option *option, char name[OPTION_VARIABLE]) {
   for (char *c = name; *c; c++) *c = *c == '-' ? '_' : (char)toupper((unsigned char)*c);
 }
 
-void bad_value(const struct options *options, enum option_id id, const char *want) {
+void bad_value(const struct options *options, size_t id, const char *want) {
+  bad_text(options, id, option_text(options, id), want);
+}
+
+void bad_text(const struct options *options, size_t id, const char *value, const char *want) {
   const struct option *option = &OPTIONS[id];
-  const char *value = option_text(options, id);
   if (!options->settings[id].on_command_line && value != option->standard) {
     char variable[OPTION_VARIABLE];
     option_variable(option, variable);
@@ -86,16 +89,16 @@ void bad_value(const struct options *options, enum option_id id, const char *wan
 
 /* ---- values ---- */
 
-int option_on(const struct options *options, enum option_id id) {
+int option_on(const struct options *options, size_t id) {
   return options->settings[id].value != NULL;
 }
 
-int option_filled(const struct options *options, enum option_id id) {
+int option_filled(const struct options *options, size_t id) {
   const char *value = options->settings[id].value;
   return value && *value;
 }
 
-const char *option_text(const struct options *options, enum option_id id) {
+const char *option_text(const struct options *options, size_t id) {
   const char *value = options->settings[id].value;
   return value ? value : OPTIONS[id].standard;
 }
@@ -133,13 +136,13 @@ int read_number(const char *text, double *out) {
   return end != bare && !*end;
 }
 
-int64_t option_integer(const struct options *options, enum option_id id) {
+int64_t option_integer(const struct options *options, size_t id) {
   int64_t value;
   if (read_integer(option_text(options, id), &value)) return value;
   bad_value(options, id, "must be a whole number");
 }
 
-double option_number(const struct options *options, enum option_id id) {
+double option_number(const struct options *options, size_t id) {
   double value;
   if (read_number(option_text(options, id), &value)) return value;
   bad_value(options, id, "must be a number");
@@ -158,29 +161,38 @@ static void add_env(struct options *options, const char *text, size_t length) {
   options->env = env;
 }
 
-/* One more list, behind those that are there. */
-static void add_on_signal(struct options *options, const char *list) {
-  const char *before = options->on_signal ? options->on_signal : "";
-  size_t size = strlen(before) + strlen(list) + 2;
-  char *all = malloc(size);
-  if (!all) usage_error("out of memory");
-  snprintf(all, size, "%s%s%s", before, *before ? "," : "", list);
-  free(options->on_signal);
-  options->on_signal = all;
+static void add_item(struct options *options, size_t id, const char *value) {
+  struct item *items = realloc(options->items, (options->item_count + 1) * sizeof *items);
+  if (!items) usage_error("out of memory");
+  items[options->item_count++] = (struct item){id, value};
+  options->items = items;
 }
 
-static void set(struct options *options, enum option_id id, const char *value, int given) {
+/* A variable of an option that repeats has a value in each line. */
+static void add_lines(struct options *options, size_t id, const char *text) {
+  for (const char *line = text; *line; line += *line == '\n') {
+    size_t length = strcspn(line, "\n");
+    if (length > 0 && id == OPT_ENV) {
+      add_env(options, line, length);
+    } else if (length > 0) {
+      char *copy = calloc(1, length + 1);
+      if (!copy) usage_error("out of memory");
+      add_item(options, id, memcpy(copy, line, length));
+    }
+    line += length;
+  }
+}
+
+static void set(struct options *options, size_t id, const char *value, int given) {
   options->settings[id] = (struct setting){value, given};
   if (OPTIONS[id].missing) bad_value(options, id, OPTIONS[id].missing);
-  if (id == OPT_ON_SIGNAL) add_on_signal(options, value);
-  if (id == OPT_ENV && given) {
-    add_env(options, value, strlen(value));
+  int repeats = id == OPT_ENV || option_repeats(id);
+  if (repeats && !given) {
+    add_lines(options, id, value);
   } else if (id == OPT_ENV) {
-    for (const char *line = value; *line; line += *line == '\n') {
-      size_t length = strcspn(line, "\n");
-      if (length > 0) add_env(options, line, length);
-      line += length;
-    }
+    add_env(options, value, strlen(value));
+  } else if (repeats) {
+    add_item(options, id, value);
   }
 }
 
@@ -188,7 +200,7 @@ static void set(struct options *options, enum option_id id, const char *value, i
  * belongs to: its number of nodes and its place to meet are not this one's. */
 static void read_environment(struct options *options) {
   int in_worker = getenv("TORCHELASTIC_RUN_ID") != NULL;
-  for (enum option_id id = OPT_PRINT_COMPLETION + 1; id < OPTION_COUNT; id++) {
+  for (size_t id = OPT_PRINT_COMPLETION + 1; id < OPTION_COUNT; id++) {
     char variable[OPTION_VARIABLE];
     option_variable(&OPTIONS[id], variable);
     const char *value = getenv(variable);
@@ -202,7 +214,9 @@ static void read_environment(struct options *options) {
     if (!OPTIONS[id].argument) {
       int64_t number;
       if (!read_integer(value, &number)) usage_error("%s=%s: must be 0 or 1", variable, value);
-      if (number == 0) continue;
+      /* Off says something only where the file may say otherwise. */
+      if (number == 0 && !(OPTIONS[id].library && option_filled(options, OPT_CONFIG))) continue;
+      value = number == 0 ? "0" : "1";
     }
     set(options, id, value, 0);
   }
@@ -211,16 +225,28 @@ static void read_environment(struct options *options) {
 /* Whether the `length` bytes at `text` are how `name` begins; `_` stands for `-`. */
 static int begins(const char *name, const char *text, size_t length) {
   for (size_t i = 0; i < length; i++) {
-    if (name[i] != (text[i] == '_' ? '-' : text[i])) return 0;
+    if ((name[i] == '_' ? '-' : name[i]) != (text[i] == '_' ? '-' : text[i])) return 0;
   }
   return 1;
 }
 
-static enum option_id find_long(const char *text, size_t length) {
-  enum option_id found = OPTION_COUNT;
-  for (enum option_id id = 0; id < OPTION_COUNT; id++) {
+/* Whether it is all of an option's name, or of another name that it has. */
+static int is_name(size_t id, const char *text, size_t length) {
+  const ice_option *library = OPTIONS[id].library;
+  const char *names[] = {OPTIONS[id].name, library ? library->name : "", library ? library->also : ""};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    if (strlen(names[i]) == length && length > 0 && begins(names[i], text, length)) return 1;
+  }
+  return 0;
+}
+
+static size_t find_long(const char *text, size_t length) {
+  size_t found = OPTION_COUNT;
+  for (size_t id = 0; id < OPTION_COUNT; id++) {
+    if (is_name(id, text, length)) return id;
+  }
+  for (size_t id = 0; id < OPTION_COUNT; id++) {
     if (!begins(OPTIONS[id].name, text, length)) continue;
-    if (!OPTIONS[id].name[length]) return id;
     if (found != OPTION_COUNT) {
       usage_error("--%.*s may be --%s or --%s", (int)length, text, OPTIONS[found].name,
                   OPTIONS[id].name);
@@ -231,15 +257,15 @@ static enum option_id find_long(const char *text, size_t length) {
   usage_error("no such option: --%.*s (see icerun --help)", (int)length, text);
 }
 
-static enum option_id find_letter(char letter) {
-  for (enum option_id id = 0; id < OPTION_COUNT; id++) {
+static size_t find_letter(char letter) {
+  for (size_t id = 0; id < OPTION_COUNT; id++) {
     if (OPTIONS[id].letter == letter) return id;
   }
   usage_error("no such option: -%c (see icerun --help)", letter);
 }
 
 /* The value that follows an option; one that looks like the next option is a forgotten value. */
-static const char *next_value(enum option_id id, const char *next) {
+static const char *next_value(size_t id, const char *next) {
   const char *name = OPTIONS[id].name;
   if (!next) usage_error("--%s needs a value", name);
   if (next[0] == '-' && next[1] && !isdigit((unsigned char)next[1]) && next[1] != '.') {
@@ -253,7 +279,7 @@ static int read_long(struct options *options, char **argv) {
   const char *name = argv[0] + 2;
   size_t length = strcspn(name, "=");
   const char *value = name[length] ? name + length + 1 : NULL;
-  enum option_id id = find_long(name, length);
+  size_t id = find_long(name, length);
   if (!OPTIONS[id].argument) {
     if (value) usage_error("--%s takes no value", OPTIONS[id].name);
     set(options, id, "1", 1);
@@ -266,7 +292,7 @@ static int read_long(struct options *options, char **argv) {
 /* Reads one `-m`, `-r 3`, `-r3`, `-r=3` or `-mr3`. */
 static int read_letters(struct options *options, char **argv) {
   for (const char *letter = argv[0] + 1; *letter; letter++) {
-    enum option_id id = find_letter(*letter);
+    size_t id = find_letter(*letter);
     if (OPTIONS[id].argument) {
       const char *rest = letter + 1 + (letter[1] == '=');
       set(options, id, letter[1] ? rest : next_value(id, argv[1]), 1);
@@ -279,6 +305,9 @@ static int read_letters(struct options *options, char **argv) {
 
 void options_read(struct options *options, char **argv) {
   memset(options, 0, sizeof *options);
+  options_make();
+  options->settings = calloc(OPTION_COUNT, sizeof *options->settings);
+  if (!options->settings) usage_error("out of memory");
   argv += argv[0] != NULL;
   while (*argv && (*argv)[0] == '-' && (*argv)[1]) {
     if (strcmp(*argv, "--") == 0) {
@@ -297,5 +326,5 @@ void options_read(struct options *options, char **argv) {
   }
   read_environment(options);
   options->command = argv;
-  if (!*argv) usage_error("which script? (see icerun --help)");
+  if (!*argv && !option_filled(options, OPT_CONFIG)) usage_error("which script? (see icerun --help)");
 }

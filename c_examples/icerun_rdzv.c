@@ -34,12 +34,8 @@ static int64_t set_nodes(const struct options *options, ice_spec *spec) {
 }
 
 static void set_node_rank(const struct options *options, ice_spec *spec) {
-  if (strcmp(option_text(options, OPT_NODE_RANK), "scheduler") == 0) {
-    accept_value(options, OPT_NODE_RANK, ice_spec_set_node_rank_from_scheduler(spec));
-    return;
-  }
-  int64_t rank = option_integer(options, OPT_NODE_RANK);
-  accept_value(options, OPT_NODE_RANK, ice_spec_set_node_rank(spec, rank));
+  const char *rank = option_text(options, OPT_NODE_RANK);
+  accept_value(options, OPT_NODE_RANK, ice_spec_set(spec, "node_rank", rank));
 }
 
 /* ---- endpoint ---- */
@@ -152,19 +148,10 @@ static void set_conf(const struct options *options, ice_spec *spec) {
 
 /* ---- the spec ---- */
 
-/* `nodes`: of how many hosts the job may be. An id that is made up is known to one host only. */
-static void set_run_id(const struct options *options, ice_spec *spec, int64_t nodes) {
-  if (option_filled(options, OPT_RDZV_ID)) {
-    const char *id = option_text(options, OPT_RDZV_ID);
-    accept_value(options, OPT_RDZV_ID, ice_spec_set_run_id(spec, id));
-    return;
-  }
-  if (nodes > 1) {
-    notice(options, "no --rdzv-id: the run id is %s, as of all jobs there without one",
-           option_text(options, OPT_RDZV_ID));
-    return;
-  }
+/* An id that is made up, of one host that nobody has named; it is known to no other. The file may say another one. */
+void set_default_run_id(const struct options *options, ice_spec *spec) {
   int named = option_filled(options, OPT_RDZV_ENDPOINT) || option_on(options, OPT_MASTER_PORT);
+  if (option_filled(options, OPT_CONFIG)) named = 1; /* by the file, maybe */
   if (named && !option_on(options, OPT_STANDALONE)) return; /* `none`, as with torchrun */
   unsigned char bytes[16];
   if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes) return;
@@ -180,7 +167,19 @@ static void set_run_id(const struct options *options, ice_spec *spec, int64_t no
   accept_value(options, OPT_RDZV_ID, ice_spec_set_run_id(spec, id));
 }
 
-static void set_master(const struct options *options, ice_spec *spec, enum option_id id,
+/* `nodes`: of how many hosts the job may be. */
+static void set_run_id(const struct options *options, ice_spec *spec, int64_t nodes) {
+  if (option_filled(options, OPT_RDZV_ID)) {
+    const char *id = option_text(options, OPT_RDZV_ID);
+    accept_value(options, OPT_RDZV_ID, ice_spec_set_run_id(spec, id));
+  } else if (nodes > 1) {
+    const char *id = OPTIONS[OPT_RDZV_ID].standard;
+    notice(options, "no --rdzv-id: the run id is %s, as of all jobs there without one", id);
+    accept_value(options, OPT_RDZV_ID, ice_spec_set_run_id(spec, id));
+  }
+}
+
+static void set_master(const struct options *options, ice_spec *spec, size_t id,
                        const char *address) {
   char bare[256];
   accept_value(options, id, ice_spec_set_master_addr(spec, without_brackets(address, bare)));
@@ -202,8 +201,7 @@ static void set_static_master(const struct options *options, ice_spec *spec) {
                  ice_spec_set_master_port(spec, (int32_t)endpoint.port));
     return;
   }
-  int named = option_filled(options, OPT_MASTER_ADDR);
-  if (named || !option_filled(options, OPT_LOCAL_ADDR)) {
+  if (option_filled(options, OPT_MASTER_ADDR)) {
     set_master(options, spec, OPT_MASTER_ADDR, option_text(options, OPT_MASTER_ADDR));
   }
   if (!option_on(options, OPT_MASTER_PORT)) return;
@@ -258,17 +256,33 @@ static void check_rank_of_one(const struct options *options) {
   notice(options, "--node-rank %s has no effect here: there is one host (--nnodes)", text);
 }
 
+/* What is said here in place of what the file says. */
+static void set_beside_file(const struct options *options, ice_spec *spec) {
+  static const enum option_id ids[] = {OPT_NNODES, OPT_RDZV_BACKEND, OPT_RDZV_ENDPOINT, OPT_NODE_RANK,
+                                       OPT_MASTER_ADDR, OPT_MASTER_PORT, OPT_LOCAL_ADDR};
+  if (option_on(options, OPT_STANDALONE)) {
+    accept_value(options, OPT_STANDALONE, ice_spec_set(spec, "rendezvous_backend", ""));
+    accept_value(options, OPT_STANDALONE, ice_spec_set_nodes(spec, 1, 1));
+    return;
+  }
+  for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
+    if (!option_filled(options, ids[i])) continue;
+    ice_status status = ice_spec_set(spec, OPTIONS[ids[i]].library->name, option_text(options, ids[i]));
+    accept_value(options, ids[i], status);
+  }
+}
+
 void rendezvous_to_spec(const struct options *options, ice_spec *spec) {
   int standalone = option_on(options, OPT_STANDALONE);
+  int has_file = option_filled(options, OPT_CONFIG);
   const char *backend = standalone ? "c10d" : option_text(options, OPT_RDZV_BACKEND);
-  int64_t nodes = standalone ? 1 : set_nodes(options, spec);
+  int64_t nodes = standalone || has_file ? 1 : set_nodes(options, spec);
   set_conf(options, spec);
   if (standalone) note_standalone(options);
   set_run_id(options, spec, nodes);
-  if (option_filled(options, OPT_EXIT_BARRIER_TIMEOUT)) {
-    double seconds = option_number(options, OPT_EXIT_BARRIER_TIMEOUT);
-    accept_value(options, OPT_EXIT_BARRIER_TIMEOUT,
-                 ice_spec_set_exit_barrier_timeout(spec, seconds));
+  if (has_file) {
+    set_beside_file(options, spec);
+    return;
   }
   if (option_filled(options, OPT_LOCAL_ADDR)) {
     const char *address = option_text(options, OPT_LOCAL_ADDR);

@@ -427,6 +427,35 @@ typedef int32_t ice_log_level;
 #endif /* __STDC_VERSION__ >= 202311L */
 #endif /* __cplusplus */
 
+/* How the text of an option is read by `ice_spec_set()`. */
+enum ice_option_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif /* defined(__cplusplus) || __STDC_VERSION__ >= 202311L */
+ {
+  /* `1`, `true`, `yes` or `on`; or `0`, `false`, `no` or `off`. */
+  ICE_OPTION_FLAG = 0,
+  /* A whole number, as Python reads it (`1_000`). A signal is one too, or a name like `SIGTERM` or `usr1`. */
+  ICE_OPTION_NUMBER = 1,
+  /* A number of seconds, as Python reads it. */
+  ICE_OPTION_SECONDS = 2,
+  /* One of the words of `ice_option`. */
+  ICE_OPTION_WORD = 3,
+  /* A text, of a form of its own or any. */
+  ICE_OPTION_TEXT = 4,
+  /* Items with commas between. */
+  ICE_OPTION_LIST = 5,
+  /* One item. An option of this kind may be set several times: each time adds one. */
+  ICE_OPTION_EACH = 6,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ice_option_kind ice_option_kind;
+#else
+typedef int32_t ice_option_kind;
+#endif /* __STDC_VERSION__ >= 202311L */
+#endif /* __cplusplus */
+
 /* What a signal of the host process is to a run: see `ice_spec_set_on_signal()`. */
 enum ice_on_signal
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -613,6 +642,31 @@ typedef struct ice_request {
   /* How many seconds that is from now, 0 if it has passed. */
   double seconds_left;
 } ice_request;
+
+/* One option, for hosts that make flags, help or completion of them. All texts are static and never NULL; "" where
+ * there is none. Later versions may add fields at the end. */
+typedef struct ice_option {
+  /* As in `ice_spec_set()`: `max_restarts`. */
+  const char *name;
+  /* Another name that will do: torchrun's where it has another, or that of icerun's flag. */
+  const char *also;
+  /* The subject; options of one subject follow each other. */
+  const char *heading;
+  /* What a help calls the value: `SECONDS`; "" for a flag. `DIR`, `FILE` and `PATH` are paths. */
+  const char *argument;
+  /* Words that the value may be, with blanks between. */
+  const char *words;
+  /* The default, as text; "" if nothing is said where the option is not set. */
+  const char *standard;
+  /* What it does, in some sentences. */
+  const char *help;
+  /* An `ice_option_kind`. */
+  int32_t kind;
+  /* Of the short form of icerun's flag, or 0. */
+  int32_t letter;
+  /* Whether icerun has a flag of it. */
+  int32_t is_flag_of_icerun;
+} ice_option;
 
 /* Takes output of one worker: `local_rank`, `stream` (1 stdout, 2 stderr) and `length` bytes at
  * `data`, valid only during the call. Pieces of one stream come in order, cut anywhere. Called from
@@ -1075,6 +1129,35 @@ ice_status ice_spec_new(struct ice_spec **out);
 /* Frees a spec. NULL is fine. Agents made from it are not touched. */
 void ice_spec_free(struct ice_spec *spec);
 
+/* Sets an option by its name, from text: what the function `ice_spec_set_*` of that name does, for hosts that
+ * have options as text themselves. `docs/options.md` lists all of them, and `ice_option_at()` tells of each.
+ *
+ * `name` is for instance `max_restarts`, or torchrun's name for it where that is another (`nnodes` for `nodes`);
+ * `-` may stand for `_`. How `text` is read depends on the option, see `ice_option_kind`. An option that adds to
+ * what is there (`arg`, `env`) adds each time. ICE_ERROR_CONFIG for a name that is none, with the nearest that
+ * is one, and for a value that the option does not take, with what would be right. */
+ice_status ice_spec_set(struct ice_spec *spec,
+                        const char *name,
+                        const char *text);
+
+/* Sets the options that a config file names. It is TOML: a key is the name of an option, as for
+ * `ice_spec_set()`, its value a number, a text, true or false; an array where the option is a list or adds to
+ * what is there; a table where it has pairs (`[env]`, `[rank_env.0]`, `[rendezvous_options]`, `[section_limits]`,
+ * `[on_signal]`, `[tee]`). What is set later, by this or by other functions, counts.
+ *
+ * All of the file is set, or nothing. ICE_ERROR_CONFIG, with the line, for a key that is no option, with the nearest
+ * that is one, for a value that the option does not take, and for what is no TOML; also for a file that cannot be
+ * read, or has more than a mebibyte. */
+ice_status ice_spec_load(struct ice_spec *spec,
+                         const char *path);
+
+/* How many options there are. Any thread. */
+size_t ice_option_count(void);
+
+/* One of them, from 0, in the order in which a help shows them; NULL for a number that is not below
+ * `ice_option_count()`. It is static. Any thread. */
+const struct ice_option *ice_option_at(size_t index);
+
 /* The role of the workers: ROLE_NAME in their environment, byte for byte. Not empty; any bytes but
  * NUL. Default `"default"` (torchrun `--role`). */
 ice_status ice_spec_set_role(struct ice_spec *spec, const char *role);
@@ -1108,18 +1191,18 @@ ice_status ice_spec_set_program_bytes(struct ice_spec *spec, const char *path, s
 ice_status ice_spec_add_arg(struct ice_spec *spec,
                             const char *arg);
 
-/* Chooses which macros are filled in in arguments, an `ice_macros`, whether they were added before or are
- * added later. Prefixes and commands (`ice_spec_set_log_prefix_template()`, `ice_spec_set_stack_command()`)
- * always have all. Default ICE_MACROS_ALL. */
-ice_status ice_spec_set_macros(struct ice_spec *spec,
-                               int32_t choice);
-
 /* `ice_spec_add_arg()` for `length` bytes that are not NUL-terminated. A NUL within is
  * ICE_ERROR_CONFIG. */
 ice_status ice_spec_add_arg_bytes(struct ice_spec *spec, const char *arg, size_t length);
 
 /* Adds `count` arguments, as `ice_spec_add_arg()` does one. All or none are added. */
 ice_status ice_spec_add_args(struct ice_spec *spec, const char *const *args, size_t count);
+
+/* Chooses which macros are filled in in arguments, an `ice_macros`, whether they were added before or are
+ * added later. Prefixes and commands (`ice_spec_set_log_prefix_template()`, `ice_spec_set_stack_command()`)
+ * always have all. Default ICE_MACROS_ALL. */
+ice_status ice_spec_set_macros(struct ice_spec *spec,
+                               int32_t choice);
 
 /* Makes each worker a forked copy of this process that calls `function(worker, user_data)` and ends
  * with what it returns. See `ice_worker_fn` for what the function may do. A spec has a program, a
@@ -1196,6 +1279,108 @@ ice_status ice_spec_set_runner(struct ice_spec *spec,
  * worker are when the agent asks, see `ice_spec_set_stack_timeout()`. 0: no handler. */
 ice_status ice_spec_set_crash_records(struct ice_spec *spec,
                                       int32_t on);
+
+/* How many workers, in torchrun's words (`--nproc-per-node`): a number as for
+ * `ice_spec_set_local_world_size()`, or
+ *
+ * - `"gpu"`: one for each CUDA device that the host may use; none is ICE_ERROR_CONFIG from
+ *   `ice_agent_new()`;
+ * - `"cpu"`: one for each CPU that the host may use: those of its affinity mask, and no more than the
+ *   control groups around it grant (cpu.max);
+ * - `"auto"`: as gpu where there is a device, else as cpu.
+ *
+ * One worker for each device means that: as with `ice_spec_set_devices()` of `"cuda:*"` each sees its own,
+ * unless `ice_spec_set_device_visibility()` says otherwise (a script that was written for torchrun, and
+ * takes device LOCAL_RANK, wants ICE_VISIBLE_INHERIT, or `ice_spec_set_virtual_local_rank()`). A number, and
+ * a count of CPUs, change nothing for the workers. Of this function and `ice_spec_set_local_world_size()`
+ * the last call counts. */
+ice_status ice_spec_set_nproc_per_node(struct ice_spec *spec,
+                                       const char *text);
+
+/* The devices that the workers run on, one worker for each, in this order, as ice-learn writes them:
+ *
+ * - `"cuda"`, `"cpu"`: one worker, on the first GPU, or on no GPU;
+ * - `"cuda:0-2,7"`: numbers and ranges, both ends included; `"cuda:*"`: all there are. A device may be named
+ *   again, `"cuda:0,0"`, for several workers on it;
+ * - `"GPU-8932f937,MIG-..."` or `"cuda:GPU-..."`: UUIDs, of which a beginning is enough that no other
+ *   device has;
+ * - `"cpu:0-3"`: four workers without a GPU; the numbers mean nothing else. `"cpu:*"`: as many as
+ *   `ice_spec_set_nproc_per_node()` counts for cpu;
+ * - `"auto"`, `"auto:*"`, `"auto:0-3"`: cuda where the host sees a device, else cpu.
+ *
+ * Numbers are those of the devices that the *host* sees, in its order: where its CUDA_VISIBLE_DEVICES is
+ * `2,5`, `"cuda:1"` is the device that the variable calls 5. That variable is taken from the host's
+ * environment when the agent is made, or from `ice_spec_set_env()`; HIP_VISIBLE_DEVICES, where it is
+ * set, wins, and is believed without a look at the devices. CUDA itself is asked in a helper process,
+ * never in the host: a host that has initialised CUDA could not fork workers that use it.
+ *
+ * By default each worker then sees its own device alone, see `ice_device_visibility`. Its environment has,
+ * beside RANK and so on,
+ *
+ * - ICE_DEVICES, its devices by the numbers that they have *for it*, in this same form: `cuda:0`;
+ * - ICE_DIST_BACKEND, see `ice_spec_dist_backend()`.
+ *
+ * The number of workers follows the list; a number that was set as well has to be the same. ICE_ERROR_CONFIG
+ * for a text of another form, and from `ice_agent_new()`, with both numbers, where the host sees fewer
+ * devices than are named, or the sizes differ. Default: nothing is said of devices. */
+ice_status ice_spec_set_devices(struct ice_spec *spec,
+                                const char *devices);
+
+/* Chooses what workers see, an `ice_device_visibility`. The host's list is sliced, never renumbered: entries
+ * are handed on as they are, numbers, `GPU-` and `MIG-` UUIDs. It is read as CUDA reads it: the first
+ * entry that names no device ends it, a device that is named twice hides all, and so does an empty
+ * variable. Where fewer remain than the workers need, and for a list with -1 in it, `ice_agent_new()` gives
+ * ICE_ERROR_CONFIG. If HIP_VISIBLE_DEVICES is set in the host it is the list, and both variables are set
+ * for the workers. The host's own environment is never written to. With OWN or ALL a
+ * `ice_spec_set_rank_env()` of these variables is ICE_ERROR_CONFIG.
+ *
+ * OWN or ALL without `ice_spec_set_devices()` share out the first devices of the list to as many workers as
+ * there are. Workers on the CPU are left alone by all three. */
+ice_status ice_spec_set_device_visibility(struct ice_spec *spec,
+                                          int32_t visibility);
+
+/* Non-zero: LOCAL_RANK is 0 for every worker, which sees its own device alone (ICE_VISIBLE_OWN), so that
+ * `cuda:LOCAL_RANK` is always `cuda:0` (torchrun `--virtual-local-rank`). The real local rank is in
+ * ICE_LOCAL_RANK, in `${local_rank}` and in `ice_worker_local_rank()`. Default 0. ICE_ERROR_CONFIG from
+ * `ice_agent_new()` with another visibility. */
+ice_status ice_spec_set_virtual_local_rank(struct ice_spec *spec,
+                                           int32_t on);
+
+/* How many devices each worker has: the list is split in contiguous parts, and there are as many workers
+ * as parts. 1 to 16384, default 1. A list that cannot be split evenly is ICE_ERROR_CONFIG from
+ * `ice_agent_new()`, as is a part with one device twice. */
+ice_status ice_spec_set_devices_per_rank(struct ice_spec *spec,
+                                         int64_t count);
+
+/* How many workers share each device: the list is taken as if it named each device so often, `"cuda:0,1"`
+ * as `"cuda:0,0,1,1"`. 1 to 16384, default 1: workers share a device only where that was asked for, here or
+ * in the list. Not together with `ice_spec_set_devices_per_rank()`: then ICE_ERROR_CONFIG from
+ * `ice_agent_new()`. */
+ice_status ice_spec_set_ranks_per_device(struct ice_spec *spec,
+                                         int64_t count);
+
+/* Non-zero: workers are given UUIDs in CUDA_VISIBLE_DEVICES in place of the host's entries: these mean the
+ * same device whatever CUDA_DEVICE_ORDER says, and after a reboot. Default 0. ICE_ERROR_CONFIG from
+ * `ice_agent_new()` where the UUID of a device is not known. */
+ice_status ice_spec_set_device_uuids(struct ice_spec *spec,
+                                     int32_t on);
+
+/* The library for collectives that fits the devices of this spec, as torch.distributed names it: `"nccl"`
+ * for CUDA; `"gloo"` for the CPU, and where workers share a device, which NCCL does not take (the rule is
+ * ice-learn's). A hint: workers find it in ICE_DIST_BACKEND, this library uses neither. `""` where no
+ * devices are set, or where it depends on what there is (`"auto"`, UUIDs): `ice_plan_dist_backend()`
+ * knows it then. Static text, never NULL. */
+const char *ice_spec_dist_backend(const struct ice_spec *spec);
+
+/* Seconds that the process may take that asks the CUDA driver what there is, see `ice_device_list_new()`:
+ * more than 0, to 1e9. Default 30. It is asked by `ice_agent_new()` where the devices decide anything (a
+ * number of workers in words, named devices, UUIDs), and again before each restart of workers that have
+ * devices. When the agent is made, what went wrong is its error, ICE_ERROR_TIMEOUT or ICE_ERROR_DEVICE.
+ * Before a restart, a device that is gone, or has another number than before, ends the run
+ * (ICE_END_AGENT_ERROR) with a message that names it and its rank, rather than to hand workers the wrong
+ * ones; a driver that does not answer is a warning in the log, as the workers will see for themselves. */
+ice_status ice_spec_set_probe_timeout(struct ice_spec *spec,
+                                      double seconds);
 
 /* Sets a variable in the environment of every worker. Order: the host's environment as it is when
  * the run starts, these changes in the order of their calls, those of `ice_spec_set_rank_env()`, and
@@ -1280,6 +1465,46 @@ ice_status ice_spec_set_stdin(struct ice_spec *spec, int32_t choice);
  * where none are named, that of its local rank. */
 ice_status ice_spec_set_cpu_binding(struct ice_spec *spec,
                                     int32_t binding);
+
+/* Non-zero: while the run lasts the host's soft limit of descriptors (getrlimit(2), RLIMIT_NOFILE) is its hard limit,
+ * and afterwards what it was, unless somebody has set another one meanwhile. Workers, and all that is started beside
+ * them, get the soft limit that there was before. Several runs at once share it. The limit is one of the whole
+ * process: select(2) in the host does not know a descriptor above 1023.
+ *
+ * Whether it is raised or not: an attempt whose workers need more descriptors (see `ice_spec_set_local_world_size()`)
+ * than the limit leaves ends with ICE_END_START_ERROR and EMFILE before any of them is started. Default 0: no limit is
+ * touched. `icerun` always raises it. */
+ice_status ice_spec_set_raise_descriptor_limit(struct ice_spec *spec,
+                                               int32_t on);
+
+/* MASTER_ADDR for the workers. Default `127.0.0.1` (torchrun `--master-addr`). With a rendezvous
+ * (`ice_spec_set_rendezvous()`) it is of the round, and this and the port have no effect. */
+ice_status ice_spec_set_master_addr(struct ice_spec *spec, const char *address);
+
+/* MASTER_PORT for the workers: 0 to 65535; 0, the default, means a free port, another one for each
+ * attempt. Rank 0 is to listen there, unless the agent does (`ice_spec_set_agent_store()`). While an attempt runs the
+ * agent keeps the port from being given to others with a bound socket that does not listen: a worker that listens
+ * there needs SO_REUSEADDR, which every usual server sets (torch's store does). A given port that is in use is a start
+ * error with EADDRINUSE. */
+ice_status ice_spec_set_master_port(struct ice_spec *spec,
+                                    int32_t port);
+
+/* Whether the agent serves the store that workers meet at, at MASTER_ADDR and MASTER_PORT, in the protocol of
+ * PyTorch's TCPStore (as torchrun does); TORCHELASTIC_USE_AGENT_STORE then is `True`, and rank 0 a client like
+ * the others (`env://` and `ice_worker_store()` know that). Each attempt has a new, empty one, served by a
+ * thread of the library. If MASTER_ADDR is a loopback address only this host gets to it, else anybody who
+ * reaches the port: PyTorch's clients have no secret. Non-zero: it does; 0: the worker of rank 0 is to.
+ *
+ * Default: with a rendezvous the agent of group rank 0 serves it; on one host no agent does, and no port is open.
+ * Whatever is said here, rank 0 is to serve it where the host's environment has
+ * TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, or on one host where workers find ICE_STORE_SECRET_FILE. */
+ice_status ice_spec_set_agent_store(struct ice_spec *spec,
+                                    int32_t on);
+
+/* The name of this job: TORCHELASTIC_RUN_ID, and part of the run directory's name (where `/` and
+ * control characters become `_` and only the first 100 bytes count). Not empty. Default: `none`
+ * (torchrun `--rdzv-id`). */
+ice_status ice_spec_set_run_id(struct ice_spec *spec, const char *run_id);
 
 /* How often the whole group may be started again after a worker failed: 0 to 2147483647, default 3
  * as torch's WorkerSpec (torchrun's own default is 0). 0 means exactly one attempt.
@@ -1404,79 +1629,40 @@ ice_status ice_spec_set_kill_group_on_success(struct ice_spec *spec,
 ice_status ice_spec_set_subreaper(struct ice_spec *spec,
                                   int32_t on);
 
-/* Serves workers as torch's file timers do (`torch.distributed.elastic.timer`, as of 2.15): each attempt has a
- * FIFO of its own, in TORCHELASTIC_TIMER_FILE of its workers, and a worker that does not release a timer in
- * time gets the signal that its client has named. 1 on, 0 off. Default: on if the host's environment has
- * TORCHELASTIC_ENABLE_FILE_TIMER=1 when the agent is made, as for torch.
+/* Says what one signal of the host process is to the run, an `ice_on_signal`: a scheduler's warning, say, that the
+ * machine will be taken away. What is said here counts before the lists of `ice_spec_set_signals()` and
+ * `ice_spec_set_pass_signals()`, and for SIGINT before `ice_spec_set_ask_on_interrupt()`; a later call replaces
+ * an earlier one for the same signal. Handlers stand as for these lists. By default nothing is said of any signal.
  *
- * The FIFO is where the host's own TORCHELASTIC_TIMER_FILE says, unless the host is a worker itself (it has
- * TORCHELASTIC_RUN_ID), else in the run directory, else below TMPDIR or `/tmp`; only processes of the host's user
- * may write to it; a FIFO that is there already, and that nobody reads from, is replaced, anything else is a
- * start error. A request is one line of JSON, at most 4096 bytes, with `pid`,
- * `scope_id`, `expiration_time` in seconds since 1970 and `signal`. A negative time releases the timer of that
- * process and scope; another one sets or replaces it. The time is read when the line arrives: what happens
- * to the wall clock later changes nothing. What is no request is left out, and told to the log once.
+ * Workers have as long to save as `ice_spec_set_checkpoint_before_stop()` gives them, else 300 seconds. Both
+ * checkpoints imply `ice_spec_set_control()`. A signal that asks for a checkpoint while one is being saved asks for
+ * the same, and so do several at once. One that comes while no workers run (they are being started, or wait for
+ * other hosts or a back-off) has the next ones save, if they come to run in that time. A checkpoint that is asked
+ * for before a stop asks nobody then: the run is stopped at once, and so it is by any other signal that stops it.
+ * A run that was stopped by CHECKPOINT_AND_STOP or STOP ends as ICE_END_INTERRUPTED, with this signal in
+ * `ice_result_signal()`.
  *
- * Timers are of workers and of processes that these have started, found by process group or descent; a
- * request for anybody else is refused with a warning, and nobody but these is ever signalled. A worker
- * has at most 256. They end with their process and with their attempt.
+ * Schedulers may send a warning to all processes of a job (Slurm `--signal=USR1@60`, without `B:`). So workers
+ * start with a shield against signals of both checkpoints: see `ice_spec_set_checkpoint_before_stop()`.
  *
- * When one expires, its stack is taken (`ice_spec_set_stack_timeout()`) and that process gets the signal, once,
- * whatever else of it has expired by then; 0 or less only warns in the log; a number that is no signal stands
- * for SIGKILL. A worker that is still there after the shutdown time-out is killed. It has failed then,
- * as ICE_CAUSE_TIMED_OUT, with all that follows: the group is stopped, and started again if restarts are left. */
-ice_status ice_spec_set_file_timers(struct ice_spec *spec,
-                                    int32_t on);
+ * `signal` is 1 to SIGRTMAX, but for SIGKILL, SIGSTOP, SIGCHLD, those that tell of a defect (SIGSEGV, SIGBUS,
+ * SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS), and 32 and 33, which the C library keeps to itself. */
+ice_status ice_spec_set_on_signal(struct ice_spec *spec,
+                                  int32_t signal,
+                                  int32_t action);
 
-/* How many seconds a worker may be in uninterruptible sleep (state D of ps(1)) without a pause: 0 to 1e9, 0
- * for any time. One that has been for longer waits for a GPU, a network card or a disk that does not answer,
- * and what it holds a new one would miss: its stack is taken, the group is stopped, and the run has failed, as
- * ICE_END_WORKER_FAILURE, whatever restarts are left. The worker is ICE_CAUSE_TIMED_OUT; if SIGKILL cannot
- * end it, it is given up as ICE_OUTCOME_STUCK. Only its first thread counts, as for torch.
+/* Non-zero: ^Z at a terminal, or any SIGTSTP to the host, stops all workers with all that is in their process
+ * groups (SIGSTOP), then the host process itself, every thread of it, as if it had no handler. Whoever continues it
+ * (`fg` or `bg` in a shell, SIGCONT) continues the workers too. The time in between counts for no timer of a worker.
+ * Where no shell could continue it the kernel stops nobody (an orphaned process group, see setpgid(2)), and the
+ * workers go on at once. Without this a host that has no handler is stopped, and its workers run on, as their
+ * groups are not the terminal's.
  *
- * While this is on, the agent looks at each worker once per `ice_spec_set_monitor_interval()`: one small file
- * of /proc for each. Default: TORCHELASTIC_UNINTERRUPTIBLE_STATE_TIMEOUT of the host's environment when the
- * agent is made, where anything but such a number means none, as for torch; else off, at no cost. */
-ice_status ice_spec_set_uninterruptible_timeout(struct ice_spec *spec,
-                                                double seconds);
-
-/* How many seconds workers may go on when the first of them has ended with success: 0 to 1e9; 0, the default, is
- * as long as they like. Those that still run then have failed, as ICE_CAUSE_TIMED_OUT, and are ended by the signal
- * of `ice_spec_set_timer_signal()`: peers of one that has left are often in a collective that nobody will end. */
-ice_status ice_spec_set_straggler_timeout(struct ice_spec *spec,
-                                          double seconds);
-
-/* How many seconds the agent may take to find out where a stuck worker is before it ends it: 0 to 1e9, default
- * 5; 0 means that it does not look. A worker is stuck when a timer of its own has expired
- * (`ice_worker_expires()`, `ice_spec_set_file_timers()`), when it has not been heard of
- * (`ice_spec_set_heartbeat_timeout()`), when it is too long in a section (`ice_spec_set_section_limit()`) or behind
- * the others (`ice_spec_set_straggler_timeout()`), or when it has been in uninterruptible sleep for too long
- * (`ice_spec_set_uninterruptible_timeout()`). Where several are found stuck at the same time, none is ended before
- * all were looked at or their time is over. Meanwhile the agent goes on: the end of any worker and a stop
- * are seen as ever, and end the search.
- *
- * Of a worker whose descendant holds the timer that expired, that descendant is looked at. What is found is
- * `stack` in `ice_worker_result`, and the file `stack.txt` in the worker's log directory, if it
- * has one:
- * - for each thread, of 64 at most, its name, state and wait channel, and where the host may see them (it is
- *   root, say) the system call and the stack within the kernel, from /proc;
- * - for a function with crash records (`ice_spec_set_crash_records()`) the stack of each thread, with symbols: a
- *   handler for signal 62 (SIGRTMAX-2), which is there unless the program handles that signal, writes it
- *   down and goes on. A thread that blocks the signal, or that the kernel holds, has none;
- * - what the command of `ice_spec_set_stack_command()` says. */
-ice_status ice_spec_set_stack_timeout(struct ice_spec *spec,
-                                      double seconds);
-
-/* A program that looks at a stuck worker, a debugger say, within the time of `ice_spec_set_stack_timeout()`:
- * `count` strings at `words`, the program (a path, or a name that is looked for in the host's PATH) and its
- * arguments, with the macros of `ice_spec_add_arg()` and `${pid}`. For example `py-spy dump --pid ${pid}`, or
- * `gdb -p ${pid} -batch -ex bt`. It runs in the host's directory and with the host's environment, in a process
- * group of its own, without an input; of what it writes to stdout and stderr the first 64 KiB are taken. When
- * the time is over its group is killed. That it cannot start, or fails, is said in place of its output.
- * `count` 0 takes the command back. Default: none. */
-ice_status ice_spec_set_stack_command(struct ice_spec *spec,
-                                      const char *const *words,
-                                      size_t count);
+ * SIGTSTP has a handler from start to the end of the run, as with `ice_spec_set_signals()`; a signal that is named
+ * there, in `ice_spec_set_pass_signals()` or with `ice_spec_set_on_signal()` is what they make of it. Where a rank
+ * has the terminal for its debugger ^Z does nothing. Default 0: SIGTSTP is not touched. `icerun` asks for it. */
+ice_status ice_spec_set_suspend(struct ice_spec *spec,
+                                int32_t on);
 
 /* Non-zero: the agent and its workers share a page of memory, through which workers say what step they are at,
  * and are asked to pause, save or stop: `ice_worker_step()`, `ice_agent_request_checkpoint()` and those around
@@ -1504,17 +1690,6 @@ ice_status ice_spec_set_control(struct ice_spec *spec,
  * with `ice_spec_set_signals()`, which may name it too. Default 0: SIGINT is not touched. `icerun` always asks. */
 ice_status ice_spec_set_ask_on_interrupt(struct ice_spec *spec,
                                          int32_t on);
-
-/* Non-zero: while the run lasts the host's soft limit of descriptors (getrlimit(2), RLIMIT_NOFILE) is its hard limit,
- * and afterwards what it was, unless somebody has set another one meanwhile. Workers, and all that is started beside
- * them, get the soft limit that there was before. Several runs at once share it. The limit is one of the whole
- * process: select(2) in the host does not know a descriptor above 1023.
- *
- * Whether it is raised or not: an attempt whose workers need more descriptors (see `ice_spec_set_local_world_size()`)
- * than the limit leaves ends with ICE_END_START_ERROR and EMFILE before any of them is started. Default 0: no limit is
- * touched. `icerun` always raises it. */
-ice_status ice_spec_set_raise_descriptor_limit(struct ice_spec *spec,
-                                               int32_t on);
 
 /* The local rank that is run for a debugger, pdb or gdb for instance: its stdin, stdout and stderr are the
  * controlling terminal of the host, whatever `ice_spec_set_stdin()`, `ice_spec_set_redirects()` and
@@ -1632,34 +1807,79 @@ ice_status ice_spec_set_section_learning(struct ice_spec *spec,
 ice_status ice_spec_set_checkpoint_before_stop(struct ice_spec *spec,
                                                double seconds);
 
-/* MASTER_ADDR for the workers. Default `127.0.0.1` (torchrun `--master-addr`). With a rendezvous
- * (`ice_spec_set_rendezvous()`) it is of the round, and this and the port have no effect. */
-ice_status ice_spec_set_master_addr(struct ice_spec *spec, const char *address);
-
-/* MASTER_PORT for the workers: 0 to 65535; 0, the default, means a free port, another one for each
- * attempt. Rank 0 is to listen there, unless the agent does (`ice_spec_set_agent_store()`). While an attempt runs the
- * agent keeps the port from being given to others with a bound socket that does not listen: a worker that listens
- * there needs SO_REUSEADDR, which every usual server sets (torch's store does). A given port that is in use is a start
- * error with EADDRINUSE. */
-ice_status ice_spec_set_master_port(struct ice_spec *spec,
-                                    int32_t port);
-
-/* Whether the agent serves the store that workers meet at, at MASTER_ADDR and MASTER_PORT, in the protocol of
- * PyTorch's TCPStore (as torchrun does); TORCHELASTIC_USE_AGENT_STORE then is `True`, and rank 0 a client like
- * the others (`env://` and `ice_worker_store()` know that). Each attempt has a new, empty one, served by a
- * thread of the library. If MASTER_ADDR is a loopback address only this host gets to it, else anybody who
- * reaches the port: PyTorch's clients have no secret. Non-zero: it does; 0: the worker of rank 0 is to.
+/* Serves workers as torch's file timers do (`torch.distributed.elastic.timer`, as of 2.15): each attempt has a
+ * FIFO of its own, in TORCHELASTIC_TIMER_FILE of its workers, and a worker that does not release a timer in
+ * time gets the signal that its client has named. 1 on, 0 off. Default: on if the host's environment has
+ * TORCHELASTIC_ENABLE_FILE_TIMER=1 when the agent is made, as for torch.
  *
- * Default: with a rendezvous the agent of group rank 0 serves it; on one host no agent does, and no port is open.
- * Whatever is said here, rank 0 is to serve it where the host's environment has
- * TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, or on one host where workers find ICE_STORE_SECRET_FILE. */
-ice_status ice_spec_set_agent_store(struct ice_spec *spec,
+ * The FIFO is where the host's own TORCHELASTIC_TIMER_FILE says, unless the host is a worker itself (it has
+ * TORCHELASTIC_RUN_ID), else in the run directory, else below TMPDIR or `/tmp`; only processes of the host's user
+ * may write to it; a FIFO that is there already, and that nobody reads from, is replaced, anything else is a
+ * start error. A request is one line of JSON, at most 4096 bytes, with `pid`,
+ * `scope_id`, `expiration_time` in seconds since 1970 and `signal`. A negative time releases the timer of that
+ * process and scope; another one sets or replaces it. The time is read when the line arrives: what happens
+ * to the wall clock later changes nothing. What is no request is left out, and told to the log once.
+ *
+ * Timers are of workers and of processes that these have started, found by process group or descent; a
+ * request for anybody else is refused with a warning, and nobody but these is ever signalled. A worker
+ * has at most 256. They end with their process and with their attempt.
+ *
+ * When one expires, its stack is taken (`ice_spec_set_stack_timeout()`) and that process gets the signal, once,
+ * whatever else of it has expired by then; 0 or less only warns in the log; a number that is no signal stands
+ * for SIGKILL. A worker that is still there after the shutdown time-out is killed. It has failed then,
+ * as ICE_CAUSE_TIMED_OUT, with all that follows: the group is stopped, and started again if restarts are left. */
+ice_status ice_spec_set_file_timers(struct ice_spec *spec,
                                     int32_t on);
 
-/* The name of this job: TORCHELASTIC_RUN_ID, and part of the run directory's name (where `/` and
- * control characters become `_` and only the first 100 bytes count). Not empty. Default: `none`
- * (torchrun `--rdzv-id`). */
-ice_status ice_spec_set_run_id(struct ice_spec *spec, const char *run_id);
+/* How many seconds a worker may be in uninterruptible sleep (state D of ps(1)) without a pause: 0 to 1e9, 0
+ * for any time. One that has been for longer waits for a GPU, a network card or a disk that does not answer,
+ * and what it holds a new one would miss: its stack is taken, the group is stopped, and the run has failed, as
+ * ICE_END_WORKER_FAILURE, whatever restarts are left. The worker is ICE_CAUSE_TIMED_OUT; if SIGKILL cannot
+ * end it, it is given up as ICE_OUTCOME_STUCK. Only its first thread counts, as for torch.
+ *
+ * While this is on, the agent looks at each worker once per `ice_spec_set_monitor_interval()`: one small file
+ * of /proc for each. Default: TORCHELASTIC_UNINTERRUPTIBLE_STATE_TIMEOUT of the host's environment when the
+ * agent is made, where anything but such a number means none, as for torch; else off, at no cost. */
+ice_status ice_spec_set_uninterruptible_timeout(struct ice_spec *spec,
+                                                double seconds);
+
+/* How many seconds workers may go on when the first of them has ended with success: 0 to 1e9; 0, the default, is
+ * as long as they like. Those that still run then have failed, as ICE_CAUSE_TIMED_OUT, and are ended by the signal
+ * of `ice_spec_set_timer_signal()`: peers of one that has left are often in a collective that nobody will end. */
+ice_status ice_spec_set_straggler_timeout(struct ice_spec *spec,
+                                          double seconds);
+
+/* How many seconds the agent may take to find out where a stuck worker is before it ends it: 0 to 1e9, default
+ * 5; 0 means that it does not look. A worker is stuck when a timer of its own has expired
+ * (`ice_worker_expires()`, `ice_spec_set_file_timers()`), when it has not been heard of
+ * (`ice_spec_set_heartbeat_timeout()`), when it is too long in a section (`ice_spec_set_section_limit()`) or behind
+ * the others (`ice_spec_set_straggler_timeout()`), or when it has been in uninterruptible sleep for too long
+ * (`ice_spec_set_uninterruptible_timeout()`). Where several are found stuck at the same time, none is ended before
+ * all were looked at or their time is over. Meanwhile the agent goes on: the end of any worker and a stop
+ * are seen as ever, and end the search.
+ *
+ * Of a worker whose descendant holds the timer that expired, that descendant is looked at. What is found is
+ * `stack` in `ice_worker_result`, and the file `stack.txt` in the worker's log directory, if it
+ * has one:
+ * - for each thread, of 64 at most, its name, state and wait channel, and where the host may see them (it is
+ *   root, say) the system call and the stack within the kernel, from /proc;
+ * - for a function with crash records (`ice_spec_set_crash_records()`) the stack of each thread, with symbols: a
+ *   handler for signal 62 (SIGRTMAX-2), which is there unless the program handles that signal, writes it
+ *   down and goes on. A thread that blocks the signal, or that the kernel holds, has none;
+ * - what the command of `ice_spec_set_stack_command()` says. */
+ice_status ice_spec_set_stack_timeout(struct ice_spec *spec,
+                                      double seconds);
+
+/* A program that looks at a stuck worker, a debugger say, within the time of `ice_spec_set_stack_timeout()`:
+ * `count` strings at `words`, the program (a path, or a name that is looked for in the host's PATH) and its
+ * arguments, with the macros of `ice_spec_add_arg()` and `${pid}`. For example `py-spy dump --pid ${pid}`, or
+ * `gdb -p ${pid} -batch -ex bt`. It runs in the host's directory and with the host's environment, in a process
+ * group of its own, without an input; of what it writes to stdout and stderr the first 64 KiB are taken. When
+ * the time is over its group is killed. That it cannot start, or fails, is said in place of its output.
+ * `count` 0 takes the command back. Default: none. */
+ice_status ice_spec_set_stack_command(struct ice_spec *spec,
+                                      const char *const *words,
+                                      size_t count);
 
 /* The directory under which a run makes its own,
  * `<log dir>/<run id>_<unique>/attempt_<n>/<local rank>/{stdout.log,stderr.log,error.json,stack.txt}`
@@ -1874,143 +2094,6 @@ ice_status ice_spec_set_health_address(struct ice_spec *spec,
  * at, and removed at the end; what cannot be made is a warning in the log. A path has 107 bytes at most. */
 ice_status ice_spec_set_health_socket(struct ice_spec *spec,
                                       const char *path);
-
-/* Says what one signal of the host process is to the run, an `ice_on_signal`: a scheduler's warning, say, that the
- * machine will be taken away. What is said here counts before the lists of `ice_spec_set_signals()` and
- * `ice_spec_set_pass_signals()`, and for SIGINT before `ice_spec_set_ask_on_interrupt()`; a later call replaces
- * an earlier one for the same signal. Handlers stand as for these lists. By default nothing is said of any signal.
- *
- * Workers have as long to save as `ice_spec_set_checkpoint_before_stop()` gives them, else 300 seconds. Both
- * checkpoints imply `ice_spec_set_control()`. A signal that asks for a checkpoint while one is being saved asks for
- * the same, and so do several at once. One that comes while no workers run (they are being started, or wait for
- * other hosts or a back-off) has the next ones save, if they come to run in that time. A checkpoint that is asked
- * for before a stop asks nobody then: the run is stopped at once, and so it is by any other signal that stops it.
- * A run that was stopped by CHECKPOINT_AND_STOP or STOP ends as ICE_END_INTERRUPTED, with this signal in
- * `ice_result_signal()`.
- *
- * Schedulers may send a warning to all processes of a job (Slurm `--signal=USR1@60`, without `B:`). So workers
- * start with a shield against signals of both checkpoints: see `ice_spec_set_checkpoint_before_stop()`.
- *
- * `signal` is 1 to SIGRTMAX, but for SIGKILL, SIGSTOP, SIGCHLD, those that tell of a defect (SIGSEGV, SIGBUS,
- * SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS), and 32 and 33, which the C library keeps to itself. */
-ice_status ice_spec_set_on_signal(struct ice_spec *spec,
-                                  int32_t signal,
-                                  int32_t action);
-
-/* Non-zero: ^Z at a terminal, or any SIGTSTP to the host, stops all workers with all that is in their process
- * groups (SIGSTOP), then the host process itself, every thread of it, as if it had no handler. Whoever continues it
- * (`fg` or `bg` in a shell, SIGCONT) continues the workers too. The time in between counts for no timer of a worker.
- * Where no shell could continue it the kernel stops nobody (an orphaned process group, see setpgid(2)), and the
- * workers go on at once. Without this a host that has no handler is stopped, and its workers run on, as their
- * groups are not the terminal's.
- *
- * SIGTSTP has a handler from start to the end of the run, as with `ice_spec_set_signals()`; a signal that is named
- * there, in `ice_spec_set_pass_signals()` or with `ice_spec_set_on_signal()` is what they make of it. Where a rank
- * has the terminal for its debugger ^Z does nothing. Default 0: SIGTSTP is not touched. `icerun` asks for it. */
-ice_status ice_spec_set_suspend(struct ice_spec *spec,
-                                int32_t on);
-
-/* How many workers, in torchrun's words (`--nproc-per-node`): a number as for
- * `ice_spec_set_local_world_size()`, or
- *
- * - `"gpu"`: one for each CUDA device that the host may use; none is ICE_ERROR_CONFIG from
- *   `ice_agent_new()`;
- * - `"cpu"`: one for each CPU that the host may use: those of its affinity mask, and no more than the
- *   control groups around it grant (cpu.max);
- * - `"auto"`: as gpu where there is a device, else as cpu.
- *
- * One worker for each device means that: as with `ice_spec_set_devices()` of `"cuda:*"` each sees its own,
- * unless `ice_spec_set_device_visibility()` says otherwise (a script that was written for torchrun, and
- * takes device LOCAL_RANK, wants ICE_VISIBLE_INHERIT, or `ice_spec_set_virtual_local_rank()`). A number, and
- * a count of CPUs, change nothing for the workers. Of this function and `ice_spec_set_local_world_size()`
- * the last call counts. */
-ice_status ice_spec_set_nproc_per_node(struct ice_spec *spec,
-                                       const char *text);
-
-/* The devices that the workers run on, one worker for each, in this order, as ice-learn writes them:
- *
- * - `"cuda"`, `"cpu"`: one worker, on the first GPU, or on no GPU;
- * - `"cuda:0-2,7"`: numbers and ranges, both ends included; `"cuda:*"`: all there are. A device may be named
- *   again, `"cuda:0,0"`, for several workers on it;
- * - `"GPU-8932f937,MIG-..."` or `"cuda:GPU-..."`: UUIDs, of which a beginning is enough that no other
- *   device has;
- * - `"cpu:0-3"`: four workers without a GPU; the numbers mean nothing else. `"cpu:*"`: as many as
- *   `ice_spec_set_nproc_per_node()` counts for cpu;
- * - `"auto"`, `"auto:*"`, `"auto:0-3"`: cuda where the host sees a device, else cpu.
- *
- * Numbers are those of the devices that the *host* sees, in its order: where its CUDA_VISIBLE_DEVICES is
- * `2,5`, `"cuda:1"` is the device that the variable calls 5. That variable is taken from the host's
- * environment when the agent is made, or from `ice_spec_set_env()`; HIP_VISIBLE_DEVICES, where it is
- * set, wins, and is believed without a look at the devices. CUDA itself is asked in a helper process,
- * never in the host: a host that has initialised CUDA could not fork workers that use it.
- *
- * By default each worker then sees its own device alone, see `ice_device_visibility`. Its environment has,
- * beside RANK and so on,
- *
- * - ICE_DEVICES, its devices by the numbers that they have *for it*, in this same form: `cuda:0`;
- * - ICE_DIST_BACKEND, see `ice_spec_dist_backend()`.
- *
- * The number of workers follows the list; a number that was set as well has to be the same. ICE_ERROR_CONFIG
- * for a text of another form, and from `ice_agent_new()`, with both numbers, where the host sees fewer
- * devices than are named, or the sizes differ. Default: nothing is said of devices. */
-ice_status ice_spec_set_devices(struct ice_spec *spec,
-                                const char *devices);
-
-/* Chooses what workers see, an `ice_device_visibility`. The host's list is sliced, never renumbered: entries
- * are handed on as they are, numbers, `GPU-` and `MIG-` UUIDs. It is read as CUDA reads it: the first
- * entry that names no device ends it, a device that is named twice hides all, and so does an empty
- * variable. Where fewer remain than the workers need, and for a list with -1 in it, `ice_agent_new()` gives
- * ICE_ERROR_CONFIG. If HIP_VISIBLE_DEVICES is set in the host it is the list, and both variables are set
- * for the workers. The host's own environment is never written to. With OWN or ALL a
- * `ice_spec_set_rank_env()` of these variables is ICE_ERROR_CONFIG.
- *
- * OWN or ALL without `ice_spec_set_devices()` share out the first devices of the list to as many workers as
- * there are. Workers on the CPU are left alone by all three. */
-ice_status ice_spec_set_device_visibility(struct ice_spec *spec,
-                                          int32_t visibility);
-
-/* Non-zero: LOCAL_RANK is 0 for every worker, which sees its own device alone (ICE_VISIBLE_OWN), so that
- * `cuda:LOCAL_RANK` is always `cuda:0` (torchrun `--virtual-local-rank`). The real local rank is in
- * ICE_LOCAL_RANK, in `${local_rank}` and in `ice_worker_local_rank()`. Default 0. ICE_ERROR_CONFIG from
- * `ice_agent_new()` with another visibility. */
-ice_status ice_spec_set_virtual_local_rank(struct ice_spec *spec,
-                                           int32_t on);
-
-/* How many devices each worker has: the list is split in contiguous parts, and there are as many workers
- * as parts. 1 to 16384, default 1. A list that cannot be split evenly is ICE_ERROR_CONFIG from
- * `ice_agent_new()`, as is a part with one device twice. */
-ice_status ice_spec_set_devices_per_rank(struct ice_spec *spec,
-                                         int64_t count);
-
-/* How many workers share each device: the list is taken as if it named each device so often, `"cuda:0,1"`
- * as `"cuda:0,0,1,1"`. 1 to 16384, default 1: workers share a device only where that was asked for, here or
- * in the list. Not together with `ice_spec_set_devices_per_rank()`: then ICE_ERROR_CONFIG from
- * `ice_agent_new()`. */
-ice_status ice_spec_set_ranks_per_device(struct ice_spec *spec,
-                                         int64_t count);
-
-/* Non-zero: workers are given UUIDs in CUDA_VISIBLE_DEVICES in place of the host's entries: these mean the
- * same device whatever CUDA_DEVICE_ORDER says, and after a reboot. Default 0. ICE_ERROR_CONFIG from
- * `ice_agent_new()` where the UUID of a device is not known. */
-ice_status ice_spec_set_device_uuids(struct ice_spec *spec,
-                                     int32_t on);
-
-/* The library for collectives that fits the devices of this spec, as torch.distributed names it: `"nccl"`
- * for CUDA; `"gloo"` for the CPU, and where workers share a device, which NCCL does not take (the rule is
- * ice-learn's). A hint: workers find it in ICE_DIST_BACKEND, this library uses neither. `""` where no
- * devices are set, or where it depends on what there is (`"auto"`, UUIDs): `ice_plan_dist_backend()`
- * knows it then. Static text, never NULL. */
-const char *ice_spec_dist_backend(const struct ice_spec *spec);
-
-/* Seconds that the process may take that asks the CUDA driver what there is, see `ice_device_list_new()`:
- * more than 0, to 1e9. Default 30. It is asked by `ice_agent_new()` where the devices decide anything (a
- * number of workers in words, named devices, UUIDs), and again before each restart of workers that have
- * devices. When the agent is made, what went wrong is its error, ICE_ERROR_TIMEOUT or ICE_ERROR_DEVICE.
- * Before a restart, a device that is gone, or has another number than before, ends the run
- * (ICE_END_AGENT_ERROR) with a message that names it and its rank, rather than to hand workers the wrong
- * ones; a driver that does not answer is a warning in the log, as the workers will see for themselves. */
-ice_status ice_spec_set_probe_timeout(struct ice_spec *spec,
-                                      double seconds);
 
 /* The class of the end. ICE_END_AGENT_ERROR for NULL. */
 ice_end ice_result_end(const struct ice_result *result);

@@ -11,6 +11,7 @@ use crate::spec::endpoint::Endpoint;
 use crate::spec::names::Signal;
 use crate::spec::rendezvous_options::Options;
 use crate::spec::streams::{LocalRanks, StreamMap};
+use crate::spec::{Spec, config_file, options};
 use crate::store::secret::{Door, Lock, Secret};
 use crate::store::table::{Answers, Table};
 use crate::store::wire::{Decoder, Limits, MAGIC, Request};
@@ -123,4 +124,6 @@ pub fn options(data: &[u8]) {
     let _ = (Endpoint::parse(text, None), Endpoint::parse(text, Some(29400)), Signal::parse(text));
     let (key, value) = text.split_once('=').unwrap_or((text, ""));
     let _ = Options::default().set(key, value);
+    let _ = options::find(key).map(|row| row.set(&mut Spec::default(), value.as_bytes()));
+    let _ = config_file::apply(&mut Spec::default(), "fuzz.toml", text);
 }

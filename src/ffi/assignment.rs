@@ -2,15 +2,10 @@
 
 use std::ffi::c_char;
 
-use super::spec::{edit, ice_spec};
+use super::spec::{ice_spec, set_flag, set_number, set_seconds, set_text, set_word};
 use super::status::{guard_value, ice_status};
-use super::{handle, utf8};
-use crate::device::strings::{Devices, Nproc};
-use crate::device::visibility::Visibility;
-use crate::error::Error;
+use super::{handle, option};
 use crate::plan::assign::{Backend, backend};
-use crate::ranks::MAX_LOCAL_WORLD_SIZE;
-use crate::spec;
 
 /// How many workers, in torchrun's words (`--nproc-per-node`): a number as for
 /// `ice_spec_set_local_world_size()`, or
@@ -28,13 +23,7 @@ use crate::spec;
 /// the last call counts.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_nproc_per_node(spec: *mut ice_spec, text: *const c_char) -> ice_status {
-    edit(spec, |spec| {
-        spec.nproc = Some(Nproc::parse(utf8(text, "nproc_per_node")?)?);
-        if let Some(Nproc::Number(number)) = spec.nproc {
-            spec.local_world_size = number;
-        }
-        Ok(())
-    })
+    set_text(spec, option!("nproc_per_node"), text, "nproc_per_node")
 }
 
 /// The devices that the workers run on, one worker for each, in this order, as ice-learn writes them:
@@ -65,10 +54,7 @@ pub extern "C" fn ice_spec_set_nproc_per_node(spec: *mut ice_spec, text: *const 
 /// devices than are named, or the sizes differ. Default: nothing is said of devices.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_devices(spec: *mut ice_spec, devices: *const c_char) -> ice_status {
-    edit(spec, |spec| {
-        spec.devices = Some(Devices::parse(utf8(devices, "devices")?)?);
-        Ok(())
-    })
+    set_text(spec, option!("devices"), devices, "devices")
 }
 
 /// Which devices a worker sees.
@@ -103,21 +89,7 @@ pub enum ice_device_visibility {
 /// there are. Workers on the CPU are left alone by all three.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_device_visibility(spec: *mut ice_spec, visibility: i32) -> ice_status {
-    const INHERIT: i32 = ice_device_visibility::ICE_VISIBLE_INHERIT as i32;
-    const OWN: i32 = ice_device_visibility::ICE_VISIBLE_OWN as i32;
-    const ALL: i32 = ice_device_visibility::ICE_VISIBLE_ALL as i32;
-    edit(spec, |spec| {
-        spec.visibility = Some(match visibility {
-            INHERIT => Visibility::Inherit,
-            OWN => Visibility::Own,
-            ALL => Visibility::All,
-            other => {
-                let want = "must be an ice_device_visibility: 0, 1 or 2";
-                return Err(Error::config("device_visibility", other, want));
-            }
-        });
-        Ok(())
-    })
+    set_word(spec, option!("device_visibility"), visibility)
 }
 
 /// Non-zero: LOCAL_RANK is 0 for every worker, which sees its own device alone (ICE_VISIBLE_OWN), so that
@@ -126,10 +98,7 @@ pub extern "C" fn ice_spec_set_device_visibility(spec: *mut ice_spec, visibility
 /// `ice_agent_new()` with another visibility.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_virtual_local_rank(spec: *mut ice_spec, on: i32) -> ice_status {
-    edit(spec, |spec| {
-        spec.virtual_local_rank = on != 0;
-        Ok(())
-    })
+    set_flag(spec, option!("virtual_local_rank"), on)
 }
 
 /// How many devices each worker has: the list is split in contiguous parts, and there are as many workers
@@ -137,10 +106,7 @@ pub extern "C" fn ice_spec_set_virtual_local_rank(spec: *mut ice_spec, on: i32) 
 /// `ice_agent_new()`, as is a part with one device twice.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_devices_per_rank(spec: *mut ice_spec, count: i64) -> ice_status {
-    edit(spec, |spec| {
-        spec.devices_per_rank = spec::number("devices_per_rank", count, 1, MAX_LOCAL_WORLD_SIZE)? as usize;
-        Ok(())
-    })
+    set_number(spec, option!("devices_per_rank"), count)
 }
 
 /// How many workers share each device: the list is taken as if it named each device so often, `"cuda:0,1"`
@@ -149,10 +115,7 @@ pub extern "C" fn ice_spec_set_devices_per_rank(spec: *mut ice_spec, count: i64)
 /// `ice_agent_new()`.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_ranks_per_device(spec: *mut ice_spec, count: i64) -> ice_status {
-    edit(spec, |spec| {
-        spec.ranks_per_device = spec::number("ranks_per_device", count, 1, MAX_LOCAL_WORLD_SIZE)? as usize;
-        Ok(())
-    })
+    set_number(spec, option!("ranks_per_device"), count)
 }
 
 /// Non-zero: workers are given UUIDs in CUDA_VISIBLE_DEVICES in place of the host's entries: these mean the
@@ -160,10 +123,7 @@ pub extern "C" fn ice_spec_set_ranks_per_device(spec: *mut ice_spec, count: i64)
 /// `ice_agent_new()` where the UUID of a device is not known.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_device_uuids(spec: *mut ice_spec, on: i32) -> ice_status {
-    edit(spec, |spec| {
-        spec.device_uuids = on != 0;
-        Ok(())
-    })
+    set_flag(spec, option!("device_uuids"), on)
 }
 
 /// The library for collectives that fits the devices of this spec, as torch.distributed names it: `"nccl"`
@@ -193,12 +153,5 @@ pub(super) fn backend_name(backend: Option<Backend>) -> *const c_char {
 /// ones; a driver that does not answer is a warning in the log, as the workers will see for themselves.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_probe_timeout(spec: *mut ice_spec, seconds: f64) -> ice_status {
-    edit(spec, |spec| {
-        let timeout = spec::seconds("probe_timeout", seconds)?;
-        if timeout.is_zero() {
-            return Err(Error::config("probe_timeout", seconds, "must be more than 0 seconds"));
-        }
-        spec.probe_timeout = timeout;
-        Ok(())
-    })
+    set_seconds(spec, option!("probe_timeout"), seconds)
 }

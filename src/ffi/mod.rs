@@ -9,6 +9,7 @@ mod control;
 mod device;
 mod log;
 mod on_signal;
+mod options;
 mod plan;
 mod rendezvous;
 mod rendezvous_place;
@@ -16,6 +17,12 @@ mod request;
 mod result;
 mod snapshot;
 mod spec;
+mod spec_control;
+mod spec_events;
+mod spec_output;
+mod spec_restart;
+mod spec_surroundings;
+mod spec_work;
 #[cfg(all(target_env = "gnu", target_pointer_width = "64"))]
 mod start;
 mod status;
@@ -27,6 +34,14 @@ use std::ffi::{CStr, c_char};
 use std::time::Duration;
 
 use crate::error::Error;
+
+/// The row of an option, by its name, which the compiler looks up.
+macro_rules! option {
+    ($name:literal) => {
+        const { crate::spec::options::row($name) }
+    };
+}
+use option;
 
 /// A handle of the host, checked for NULL.
 fn handle<'a, T>(pointer: *const T, name: &str) -> Result<&'a T, Error> {
@@ -51,9 +66,7 @@ fn text<'a>(pointer: *const c_char, name: &str) -> Result<&'a [u8], Error> {
 
 /// The same where only UTF-8 makes sense: lists and numbers.
 fn utf8<'a>(pointer: *const c_char, name: &'static str) -> Result<&'a str, Error> {
-    let bytes = text(pointer, name)?;
-    std::str::from_utf8(bytes)
-        .map_err(|_| Error::config(name, String::from_utf8_lossy(bytes), "must be plain text"))
+    crate::spec::plain(name, text(pointer, name)?)
 }
 
 /// Bytes by pointer and length; NULL is fine for length 0.

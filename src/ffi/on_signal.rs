@@ -1,6 +1,7 @@
 //! What single signals of the host are to a run.
 
-use super::spec::{edit, ice_spec};
+use super::option;
+use super::spec::{edit, ice_spec, set_flag};
 use super::status::ice_status;
 use crate::error::Error;
 use crate::spec::on_signal::{OnSignal, nameable};
@@ -76,8 +77,5 @@ pub extern "C" fn ice_spec_set_on_signal(spec: *mut ice_spec, signal: i32, actio
 /// has the terminal for its debugger ^Z does nothing. Default 0: SIGTSTP is not touched. `icerun` asks for it.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_suspend(spec: *mut ice_spec, on: i32) -> ice_status {
-    edit(spec, |spec| {
-        spec.suspend = on != 0;
-        Ok(())
-    })
+    set_flag(spec, option!("suspend"), on)
 }

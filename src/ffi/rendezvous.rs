@@ -3,12 +3,12 @@
 use std::ffi::c_char;
 
 use super::result::ice_result;
-use super::spec::{edit, ice_spec};
+use super::spec::{edit, ice_spec, set_number, set_seconds, set_text};
 use super::status::{guard_value, ice_status};
-use super::{handle, utf8};
+use super::{handle, option, utf8};
 use crate::rendezvous::backends;
-use crate::spec::nodes::{MAX_NODES, NodeRank};
-use crate::spec::{self, not_empty};
+use crate::spec::nodes::NodeRank;
+use crate::spec::options::parse;
 
 /// How many hosts a job has: at least `min_nodes`, at most `max_nodes`, 1 to 1,048,576 each.
 /// Default 1 and 1 (torchrun `--nnodes`). Several need a place where their agents meet:
@@ -33,12 +33,7 @@ use crate::spec::{self, not_empty};
 /// (`False`).
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_nodes(spec: *mut ice_spec, min_nodes: i64, max_nodes: i64) -> ice_status {
-    edit(spec, |spec| {
-        let min = spec::number("min_nodes", min_nodes, 1, MAX_NODES)?;
-        let max = spec::number("max_nodes", max_nodes, min, MAX_NODES)?;
-        (spec.nodes.min, spec.nodes.max) = (min as usize, max as usize);
-        Ok(())
-    })
+    edit(spec, |spec| parse::set_nodes(spec, min_nodes, max_nodes))
 }
 
 /// Where the agents of a job meet.
@@ -143,11 +138,7 @@ pub extern "C" fn ice_spec_set_rendezvous_option(
 /// first, then by when they first came.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_node_rank(spec: *mut ice_spec, node_rank: i64) -> ice_status {
-    edit(spec, |spec| {
-        let rank = spec::number("node_rank", node_rank, 0, MAX_NODES - 1)?;
-        spec.nodes.rank = Some(NodeRank::Is(rank as u64));
-        Ok(())
-    })
+    set_number(spec, option!("node_rank"), node_rank)
 }
 
 /// The same, as a scheduler says it: SLURM_PROCID, or else JOB_COMPLETION_INDEX (Kubernetes), of
@@ -164,12 +155,7 @@ pub extern "C" fn ice_spec_set_node_rank_from_scheduler(spec: *mut ice_spec) -> 
 /// (torchrun `--local-addr`). Default: the address of this host on the way to the store.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_local_addr(spec: *mut ice_spec, address: *const c_char) -> ice_status {
-    edit(spec, |spec| {
-        let address = utf8(address, "local_addr")?;
-        not_empty("local_addr", address.as_bytes())?;
-        spec.nodes.local_addr = Some(address.into());
-        Ok(())
-    })
+    set_text(spec, option!("local_addr"), address, "local_addr")
 }
 
 /// How long an agent whose workers have all succeeded waits for those of the other hosts: 0 to 1e9
@@ -182,10 +168,7 @@ pub extern "C" fn ice_spec_set_local_addr(spec: *mut ice_spec, address: *const c
 /// ends. A failed job has no barrier.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_exit_barrier_timeout(spec: *mut ice_spec, seconds: f64) -> ice_status {
-    edit(spec, |spec| {
-        spec.nodes.exit_barrier_timeout = Some(spec::seconds("exit_barrier_timeout", seconds)?);
-        Ok(())
-    })
+    set_seconds(spec, option!("exit_barrier_timeout"), seconds)
 }
 
 /// Of a job of several hosts: the number of the last round that this one took part in, from 0. Else

@@ -97,7 +97,8 @@ pub fn probe_env(spec: &Spec, host: &HostEnv) -> Vec<CString> {
 
 /// What all processes of a run have.
 fn common(spec: &Spec, host: &HostEnv) -> Env {
-    let mut env = Env::of_host(if spec.clean_env { &[] } else { host });
+    let mut env = Env::of_host(host);
+    env.entries.retain(|name, _| spec.hands_on(name));
     if scrubbed(spec, host).is_some() {
         env.entries.retain(|name, _| !is_of_launcher(name));
     }
@@ -561,6 +562,9 @@ mod tests {
         spec.rank_env.insert(1, vec![EnvEdit::Set(b"D".to_vec(), b"4".to_vec())]);
         let env = worker_env(&spec, &[("A", "1"), ("C", "3")]);
         assert!(!env.contains_key("C") && env["D"] == "4" && env["RANK"] == "1");
+        spec.keep_env = [b"C".to_vec(), b"E".to_vec()].into();
+        let env = worker_env(&spec, &[("C", "3"), ("F", "5")]);
+        assert!(env["C"] == "3" && !env.contains_key("E") && !env.contains_key("F"));
     }
 
     #[test]

@@ -1,19 +1,22 @@
 //! What to run: an owned description, checked field by field as it is written and as a whole by `check`.
 
+pub mod check;
+pub mod config_file;
 pub mod endpoint;
 pub mod launcher;
 pub mod names;
 pub mod nodes;
 pub mod on_signal;
+pub mod options;
 pub mod rendezvous_options;
 pub mod streams;
 pub mod text;
+mod values;
 pub mod variables;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,17 +27,15 @@ use crate::device::strings::{Devices, Nproc};
 use crate::device::visibility::Visibility;
 use crate::error::Error;
 use crate::sys::memory::Blob;
-use names::Signal;
 use nodes::Nodes;
 use on_signal::OnSignal;
 use streams::{LocalRanks, StreamMap, Streams};
-use variables::{STORE_SECRET_FILE, is_reserved, is_worker};
 
 pub use crate::sys::call::{Callback, HostPointer, WorkerFn};
+pub use check::Checked;
+pub use values::{below, c_bytes, not_empty, number, path, plain, seconds, seconds_in, signal};
 
 pub const MAX_RESTARTS: i64 = i32::MAX as i64;
-/// A bound for every time in a spec: about 31 years, far from where a deadline could overflow.
-const MAX_SECONDS: f64 = 1e9;
 /// The log directory of a run without files.
 const NO_LOGS: &str = "/dev/null";
 pub const MAX_STDERR_TAIL: u64 = 1 << 24;
@@ -84,14 +85,14 @@ pub enum Level {
 }
 
 /// A function of the host that takes log messages, with the host's pointer.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct LogCallback {
     pub function: extern "C" fn(*mut std::ffi::c_void, i32, *const std::ffi::c_char),
     pub user_data: HostPointer,
 }
 
 /// A function of the host that takes events, with the host's pointer.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct EventCallback {
     pub function: extern "C" fn(*mut std::ffi::c_void, *const std::ffi::c_char),
     pub user_data: HostPointer,
@@ -143,7 +144,7 @@ impl EventHandler {
 }
 
 /// A function of the host that takes output of workers in place of the console.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct OutputCallback {
     pub function: extern "C" fn(*mut std::ffi::c_void, i32, i32, *const u8, usize),
     pub user_data: HostPointer,
@@ -183,7 +184,7 @@ pub const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the agent's loop may stand still, as torch has it.
 pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(60);
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Spec {
     pub role: Vec<u8>,
     /// Of an agent's copy: what came of the four fields below.
@@ -208,6 +209,8 @@ pub struct Spec {
     pub env: Vec<EnvEdit>,
     pub rank_env: BTreeMap<usize, Vec<EnvEdit>>,
     pub clean_env: bool,
+    /// Variables of the host that a clean environment has all the same.
+    pub keep_env: BTreeSet<Vec<u8>>,
     pub working_dir: Option<CString>,
     pub stdin: Stdin,
     pub cpu_binding: Option<Binding>,
@@ -326,6 +329,7 @@ impl Default for Spec {
             env: Vec::new(),
             rank_env: BTreeMap::new(),
             clean_env: false,
+            keep_env: BTreeSet::new(),
             working_dir: None,
             stdin: Stdin::Null,
             cpu_binding: None,
@@ -439,6 +443,11 @@ impl Spec {
         edited.unwrap_or_else(|| host(name))
     }
 
+    /// Whether workers get a variable of the host, where nothing is said of it.
+    pub fn hands_on(&self, name: &[u8]) -> bool {
+        !self.clean_env || self.keep_env.contains(name)
+    }
+
     /// Which devices a rank sees: its own, as soon as devices are named or anything else is said of them.
     pub fn visibility(&self, named: bool) -> Visibility {
         let said = named
@@ -447,137 +456,6 @@ impl Spec {
             || self.devices_per_rank > 1
             || self.ranks_per_device > 1;
         self.visibility.unwrap_or(if said { Visibility::Own } else { Visibility::Inherit })
-    }
-
-    /// The rules that need more than one field, for an agent that starts with the environment `var`.
-    pub fn check(&self, var: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Checked, Error> {
-        self.refused()?;
-        self.check_work()?;
-        let size = self.local_world_size;
-        if !self.allow_absent_ranks {
-            self.highest_ranks().try_for_each(|(field, rank)| streams::in_range(field, rank, size))?;
-        }
-        if let Some(rank) = self.debug_rank.filter(|&rank| rank >= size) {
-            return Err(below("debug_rank", rank, size));
-        }
-        if let Some((&rank, _)) = self.rank_env.iter().next_back()
-            && rank >= size
-        {
-            return Err(below("rank_env", rank, size));
-        }
-        let null_log_dir = self.log_dir.as_deref() == Some(Path::new(NO_LOGS));
-        for (field, filters, stream) in [
-            ("duplicate_stdout_filters", &self.stdout_filters, Streams::STDOUT),
-            ("duplicate_stderr_filters", &self.stderr_filters, Streams::STDERR),
-        ] {
-            if filters.is_empty() {
-                continue;
-            }
-            let shown = String::from_utf8_lossy(&filters.join(&b',')).into_owned();
-            if null_log_dir {
-                return Err(Error::config(
-                    field,
-                    shown,
-                    "log_dir is /dev/null, there is nowhere to write to",
-                ));
-            }
-            let in_file = |rank| self.redirects.of(rank).has(stream) || self.tee.of(rank).has(stream);
-            if !(0..size).any(in_file) {
-                return Err(Error::config(
-                    field,
-                    shown,
-                    "no rank has this stream in redirects or tee, so there is no file to filter",
-                ));
-            }
-        }
-        let shutdown_timeout = match self.shutdown_timeout {
-            Some(explicit) => explicit,
-            None => seconds_in("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", &var)?.unwrap_or(Duration::from_secs(30)),
-        };
-        let prefix = self
-            .log_prefix_template
-            .clone()
-            // As torch has it, an empty one there is none.
-            .or_else(|| var("TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE").filter(|text| !text.is_empty()))
-            .unwrap_or_else(|| b"[${role_name}${local_rank}]:".to_vec());
-        let file_timers = self
-            .file_timers
-            .unwrap_or_else(|| var("TORCHELASTIC_ENABLE_FILE_TIMER").is_some_and(|value| value == b"1"));
-        // Where this process is a worker itself it is the FIFO of its own agent.
-        let may_name = file_timers && !is_worker(&var);
-        let timer_file = var("TORCHELASTIC_TIMER_FILE").filter(|path| may_name && !path.is_empty());
-        // As torch has it, what is no time there means none.
-        let in_environment = || {
-            let text = var("TORCHELASTIC_UNINTERRUPTIBLE_STATE_TIMEOUT")?;
-            let number = std::str::from_utf8(&text).ok()?.trim().parse().ok()?;
-            seconds("uninterruptible_timeout", number).ok()
-        };
-        let uninterruptible_timeout = self.uninterruptible_timeout.or_else(in_environment);
-        Ok(Checked {
-            agent_store: self.serves_alone(&var),
-            shutdown_timeout,
-            log_prefix_template: prefix,
-            null_log_dir,
-            file_timers,
-            timer_file: timer_file.map(|path| PathBuf::from(OsStr::from_bytes(&path))),
-            uninterruptible_timeout: uninterruptible_timeout.filter(|limit| !limit.is_zero()),
-        })
-    }
-
-    /// Whether the agent of one host serves its workers' store. One with a secret is none for PyTorch's clients,
-    /// and rank 0's as ever.
-    fn serves_alone(&self, var: impl Fn(&str) -> Option<Vec<u8>>) -> bool {
-        let of_host = |name: &str| if self.clean_env { None } else { var(name) };
-        let secret = self.var(STORE_SECRET_FILE, of_host).is_some_and(|path| !path.is_empty());
-        self.agent_store == Some(true) && !secret && !nodes::is_not_shared(&var)
-    }
-
-    /// The highest local ranks that maps and lists name.
-    fn highest_ranks(&self) -> impl Iterator<Item = (&'static str, Option<usize>)> {
-        let filter = self.local_ranks_filter.as_ref().and_then(LocalRanks::highest);
-        [("redirects", self.redirects.highest()), ("tee", self.tee.highest()), ("local_ranks_filter", filter)]
-            .into_iter()
-    }
-
-    /// Those that name a rank which there is not, and that rank.
-    pub fn absent_ranks(&self) -> impl Iterator<Item = (&'static str, usize)> {
-        let size = self.local_world_size;
-        self.highest_ranks()
-            .filter_map(move |(field, rank)| Some((field, rank.filter(|&rank| rank >= size)?)))
-    }
-
-    /// What a worker is: exactly one of three, with what belongs to it.
-    fn check_work(&self) -> Result<(), Error> {
-        let shown = |string: &CString| string.to_string_lossy().into_owned();
-        let set: Vec<(&'static str, String)> = [
-            self.program.as_ref().map(|program| ("program", shown(program))),
-            self.callback.map(|_| ("callback", "set".into())),
-            self.function.as_ref().map(|function| ("function", shown(&function.name))),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        match &set[..] {
-            [] => {
-                return Err(Error::config(
-                    "program",
-                    "unset",
-                    "set a program, a callback or a function with ice_spec_set_program(), \
-                     ice_spec_set_callback() or ice_spec_set_function()",
-                ));
-            }
-            [_] => {}
-            [(field, value), (other, _), ..] => {
-                let want =
-                    format!("a {other} is set too; a worker is either a program, a callback or a function");
-                return Err(Error::config(field, value, want));
-            }
-        }
-        if self.program.is_none() && !self.args.is_empty() {
-            let want = "a function takes no arguments, pass them with ice_spec_set_argument()";
-            return Err(Error::config("args", self.args.len(), want));
-        }
-        Ok(())
     }
 
     /// How a worker that is a function gets its process.
@@ -664,224 +542,12 @@ impl Spec {
     }
 }
 
-/// What `check` worked out of the spec and the environment together.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Checked {
-    /// Whether this agent serves the store of its workers, where it meets no others.
-    pub agent_store: bool,
-    pub shutdown_timeout: Duration,
-    pub log_prefix_template: Vec<u8>,
-    pub null_log_dir: bool,
-    /// Whether workers are served as torch's file timers.
-    pub file_timers: bool,
-    /// Where their FIFO is to be, if the host says so.
-    pub timer_file: Option<PathBuf>,
-    /// How long a worker may be in uninterruptible sleep.
-    pub uninterruptible_timeout: Option<Duration>,
-}
-
-pub fn below(field: &'static str, rank: impl std::fmt::Display, size: usize) -> Error {
-    Error::config(field, rank, format!("a local rank must be below local_world_size, which is {size}"))
-}
-
-/// A whole number within bounds.
-pub fn number(field: &'static str, value: i64, low: i64, high: i64) -> Result<i64, Error> {
-    if (low..=high).contains(&value) {
-        Ok(value)
-    } else {
-        Err(Error::config(field, value, format!("must be a whole number from {low} to {high}")))
-    }
-}
-
-/// A time in seconds: finite, not negative, not absurd.
-pub fn seconds(field: &'static str, value: f64) -> Result<Duration, Error> {
-    if value.is_finite() && (0.0..=MAX_SECONDS).contains(&value) {
-        Ok(Duration::from_secs_f64(value))
-    } else {
-        Err(Error::config(field, value, format!("must be seconds from 0 to {MAX_SECONDS:.0}")))
-    }
-}
-
-/// The same in a variable of the environment, if it is there.
-pub fn seconds_in(
-    name: &'static str,
-    var: impl Fn(&str) -> Option<Vec<u8>>,
-) -> Result<Option<Duration>, Error> {
-    let Some(text) = var(name) else { return Ok(None) };
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let want = "this environment variable must be a number of seconds, 0 or more";
-    let number = text.trim().parse().map_err(|_| Error::config(name, &text, want))?;
-    seconds(name, number).map(Some)
-}
-
-/// Bytes for argv, envp or a path: no NUL within.
-pub fn c_bytes(field: &'static str, bytes: &[u8]) -> Result<CString, Error> {
-    CString::new(bytes).map_err(|error| {
-        Error::config(
-            field,
-            String::from_utf8_lossy(bytes),
-            format!(
-                "has a NUL byte at offset {}, which no argument, variable or path can hold",
-                error.nul_position()
-            ),
-        )
-    })
-}
-
-pub fn not_empty<'a>(field: &'static str, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
-    if bytes.is_empty() { Err(Error::config(field, "", "must not be empty")) } else { Ok(bytes) }
-}
-
-pub fn path(field: &'static str, bytes: &[u8]) -> Result<PathBuf, Error> {
-    c_bytes(field, not_empty(field, bytes)?)?;
-    Ok(PathBuf::from(OsStr::from_bytes(bytes)))
-}
-
-/// A variable's name that a host may set: an own one, without `=`.
-pub fn env_key(bytes: &[u8]) -> Result<Vec<u8>, Error> {
-    let shown = String::from_utf8_lossy(bytes);
-    c_bytes("env", not_empty("env", bytes)?)?;
-    if bytes.contains(&b'=') {
-        return Err(Error::config("env", shown, "the name of a variable must not have a '='"));
-    }
-    if is_reserved(bytes) {
-        return Err(Error::config(
-            "env",
-            shown,
-            "the agent sets this variable for each worker, no one else may",
-        ));
-    }
-    Ok(bytes.to_vec())
-}
-
-/// A comma-separated list of signals: the known ones, and the names nobody knows.
-pub fn signal_list(field: &'static str, list: &[u8]) -> Result<(Vec<i32>, Vec<String>), Error> {
-    let (mut known, mut unknown) = (Vec::new(), Vec::new());
-    for name in String::from_utf8_lossy(list).split(',').map(str::trim).filter(|name| !name.is_empty()) {
-        match Signal::parse(name) {
-            None => unknown.push(name.to_string()),
-            Some(signal) => {
-                catchable(field, signal)?;
-                if !known.contains(&signal.0) {
-                    known.push(signal.0);
-                }
-            }
-        }
-    }
-    Ok((known, unknown))
-}
-
-fn catchable(field: &'static str, signal: Signal) -> Result<(), Error> {
-    let no = match signal.0 {
-        libc::SIGKILL | libc::SIGSTOP => "this signal cannot be caught by anyone",
-        libc::SIGCHLD => "the host needs this signal for its own children",
-        libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE | libc::SIGILL => {
-            "this signal tells of a defect of the host itself and is left to it"
-        }
-        _ => return Ok(()),
-    };
-    Err(Error::config(field, signal, no))
-}
-
-/// A signal number to send.
-pub fn signal(field: &'static str, number: i64) -> Result<i32, Error> {
-    let highest = i64::from(libc::SIGRTMAX());
-    self::number(field, number, 1, highest).map(|number| number as i32)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn program() -> Spec {
         Spec { program: Some(c"/bin/true".into()), ..Spec::default() }
-    }
-
-    fn message(result: Result<Checked, Error>) -> String {
-        result.unwrap_err().to_string()
-    }
-
-    #[test]
-    fn cfg_04_exactly_one_of_program_and_callback() {
-        assert!(message(Spec::default().check(|_| None)).contains("program is unset"));
-        assert!(program().check(|_| None).is_ok());
-    }
-
-    #[test]
-    fn cfg_08_shutdown_timeout_from_field_environment_and_default() {
-        let env = |text: &'static str| {
-            move |name: &str| (name.contains("SHUTDOWN")).then(|| text.as_bytes().to_vec())
-        };
-        let secs = |spec: &Spec, text| spec.check(env(text)).map(|c| c.shutdown_timeout.as_secs());
-        let explicit = Spec { shutdown_timeout: Some(Duration::from_secs(120)), ..program() };
-        assert_eq!(program().check(|_| None).unwrap().shutdown_timeout.as_secs(), 30);
-        assert_eq!(secs(&explicit, "600"), Ok(120));
-        assert_eq!(secs(&program(), "600"), Ok(600));
-        assert_eq!(secs(&program(), "0"), Ok(0));
-        for bad in ["abc", "-5", "", "inf", "nan"] {
-            let error = secs(&program(), bad).unwrap_err().to_string();
-            assert!(error.contains("TORCH_ELASTIC_SHUTDOWN_TIMEOUT"), "{error}");
-        }
-        assert!(seconds("shutdown_timeout", -5.0).unwrap_err().to_string().contains("-5"));
-    }
-
-    #[test]
-    fn env_06_the_agent_serves_one_host_if_it_is_told_to_and_may() {
-        let serves = |change: &dyn Fn(&mut Spec), env: &[(&str, &str)]| {
-            let find =
-                |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, v)| v.as_bytes().to_vec());
-            let mut spec = Spec { agent_store: Some(true), ..program() };
-            change(&mut spec);
-            spec.check(find).unwrap().agent_store
-        };
-        let secret = [(STORE_SECRET_FILE, "/secret")];
-        assert!(serves(&|_| (), &[]));
-        assert!(!serves(&|spec| spec.agent_store = None, &[]));
-        assert!(!serves(&|spec| spec.agent_store = Some(false), &[]));
-        assert!(!serves(&|_| (), &[("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")]));
-        assert!(!serves(&|_| (), &secret), "no client of PyTorch has it");
-        assert!(serves(&|_| (), &[(STORE_SECRET_FILE, "")]));
-        assert!(serves(&|spec| spec.clean_env = true, &secret), "no worker finds it");
-        assert!(serves(&|spec| spec.env = vec![EnvEdit::Unset(STORE_SECRET_FILE.into())], &secret));
-    }
-
-    #[test]
-    fn cfg_16_absent_ranks_are_an_error_unless_they_are_allowed() {
-        let tee = StreamMap::parse("tee", "0:3,9:3").unwrap();
-        let mut spec = Spec { local_world_size: 2, tee, ..program() };
-        assert!(message(spec.check(|_| None)).contains("tee is 9"));
-        spec.allow_absent_ranks = true;
-        spec.local_ranks_filter = Some(LocalRanks::parse("local_ranks_filter", "1,2").unwrap());
-        assert!(spec.check(|_| None).is_ok());
-        assert_eq!(spec.absent_ranks().collect::<Vec<_>>(), [("tee", 9), ("local_ranks_filter", 2)]);
-        assert_eq!(spec.file_streams(0), Streams::BOTH);
-    }
-
-    #[test]
-    fn time_14_the_limit_is_torchs_and_garbage_means_none() {
-        let limit = |spec: &Spec, text: &'static str| {
-            let env = |name: &str| name.contains("UNINTERRUPTIBLE").then(|| text.as_bytes().to_vec());
-            spec.check(env).unwrap().uninterruptible_timeout
-        };
-        assert_eq!(limit(&program(), "2.5"), Some(Duration::from_millis(2500)));
-        for off in ["", "0", "-3", "abc", "nan", "inf", "3 s"] {
-            assert_eq!(limit(&program(), off), None, "{off}");
-        }
-        let own = |seconds| Spec { uninterruptible_timeout: Some(Duration::from_secs(seconds)), ..program() };
-        assert_eq!(limit(&own(7), "2"), Some(Duration::from_secs(7)));
-        assert_eq!(limit(&own(0), "2"), None);
-    }
-
-    #[test]
-    fn time_01_file_timers_are_on_as_torch_has_it() {
-        let on = |spec: &Spec, text: &'static str| {
-            let env = |name: &str| name.contains("ENABLE").then(|| text.as_bytes().to_vec());
-            spec.check(env).unwrap().file_timers
-        };
-        assert_eq!(["1", "0", "", "true"].map(|text| on(&program(), text)), [true, false, false, false]);
-        assert!(!program().check(|_| None).unwrap().file_timers);
-        let said = |file_timers| Spec { file_timers: Some(file_timers), ..program() };
-        assert_eq!((on(&said(true), "0"), on(&said(false), "1")), (true, false));
     }
 
     #[test]
@@ -912,23 +578,5 @@ mod tests {
         let _ = spec.edit(|_| number("max_restarts", -1, 0, 9).map(drop));
         assert_eq!(spec.check(|_| None).unwrap_err(), first);
         assert!(first.to_string().contains("local_world_size is 0"));
-    }
-
-    #[test]
-    fn sp_12_reserved_names_are_refused() {
-        assert!(env_key(b"RANK").unwrap_err().to_string().contains("RANK"));
-        assert!(env_key(b"A=B").is_err());
-        assert!(env_key(b"").is_err());
-        assert!(env_key(b"A\0").is_err());
-        assert!(env_key(b"OMP_NUM_THREADS").is_ok());
-    }
-
-    #[test]
-    fn sig_08_signal_lists() {
-        let (known, unknown) = signal_list("signals", b"SIGTERM, SIGUSR1,SIGTERM,BOGUS").unwrap();
-        assert_eq!(known, [libc::SIGTERM, libc::SIGUSR1]);
-        assert_eq!(unknown, ["BOGUS"]);
-        assert!(signal_list("signals", b"SIGKILL").unwrap_err().to_string().contains("SIGKILL"));
-        assert!(signal_list("signals", b"SIGTERM,STOP").is_err());
     }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::names::Signal;
-use super::{Spec, catchable, signal};
+use super::values::catchable;
+use super::{Spec, signal};
 use crate::error::Error;
 use crate::sys::signals::Meaning;
 

@@ -7,10 +7,11 @@ mod etcd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::values::{digits, nearest};
+use crate::error::Error;
+
 pub use self::c10d::C10dOptions;
 pub use self::etcd::EtcdOptions;
-
-use crate::error::Error;
 
 /// What a rendezvous goes by beside its endpoint and its nodes.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,7 +103,7 @@ impl Options {
             return Ok(());
         }
         let keys = all_keys();
-        let meant = nearest(key, &keys).map_or(String::new(), |near| format!(" ({near}?)"));
+        let meant = nearest(key, keys.iter().copied()).map_or(String::new(), |near| format!(" ({near}?)"));
         let want = format!("there is no such option{meant}; there are {}", keys.join(", "));
         Err(Error::config("rendezvous_option", key, want))
     }
@@ -133,34 +134,6 @@ impl Options {
 
 fn refuse(key: &str, value: &str, want: &str) -> Error {
     Error::config("rendezvous_option", format!("{key}={value}"), want)
-}
-
-/// A number without the underscores that Python takes between two digits.
-fn digits(value: &str) -> String {
-    let bytes = value.as_bytes();
-    let is_digit = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_digit);
-    let parts = |at: usize| is_digit(at.checked_sub(1)) && is_digit(Some(at + 1));
-    value.char_indices().filter(|&(at, c)| c != '_' || !parts(at)).map(|(_, c)| c).collect()
-}
-
-/// The name that was meant, if one is near enough.
-fn nearest<'k>(text: &str, names: &[&'k str]) -> Option<&'k str> {
-    let near = names.iter().map(|name| (distance(text, name), *name)).min()?;
-    (near.0 <= 1 + text.len() / 4).then_some(near.1)
-}
-
-/// How many letters have to be put in, left out or changed to come from one to the other.
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in one.chars().enumerate() {
-        let mut corner = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in other.iter().enumerate() {
-            let least = (corner + usize::from(a != *b)).min(row[j] + 1).min(row[j + 1] + 1);
-            corner = std::mem::replace(&mut row[j + 1], least);
-        }
-    }
-    row[other.len()]
 }
 
 /// A time that something may take.
@@ -201,7 +174,7 @@ mod tests {
             ("colour", None),
             ("x", None),
         ] {
-            assert_eq!(nearest(key, &all_keys()), wanted, "{key}");
+            assert_eq!(nearest(key, all_keys()), wanted, "{key}");
         }
     }
 

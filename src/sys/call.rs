@@ -6,7 +6,7 @@ use std::ffi::c_void;
 /// A C function as a worker: called with the worker handle and the host's own pointer.
 pub type WorkerFn = extern "C-unwind" fn(*mut c_void, *mut c_void) -> i32;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Callback {
     pub function: WorkerFn,
     pub user_data: HostPointer,
@@ -19,7 +19,7 @@ impl PartialEq for Callback {
 }
 
 /// A pointer of the host that is only carried, never followed.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HostPointer(pub usize);
 
 /// Calls a worker's function as the outermost one of its stack: what comes above it is the library's. Nor does

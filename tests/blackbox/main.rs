@@ -44,6 +44,7 @@ mod net;
 mod nodes;
 mod numa;
 mod obs;
+mod options;
 mod place;
 mod proxy;
 mod rank;
@@ -113,6 +114,7 @@ fn main() -> ExitCode {
         mpi::tests(),
         numa::tests(),
         obs::tests(),
+        options::tests(),
         health::tests(),
         rst::tests(),
         sandbox::tests(),

@@ -141,6 +141,8 @@ static void null_spec(void) {
   ARGUMENT(ice_spec_set_node_rank_from_scheduler(NULL));
   ARGUMENT(ice_spec_set_local_addr(NULL, "a"));
   ARGUMENT(ice_spec_set_exit_barrier_timeout(NULL, 1));
+  ARGUMENT(ice_spec_set(NULL, "role", "a"));
+  ARGUMENT(ice_spec_load(NULL, "a"));
 }
 
 static int32_t open_place(void *user_data, const char *endpoint, const char *run_id, void **connection,
@@ -198,6 +200,9 @@ static void null_rendezvous(ice_spec *spec) {
 static void null_texts(ice_spec *spec) {
   const char *list[] = {"a", NULL};
   ARGUMENT(ice_spec_set_role(spec, NULL));
+  ARGUMENT(ice_spec_set(spec, NULL, "a"));
+  ARGUMENT(ice_spec_set(spec, "role", NULL));
+  ARGUMENT(ice_spec_load(spec, NULL));
   ARGUMENT(ice_spec_set_program(spec, NULL));
   ARGUMENT(ice_spec_set_program_bytes(spec, NULL, 3));
   ARGUMENT(ice_spec_add_arg(spec, NULL));
@@ -884,6 +889,16 @@ static void strings(void) {
   CHECK(strcmp(ice_status_string(1), "unknown status") == 0);
   CHECK(strcmp(ice_status_string(-12), "unknown status") == 0);
   CHECK(strcmp(ice_status_string(INT32_MIN), "unknown status") == 0);
+  size_t count = ice_option_count();
+  CHECK(count > 80 && !ice_option_at(count) && !ice_option_at(SIZE_MAX));
+  for (size_t i = 0; i < count; i++) {
+    const ice_option *option = ice_option_at(i);
+    CHECK(option == ice_option_at(i) && *option->name && *option->heading && *option->help);
+    CHECK(option->also && option->argument && option->words && option->standard);
+    CHECK(option->kind >= ICE_OPTION_FLAG && option->kind <= ICE_OPTION_EACH);
+    CHECK((option->kind == ICE_OPTION_FLAG) == !*option->argument);
+    CHECK(option->kind != ICE_OPTION_WORD || *option->words);
+  }
   puts(ice_version());
 }
 

@@ -5,7 +5,7 @@
  *
  * FIELD=VALUE for a field of the spec calls ice_spec_set_FIELD (or ice_spec_FIELD): program, arg, env=K=V,
  * unset_env, rank_env=R:K=V, unset_rank_env=R:K, restart_backoff=A,B, pre_stop_signal=S,SECONDS, log_modes=D,F
- * (octal), console=OUT,ERR, nodes=MIN:MAX, rendezvous=BACKEND,ENDPOINT, rendezvous_option=K=V, ... ; a refusal is a line, success is silent. `*_bytes` fields take \0 and \xHH.
+ * (octal), console=OUT,ERR, set=NAME=TEXT and load=FILE (any option as text), nodes=MIN:MAX, rendezvous=BACKEND,ENDPOINT, rendezvous_option=K=V, ... ; a refusal is a line, success is silent. `*_bytes` fields take \0 and \xHH.
  *   callback=                 a callback that runs the verbs of verbs.h; each verb=WORD adds one word
  *   function=NAME             a function of functions.h, of this program, or of the one that library=PATH named before;
  *                             the verbs are its argument, unless argument_size=N (a pattern) or no_argument follows
@@ -393,6 +393,12 @@ static char *after_char(char *text, char c) {
   return at + 1;
 }
 
+static int is_option(const char *name) {
+  for (size_t i = 0; i < ice_option_count(); i++)
+    if (strcmp(ice_option_at(i)->name, name) == 0) return 1;
+  return 0;
+}
+
 /* 1 if `key` is a field of the spec, its status in `*status`. */
 static int set_field(const char *key, char *value, ice_status *status) {
   static char bytes[1 << 18], more[1 << 18];
@@ -597,6 +603,13 @@ static int set_field(const char *key, char *value, ice_status *status) {
     EVENT_SECONDS = atof(value);
   } else if (strcmp(key, "output_seconds") == 0) {
     OUTPUT_SECONDS = atof(value);
+  } else if (strcmp(key, "set") == 0) { /* NAME=TEXT */
+    char *text = after_char(value, '=');
+    *status = ice_spec_set(SPEC, value, text);
+  } else if (strcmp(key, "load") == 0) {
+    *status = ice_spec_load(SPEC, value);
+  } else if (is_option(key)) {
+    *status = ice_spec_set(SPEC, key, value);
   } else {
     return 0;
   }
