@@ -243,11 +243,7 @@ fn time_workers_that_end_at_a_gentle_stop_are_interrupted() {
     assert_eq!(group.step(OK, SECOND), [EndAttempt { succeeded: false }, Finish(End::Interrupted)]);
     let mut group = started(policy());
     group.step(Event::StopGently { until }, SECOND);
-    assert_eq!(
-        group.step(Event::Stop { signal: 2 }, 2 * SECOND),
-        [Signal(2)],
-        "that one waits for nobody"
-    );
+    assert_eq!(group.step(Event::Stop { signal: 2 }, 2 * SECOND), [Signal(2)], "that one waits for nobody");
 }
 
 #[test]
@@ -372,10 +368,7 @@ fn sig_all_a_signal_to_workers_alone_is_a_failure_a_moment_later() {
     // What is worse is not held back, and no other attempt begins in between.
     let mut group = started(policy());
     group.step(STOPPED, SECOND);
-    assert_eq!(
-        group.step(Event::Lost, SECOND),
-        [EndAttempt { succeeded: false }, Finish(End::AgentError)]
-    );
+    assert_eq!(group.step(Event::Lost, SECOND), [EndAttempt { succeeded: false }, Finish(End::AgentError)]);
     // Once the group is stopped by a signal that is for all, there is no doubt.
     let mut group = started(policy());
     group.step(Event::Stop { signal: 15 }, SECOND);
@@ -391,11 +384,7 @@ fn sig_warning_a_signal_may_have_workers_save_before_the_stop() {
     assert_eq!(group.step(save, SECOND), [Ask { to: Kind::Save, reason: Reason::Preemption, until }]);
     assert_eq!(group.step(Event::Answered, SECOND), [Signal(15)]);
     let (mut group, _) = Supervisor::new(policy());
-    assert_eq!(
-        group.step(save, SECOND).last(),
-        Some(&Finish(End::Interrupted)),
-        "nobody has come to run"
-    );
+    assert_eq!(group.step(save, SECOND).last(), Some(&Finish(End::Interrupted)), "nobody has come to run");
     let mut group = started(policy());
     group.step(FAILED, SECOND);
     group.step(save, SECOND);
@@ -428,10 +417,7 @@ fn restarted(policy: Policy) -> Supervisor {
 fn rst_06_a_start_error_in_a_later_attempt_is_the_agents() {
     let mut group = restarted(Policy { max_restarts: 9, ..policy() });
     let may_pass = false;
-    assert_eq!(
-        group.step(Event::StartFailed { may_pass }, SECOND).last(),
-        Some(&Finish(End::AgentError))
-    );
+    assert_eq!(group.step(Event::StartFailed { may_pass }, SECOND).last(), Some(&Finish(End::AgentError)));
 }
 
 #[test]
