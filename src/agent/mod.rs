@@ -1,19 +1,9 @@
 //! One run of a spec, as its host sees it: start, wait, stop, look.
 
-mod ask;
 mod binding;
-mod control;
-mod debug;
 mod health;
-mod on_signal;
-mod port;
 pub mod preview;
-mod rendezvous;
-mod reporter;
 mod run;
-mod suspend;
-mod timer_file;
-mod vigil;
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStringExt;

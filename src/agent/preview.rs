@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::path::PathBuf;
 
-use super::timer_file::TimerFile;
+use super::run::timer_file::TimerFile;
 use super::{Agent, binding, run};
 use crate::error::{Error, c_string_lossy};
 use crate::logs::run_dir::RunDir;

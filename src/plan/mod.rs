@@ -24,6 +24,7 @@ const THREADS: &[u8] = b"OMP_NUM_THREADS";
 const CONTROL_FD: i32 = 3;
 
 /// What is the same for all workers of an attempt.
+#[derive(Clone)]
 pub struct Job {
     pub run_id: Vec<u8>,
     pub hostname: Vec<u8>,

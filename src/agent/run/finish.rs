@@ -1,66 +1,106 @@
-//! The end of a run: from what became of its workers, or of its machinery, to the report.
+//! The dispatcher's way through the end of an attempt, and of the run: from what became of its workers, or of its
+//! machinery, to the report.
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Run, origin, since, stop_text};
-use crate::agent::reporter::{Reporter, path_bytes};
+use super::Run;
+use super::ask::Question;
+use super::context::{Context, origin};
+use super::descendants::GONE_WITHIN;
+use super::reporter::path_bytes;
+use super::results::never_started;
+use super::stop;
+use super::watchers::Watchers;
 use crate::error::{Error, c_string_lossy};
 use crate::logs::events::Places;
-use crate::logs::leftovers;
 use crate::logs::output::Output;
-use crate::process::attempt::Attempt;
-use crate::ranks::{self, Rank};
+use crate::ranks;
 use crate::report::event::flakiness;
 use crate::report::exit_status::{self, Exit};
-use crate::report::{End, GroupState, Outcome, RunReport, WorkerReport, error_file, root_cause, summary};
+use crate::report::{End, GroupState, Outcome, RunReport, WorkerReport, error_file, summary};
 use crate::shown::shown;
 use crate::spec::{Level, Spec};
 use crate::supervise::NoRestart;
 use crate::sys::file;
+use crate::sys::process::monotonic;
 
 /// How long the event that says that nothing works may take to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl Run<'_> {
+    /// Whether agents that workers have started still stop theirs, and have the time for it.
+    pub(super) fn waits_for_guests(&mut self) -> bool {
+        let Some(attempt) = self.group.attempt_mut() else { return false };
+        let limits = (self.context.settled.checked.shutdown_timeout, self.context.inbox.in_a_hurry());
+        self.guests.wait(self.timeline.stopping(), limits, || attempt.has_guests(), monotonic())
+    }
+
+    pub(super) fn end_attempt(&mut self, succeeded: bool) {
+        let Some(number) = self.group.attempt().map(|attempt| attempt.number) else { return };
+        self.timeline.end_monitoring(&self.context, number);
+        self.stuck.end(&self.context, &mut self.group);
+        let event = self.control.close(&self.context, &self.group);
+        event.into_iter().for_each(|event| self.tell(event));
+        let time = self.debuggers.forget(&self.context, &self.group);
+        self.keep_time(time);
+        let Some(mut attempt) = self.group.end() else { return };
+        let spec = self.context.spec;
+        let kill = !succeeded || spec.kill_group_on_success;
+        let (server, finder) = (self.server.get(), self.descendants.finder());
+        let left = attempt.end(kill, server, finder, GONE_WITHIN, spec.monitor_interval);
+        self.descendants.note_left(&self.context, left);
+        self.descendants.forget_ended(&self.context);
+        for slot in 0..attempt.workers.len() {
+            self.watchers.note(slot, 0);
+        }
+        self.port.leave(&self.context);
+        // Before the reports, which look into the files.
+        self.context.output.drain(number);
+        self.context.output.close(number);
+        self.results.end_attempt(&self.context, &attempt, succeeded, self.server.end());
+        self.timeline.end_attempt(&self.context, number);
+        // That of an attempt which is not the last one is history.
+        let start_error = if self.supervisor.goes_on() { self.error.take() } else { None };
+        if !succeeded && let Some(failure) = self.results.note_failure(start_error.as_ref()) {
+            // Of the last attempt the result tells all.
+            let level = if self.supervisor.is_over() { Level::Info } else { Level::Warning };
+            self.context.log(level, || format!("attempt {number} failed: {}", summary::line(failure)));
+        }
+        self.files.tidy_attempt(number, attempt.workers.len());
+    }
+
     pub(super) fn finish(mut self, end: End) -> RunReport {
-        self.asking = None;
-        self.server = None;
-        if end != End::Succeeded || self.spec.kill_group_on_success {
-            self.end_line_of_server();
-        }
-        if self.finder.adopts {
-            self.finder.reap(&HashSet::new());
-        }
-        if self.workers.is_empty() {
-            self.workers = never_started(&self.ranks);
-        }
-        let root_cause = root_cause(&self.workers);
-        let message = self.message(end, root_cause);
-        let failed = match self.failed_elsewhere() {
+        let spec = self.context.spec;
+        self.question = Question::default();
+        let kill = end != End::Succeeded || spec.kill_group_on_success;
+        self.server.close(&self.context, &mut self.descendants, kill);
+        self.descendants.reap_all();
+        self.results.close(self.group.ranks());
+        let message = self.message(end);
+        let failed = match self.membership.failed_elsewhere() {
             _ if end != End::WorkerFailure => Exit::default(),
             Some((_, exit)) => exit,
-            None => root_cause.map_or_else(Exit::default, |root| Exit::from(&self.workers[root])),
+            None => self.results.root_cause().map_or_else(Exit::default, Exit::from),
         };
-        self.leave_others(end, &message);
-        if let (End::WorkerFailure, Some(root), Some(to)) = (end, root_cause, &self.host.error_file) {
-            self.hand_on(&self.workers[root], to);
+        self.membership.leave(&self.context, end, &message);
+        let (root, to) = (self.results.root_cause(), &self.context.host.error_file);
+        if let (End::WorkerFailure, Some(root), Some(to)) = (end, root, to) {
+            hand_on(&self.context, root, to);
         }
-        let kept = self.run_dir.as_ref().filter(|run_dir| run_dir.tidy());
-        if let (None, Some(run_dir)) = (&self.spec.log_dir, &self.run_dir) {
-            run_dir.path().parent().into_iter().for_each(leftovers::clear);
-        }
-        (self.watcher, self.keeper) = (None, None);
+        let kept = self.files.tidy(spec);
+        self.watchers = Watchers::default();
         let run_dir =
             kept.map_or_else(Default::default, |run_dir| c_string_lossy(path_bytes(run_dir.path())));
-        let lost = self.workers.iter().any(|worker| worker.outcome == Outcome::Lost);
+        let lost = self.results.workers().iter().any(|worker| worker.outcome == Outcome::Lost);
         let state = match GroupState::from(end) {
             GroupState::Unknown if !lost => GroupState::Failed,
             state => state,
         };
-        self.publish(state);
-        let signal = if end == End::Interrupted { self.inbox.stop_requested().unwrap_or(0) } else { 0 };
+        self.timeline.publish(&self.context, state, self.supervisor.attempt());
+        let stop_signal = self.context.inbox.stop_requested().unwrap_or(0);
+        let signal = if end == End::Interrupted { stop_signal } else { 0 };
+        let (workers, root_cause, failures) = self.results.take();
         let report = finished(RunReport {
             end,
             state,
@@ -69,59 +109,40 @@ impl Run<'_> {
             round: self.supervisor.attempt(),
             exit_code: failed.code,
             exit_status: exit_status::of(end, failed, self.error.as_ref(), signal),
-            flakiness: flakiness(end, self.spec.max_restarts, self.supervisor.restarts()),
+            flakiness: flakiness(end, spec.max_restarts, self.supervisor.restarts()),
             signal,
             errno: self.error.as_ref().map_or(0, errno_of),
             message: c_string_lossy(shown(&message).as_bytes()),
             summary: Default::default(),
             run_dir,
-            workers: std::mem::take(&mut self.workers),
+            workers,
             root_cause,
-            failures: std::mem::take(&mut self.failures),
-            left: std::mem::take(&mut self.left),
+            failures,
+            left: self.descendants.take_left(),
         });
-        let duration = since(self.times.run);
-        self.event(|origin| Some(origin.agent_ended(&report, duration.as_millis() as u64)));
-        self.output.finish(self.settled.checked.shutdown_timeout);
-        self.host.handlers = None;
-        self.host.subreaper = None;
+        let duration = self.timeline.duration();
+        self.context.event(|origin| Some(origin.agent_ended(&report, duration.as_millis() as u64)));
+        self.context.output.finish(self.context.settled.checked.shutdown_timeout);
+        self.context.host.handlers = None;
+        self.context.host.subreaper = None;
         report
     }
 
     /// Why the run ended, on one line.
-    fn message(&self, end: End, root_cause: Option<usize>) -> String {
-        let root = root_cause.map(|root| summary::line(&self.workers[root]));
+    fn message(&self, end: End) -> String {
+        let root = self.results.root_cause().map(summary::line);
         match end {
             End::Succeeded | End::NotNeeded => String::new(),
-            End::Interrupted => stop_text(self.inbox.stop_requested().unwrap_or(0)),
-            End::WorkerFailure if self.failed_elsewhere().is_some() => {
-                self.failed_elsewhere().map(|(reason, _)| reason).unwrap_or_default()
-            }
-            End::WorkerFailure => {
-                let other = || self.server_end.clone().or_else(|| self.restart_wish.clone());
-                let failed = || other().unwrap_or_else(|| "a worker failed".into());
-                let mut text = root.unwrap_or_else(failed);
-                match self.supervisor.no_restart() {
-                    Some(NoRestart::CrashLoop) => {
-                        text += &format!(
-                            "; crash loop: it failed within the minimum up-time of {:?}, no further restart",
-                            self.spec.min_uptime
-                        );
-                    }
-                    Some(NoRestart::ExitCode(code)) => {
-                        text += &format!("; exit code {code} is not restarted")
-                    }
-                    Some(NoRestart::NoProgress(attempts)) => {
-                        text += &format!("; {attempts} attempts came no further, no further restart")
-                    }
-                    Some(NoRestart::Uninterruptible) => {
-                        text += "; no restart beside a worker that the kernel does not let go of"
-                    }
-                    Some(NoRestart::Stuck) => text += "; a worker could not be killed, no restart beside it",
-                    None => {}
+            End::Interrupted => stop::text(self.context.inbox.stop_requested().unwrap_or(0)),
+            End::WorkerFailure => match self.membership.failed_elsewhere() {
+                Some((reason, _)) => reason.into(),
+                None => {
+                    let other = self.server.end().or(self.control.restart_wish());
+                    let why = root.unwrap_or_else(|| other.unwrap_or("a worker failed").into());
+                    let no_restart = self.supervisor.no_restart();
+                    why + &no_restart.map(|why| no_restart_text(self.context.spec, why)).unwrap_or_default()
                 }
-                text
-            }
+            },
             End::StartError | End::AgentError => {
                 let why =
                     self.error.as_ref().map(Error::to_string).or(root).unwrap_or_else(|| "unknown".into());
@@ -132,24 +153,44 @@ impl Run<'_> {
             }
         }
     }
+}
 
-    /// Gives the root cause to this process's own parent agent.
-    fn hand_on(&self, root: &WorkerReport, to: &Path) {
-        let Some(raw) = &root.error_data else { return };
-        if let Ok(old) = file::read(to, 0, error_file::LARGEST) {
-            let old = String::from_utf8_lossy(&old);
-            self.log(Level::Warning, || format!("{} is replaced; it held: {old}", to.display()));
+/// Why there was no further restart though some were left.
+fn no_restart_text(spec: &Spec, why: NoRestart) -> String {
+    match why {
+        NoRestart::CrashLoop => {
+            let min_uptime = spec.min_uptime;
+            format!(
+                "; crash loop: it failed within the minimum up-time of {min_uptime:?}, no further restart"
+            )
         }
-        let contents = error_file::Contents {
-            message: root.message.to_string_lossy().into_owned(),
-            raw: raw.clone(),
-            ..Default::default()
-        };
-        if let Err(unusable) = error_file::hand_on(&contents, root.exit_code(), to) {
-            self.log(Level::Warning, || {
-                format!("{} {unusable}: the root cause is not written there", to.display())
-            });
+        NoRestart::ExitCode(code) => format!("; exit code {code} is not restarted"),
+        NoRestart::NoProgress(attempts) => {
+            format!("; {attempts} attempts came no further, no further restart")
         }
+        NoRestart::Uninterruptible => {
+            "; no restart beside a worker that the kernel does not let go of".into()
+        }
+        NoRestart::Stuck => "; a worker could not be killed, no restart beside it".into(),
+    }
+}
+
+/// Gives the root cause to this process's own parent agent.
+fn hand_on(context: &Context, root: &WorkerReport, to: &Path) {
+    let Some(raw) = &root.error_data else { return };
+    if let Ok(old) = file::read(to, 0, error_file::LARGEST) {
+        let old = String::from_utf8_lossy(&old);
+        context.log(Level::Warning, || format!("{} is replaced; it held: {old}", to.display()));
+    }
+    let contents = error_file::Contents {
+        message: root.message.to_string_lossy().into_owned(),
+        raw: raw.clone(),
+        ..Default::default()
+    };
+    if let Err(unusable) = error_file::hand_on(&contents, root.exit_code(), to) {
+        context.log(Level::Warning, || {
+            format!("{} {unusable}: the root cause is not written there", to.display())
+        });
     }
 }
 
@@ -187,10 +228,6 @@ fn without_attempt(spec: &Spec, error: Error) -> RunReport {
         failures: Vec::new(),
         left: Vec::new(),
     })
-}
-
-fn never_started(ranks: &[Rank]) -> Vec<WorkerReport> {
-    Attempt::new(0, ranks).workers.iter().map(|worker| Reporter::bare(worker, 0)).collect()
 }
 
 fn finished(mut report: RunReport) -> RunReport {

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::run::Run;
-use super::{OVER, Shared};
+use super::context::Context;
+use super::debug::Debuggers;
+use crate::agent::{OVER, Shared};
 use crate::control::desk::Wish;
 use crate::control::request::{Answer, Answers, Kind};
 use crate::error::Error;
@@ -24,8 +25,8 @@ use crate::sys::{dispositions, fd, terminal};
 const PAUSE_TIME: Duration = Duration::from_secs(10);
 const QUESTION: &str = "Should I save the checkpoint? [Y/n] ";
 
-/// The conversation. With the end of this, which is that of the run, it has no more answers, and ends.
-pub(super) struct Asking {
+/// A question that is asked. With the end of this, which is that of the run, it has no more answers, and ends.
+struct Asking {
     over: Arc<Bell>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -41,7 +42,7 @@ impl Asking {
         let failed = |errno: nix::errno::Errno| Error::system("cannot ask at the terminal", errno as i32);
         let over = Arc::new(Bell::new().map_err(failed)?);
         let input = fd::duplicate(libc::STDIN_FILENO).map_err(failed)?;
-        let conversation = Conversation {
+        let dialogue = Dialogue {
             over: over.clone(),
             input: input.into(),
             inbox,
@@ -53,7 +54,7 @@ impl Asking {
             .name("ice-ask".into())
             .spawn(move || {
                 dispositions::block_all();
-                conversation.hold();
+                dialogue.hold();
             })
             .map_err(|error| Error::no_thread(&error))?;
         Ok(Asking { over, shared, thread: Some(thread) })
@@ -70,7 +71,7 @@ impl Drop for Asking {
     }
 }
 
-struct Conversation {
+struct Dialogue {
     over: Arc<Bell>,
     input: std::fs::File,
     inbox: Arc<Inbox>,
@@ -79,7 +80,7 @@ struct Conversation {
     save_time: Duration,
 }
 
-impl Conversation {
+impl Dialogue {
     fn hold(mut self) {
         let _ = self.request(Kind::Pause, PAUSE_TIME);
         match self.question() {
@@ -156,49 +157,56 @@ fn told(answers: &Answers) -> Vec<String> {
     answers.ranks.iter().enumerate().filter_map(blame).collect()
 }
 
-impl Run<'_> {
-    /// ^C, where it is a question: the first is; others, and one that nobody can answer, stop the run.
-    pub(super) fn hear_interrupts(&mut self) {
-        for _ in 0..self.inbox.take_interrupts() {
-            let asks = self.asking.is_none()
-                && self.inbox.stop_requested().is_none()
-                && self.supervisor.is_running()
-                && self.ask_at_terminal();
+/// Whoever sits at the terminal is asked, or was.
+#[derive(Default)]
+pub struct Question(Option<Asking>);
+
+impl Question {
+    /// ^C, where it is a question: the first is, if somebody can be asked (`is_running`: there are workers); others, and
+    /// one that nobody can answer, stop the run.
+    pub fn hear_interrupts(&mut self, context: &Context, debuggers: &mut Debuggers, is_running: bool) {
+        for _ in 0..context.inbox.take_interrupts() {
+            let asks = self.0.is_none()
+                && context.inbox.stop_requested().is_none()
+                && is_running
+                && self.ask(context, debuggers);
             if !asks {
-                self.inbox.stop(libc::SIGINT);
+                context.inbox.stop(libc::SIGINT);
             }
         }
     }
 
     /// Whether somebody is asked.
-    fn ask_at_terminal(&mut self) -> bool {
-        self.take_terminal_back();
+    fn ask(&mut self, context: &Context, debuggers: &mut Debuggers) -> bool {
+        debuggers.take_terminal_back();
         if !terminal::in_foreground(libc::STDIN_FILENO) {
             return false;
         }
-        let started = self
+        let started = context
             .output
             .talker()
             .map_err(|errno| Error::system("cannot write to the terminal", errno as i32))
             .and_then(|talker| {
-                let (inbox, shared) = (self.inbox.clone(), self.shared.clone());
-                Asking::start(inbox, shared, talker, self.spec.save_time())
+                let (inbox, shared) = (context.inbox.clone(), context.shared.clone());
+                Asking::start(inbox, shared, talker, context.spec.save_time())
             });
         match started {
-            Ok(asking) => self.asking = Some(asking),
-            Err(error) => self.log(Level::Warning, || format!("nobody is asked for a checkpoint: {error}")),
+            Ok(asking) => self.0 = Some(asking),
+            Err(error) => {
+                context.log(Level::Warning, || format!("nobody is asked for a checkpoint: {error}"));
+            }
         }
-        self.asking.is_some()
+        self.0.is_some()
     }
 
     /// Whether the stop that is under way came from there.
-    pub(super) fn asked_at_terminal(&self) -> bool {
-        self.asking.is_some() && self.inbox.stop_requested() == Some(libc::SIGINT)
+    pub fn is_answered(&self, context: &Context) -> bool {
+        self.0.is_some() && context.inbox.stop_requested() == Some(libc::SIGINT)
     }
 
     /// The run is stopped: nobody needs to answer any more.
-    pub(super) fn stop_asking(&self) {
-        if let Some(asking) = &self.asking {
+    pub fn call_off(&self) {
+        if let Some(asking) = &self.0 {
             asking.over.ring();
         }
     }

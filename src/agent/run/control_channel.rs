@@ -1,0 +1,255 @@
+//! What agent and workers of one attempt say to each other on their page: requests of the host and before a stop, one
+//! after the other, pauses, and who is at a debugger.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::context::Context;
+use super::group::Group;
+use crate::control::desk::Ticket;
+use crate::control::page::Page;
+use crate::control::request::{Answer, Answers, Debugged, Kind, Reason, Request, View, common_step};
+use crate::error::Error;
+use crate::moment::Moment;
+use crate::spec::Level;
+use crate::sys::process::monotonic;
+
+pub struct ControlChannel {
+    page: Arc<Page>,
+    sequence: i32,
+    next_id: u64,
+    view: View,
+    asked: Option<Asked>,
+    /// The pause of the others while a rank is at its debugger, 0 for none.
+    debug_pause: u64,
+}
+
+/// A request that has not got all its answers.
+#[derive(Clone, Copy)]
+struct Asked {
+    request: Request,
+    begin: Moment,
+    /// Who waits for them, if it is a thread of the host.
+    ticket: Option<Ticket>,
+    /// A stop waits for them too.
+    before_stop: bool,
+    /// Who waited for the answers has them.
+    told: bool,
+    /// Nobody before this rank owes an answer.
+    owes: usize,
+}
+
+/// What workers are to be asked for.
+#[derive(Clone, Copy)]
+pub struct Ask {
+    pub kind: Kind,
+    pub reason: Reason,
+    pub deadline: Moment,
+    /// Who waits for the answers, if it is a thread of the host.
+    pub ticket: Option<Ticket>,
+    /// A stop waits for them too.
+    pub before_stop: bool,
+}
+
+/// What has become of the request that was under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// There is none.
+    Free,
+    /// An answer may still come.
+    UnderWay,
+    /// It is over now, and a stop waited for it.
+    BeforeStop,
+}
+
+impl ControlChannel {
+    pub fn new(ranks: usize) -> Result<ControlChannel, Error> {
+        let page = Page::new(ranks)
+            .map_err(|errno| Error::system("cannot make memory for the control of workers", errno as i32))?;
+        Ok(ControlChannel {
+            page: Arc::new(page),
+            sequence: 0,
+            next_id: 1,
+            view: View { request: None, paused_by: 0, debugged: None },
+            asked: None,
+            debug_pause: 0,
+        })
+    }
+
+    pub fn page(&self) -> &Arc<Page> {
+        &self.page
+    }
+
+    fn say(&mut self, view: View) {
+        self.view = view;
+        self.sequence = self.page.publish(self.sequence, &view);
+    }
+
+    /// Publishes a request for the ranks that live: see `control::request`.
+    fn request(
+        &mut self,
+        kind: Kind,
+        reason: Reason,
+        deadline: Moment,
+        lives: impl Fn(usize) -> bool,
+    ) -> Request {
+        let id = self.next_id;
+        self.next_id += 1;
+        let living = || (0..self.page.ranks()).filter(|&rank| lives(rank));
+        self.page.expect_answers(id, living().count());
+        self.page.announce(self.sequence);
+        let steps = living().map(|rank| self.page.step(rank));
+        let request = Request { id, kind, reason, at_step: common_step(steps), deadline };
+        let paused_by = if kind == Kind::Pause { id } else { self.view.paused_by };
+        self.say(View { request: Some(request), paused_by, ..self.view });
+        request
+    }
+
+    /// Ends a request, or with `paused_by` 0 a pause.
+    fn withdraw(&mut self, paused_by: u64) {
+        self.page.announce(self.sequence);
+        self.say(View { request: None, paused_by, ..self.view });
+    }
+
+    /// Ends a pause, if there is one.
+    pub fn resume(&mut self) {
+        if self.view.paused_by != 0 {
+            self.withdraw(0);
+        }
+    }
+
+    pub fn ask(&mut self, context: &Context, group: &Group, ask: Ask) {
+        let Ask { kind, reason, deadline, ticket, before_stop } = ask;
+        let begin = ticket.map_or_else(monotonic, |ticket| ticket.begin);
+        let request = self.request(kind, reason, deadline, |rank| group.lives(rank));
+        self.asked = Some(Asked { request, begin, ticket, before_stop, told: false, owes: 0 });
+        context.log(Level::Info, || {
+            let seconds = deadline.saturating_sub(monotonic()).as_secs_f64();
+            format!("asked the workers to {} at step {}, within {seconds:.3} s", verb(kind), request.at_step)
+        });
+    }
+
+    /// What workers are asked for, if they are.
+    pub fn asked_for(&self) -> Option<Kind> {
+        self.asked.map(|asked| asked.request.kind)
+    }
+
+    /// Until when they may answer.
+    pub fn deadline(&self) -> Option<Moment> {
+        self.asked.map(|asked| asked.request.deadline)
+    }
+
+    /// The local ranks whose answer is waited for.
+    pub fn owing<'a>(&'a self, group: &'a Group) -> impl Iterator<Item = usize> + 'a {
+        let asked = self.asked.iter().map(|asked| asked.request.id);
+        asked.flat_map(move |id| {
+            let owes = move |&rank: &usize| self.page.answered(rank).id != id && group.lives(rank);
+            (0..self.page.ranks()).filter(owes)
+        })
+    }
+
+    /// A worker has ended: one who waits for its answer need not any more. Whether anybody does.
+    pub fn miss_answer(&self) -> bool {
+        self.asked.inspect(|asked| self.page.expect_each_answer(asked.request.id)).is_some()
+    }
+
+    /// A request is under way while an answer may still come, until its deadline or until it is given up.
+    pub fn settle(&mut self, context: &Context, group: &Group, give_up: bool) -> Standing {
+        let Some(mut asked) = self.asked else { return Standing::Free };
+        let (page, id) = (self.page.clone(), asked.request.id);
+        let owes = |&rank: &usize| page.answered(rank).id != id && group.lives(rank);
+        let owing = (asked.owes..page.ranks()).find(owes);
+        let waits = !give_up && asked.request.deadline > monotonic();
+        if let (Some(rank), true) = (owing, waits) {
+            asked.owes = rank;
+            self.asked = Some(asked);
+            return Standing::UnderWay;
+        }
+        let answered = (0..page.ranks()).map(|rank| (page.answered(rank), group.lives(rank)));
+        let (mut answers, open) = Answers::so_far(id, answered);
+        let leaving = asked.before_stop
+            && asked.request.kind == Kind::Stop
+            && (0..page.ranks()).any(|rank| answers.ranks[rank].0 == Answer::Succeeded && group.lives(rank));
+        answers.took = monotonic().saturating_sub(asked.begin);
+        // Too late for a checkpoint of all; a late rank still joins a pause, or ends. Before anybody is told: what the
+        // host does then may be what brings a late rank to where it looks.
+        if open && asked.request.kind == Kind::Save {
+            self.withdraw(self.view.paused_by);
+        }
+        if !asked.told {
+            // A checkpoint that is not there is what somebody will look for.
+            let saves = matches!(asked.request.kind, Kind::Save | Kind::Stop);
+            let missed =
+                answers.ranks.iter().any(|(answer, _)| !matches!(answer, Answer::Succeeded | Answer::Gone));
+            let level = if saves && missed { Level::Warning } else { Level::Info };
+            context.log(level, || told(&asked.request, &answers));
+            if let Some(ticket) = asked.ticket {
+                context.shared.desk.settle(ticket, answers);
+            }
+        }
+        // Those that said they would end are given the time.
+        if leaving && waits {
+            self.asked = Some(Asked { told: true, ..asked });
+            return Standing::UnderWay;
+        }
+        self.asked = None;
+        if asked.before_stop { Standing::BeforeStop } else { Standing::Free }
+    }
+
+    /// A rank is at its debugger from now on: the others pause, unless something else is asked of them.
+    pub fn begin_debugging(&mut self, debugged: Debugged, lives: impl Fn(usize) -> bool) {
+        self.view.debugged = Some(debugged);
+        if self.asked.is_none() && self.view.paused_by == 0 {
+            self.debug_pause = self.request(Kind::Pause, Reason::Host, Moment::MAX, lives).id;
+        } else {
+            self.page.announce(self.sequence);
+            self.say(self.view);
+        }
+    }
+
+    /// The others go on.
+    pub fn end_debugging(&mut self) {
+        let pause = std::mem::take(&mut self.debug_pause);
+        let View { request, paused_by, .. } = self.view;
+        self.page.announce(self.sequence);
+        self.say(View {
+            request: request.filter(|request| request.id != pause),
+            paused_by: if paused_by == pause { 0 } else { paused_by },
+            debugged: None,
+        });
+    }
+
+    /// So much of the time up to now counts for nobody. What is asked for before a stop has a later end; a request
+    /// of the host's has none but the one that its caller waits for.
+    pub fn give_back(&mut self, lost: Duration) {
+        let Some(asked) = self.asked.as_mut().filter(|asked| asked.before_stop) else { return };
+        asked.request.deadline = asked.request.deadline.saturating_add(lost);
+        let request = asked.request;
+        if self.view.request.is_some_and(|told| told.id == request.id) {
+            self.page.announce(self.sequence);
+            self.say(View { request: Some(request), ..self.view });
+        }
+    }
+}
+
+fn verb(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Pause => "pause",
+        Kind::Save => "save",
+        Kind::Stop => "stop",
+    }
+}
+
+fn told(request: &Request, answers: &Answers) -> String {
+    let count = |wanted: Answer| answers.ranks.iter().filter(|(answer, _)| *answer == wanted).count();
+    format!(
+        "the request to {} at step {} took {:.3} s: {} did, {} could not, {} ended, {} did not answer",
+        verb(request.kind),
+        request.at_step,
+        answers.took.as_secs_f64(),
+        count(Answer::Succeeded),
+        count(Answer::Failed),
+        count(Answer::Gone),
+        count(Answer::None),
+    )
+}
