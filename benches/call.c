@@ -46,11 +46,11 @@ int main(int argc, char **argv) {
   int option;
   while ((option = getopt(argc, argv, "+n:R:g:s:")) != -1) {
     switch (option) {
-      case 'n': workers = atol(optarg); break;
-      case 'R': restarts = atol(optarg); break;
-      case 'g': gib = atof(optarg); break;
-      case 's': shm = optarg; break;
-      default: return 91;
+    case 'n': workers = atol(optarg); break;
+    case 'R': restarts = atol(optarg); break;
+    case 'g': gib = atof(optarg); break;
+    case 's': shm = optarg; break;
+    default: return 91;
     }
   }
   if (!shm || optind == argc) return 91;

@@ -40,7 +40,8 @@ static void check(ice_status status) {
 
 /* --- the price of a call --- */
 
-enum { CALLS = 10000000, ROUNDS = 9 };
+enum { CALLS = 10000000,
+       ROUNDS = 9 };
 
 static int32_t count_calls(ice_worker *worker, void *what) {
   static const char *NAMES[] = {"step", "look", "step and look", "heartbeat", "timer of a step", "section"};

@@ -13,7 +13,8 @@
 
 #include "ice.h"
 
-enum { WORKERS = 8, MOST = 1000 };
+enum { WORKERS = 8,
+       MOST = 1000 };
 
 static double now_ms(void) {
   struct timespec t;

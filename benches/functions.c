@@ -130,7 +130,12 @@ static double floor_of(starter *start, int workers) {
 
 /* --- the library */
 
-enum { CALLBACK, SPAWN, SHARED, SERVER, SHARED_SERVER, METHODS };
+enum { CALLBACK,
+       SPAWN,
+       SHARED,
+       SERVER,
+       SHARED_SERVER,
+       METHODS };
 
 static ice_agent *agent_for(int method, int workers, const char *name, size_t size) {
   static char object[PATH_MAX + 32];
@@ -245,7 +250,11 @@ static double one_value(size_t size, const char *function) {
 }
 
 static void measure_value(size_t mib, int reps) {
-  enum { TOUCHED, FRESH, COPY, IN_PLACE, COUNT };
+  enum { TOUCHED,
+         FRESH,
+         COPY,
+         IN_PLACE,
+         COUNT };
   static const char *NAMES[] = {"memcpy to memory that is there", "memcpy to fresh memory",
                                 "ice_worker_return() to the host", "ice_worker_return_buffer() to the host"};
   size_t size = mib << 20;
@@ -279,12 +288,12 @@ int main(int argc, char **argv) {
   const char *only = "";
   while ((option = getopt(argc, argv, "n:r:g:m:o:")) != -1) {
     switch (option) {
-      case 'n': workers = atoi(optarg); break;
-      case 'r': reps = atoi(optarg); break;
-      case 'g': gib = atof(optarg); break;
-      case 'o': only = optarg; break;
-      case 'm': mib = (size_t)atol(optarg); break;
-      default: return 91;
+    case 'n': workers = atoi(optarg); break;
+    case 'r': reps = atoi(optarg); break;
+    case 'g': gib = atof(optarg); break;
+    case 'o': only = optarg; break;
+    case 'm': mib = (size_t)atol(optarg); break;
+    default: return 91;
     }
   }
   if (workers < 1 || workers > MOST || reps < 1 || optind != argc - 1) return 91;

@@ -12,7 +12,8 @@
 
 #include "clients.h"
 
-enum { MOST_PER_SECOND = 2000000, WAKES = 200 };
+enum { MOST_PER_SECOND = 2000000,
+       WAKES = 200 };
 
 static void *shared(size_t length) {
   void *at = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

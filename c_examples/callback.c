@@ -8,7 +8,8 @@
 
 #include "ice.h"
 
-enum { WORKERS = 4, STEPS = 10 * 1000 * 1000 };
+enum { WORKERS = 4,
+       STEPS = 10 * 1000 * 1000 };
 
 struct share {
   double sum;

@@ -14,7 +14,8 @@
 
 #include "ice.h"
 
-enum { WORKERS = 8, LIMIT = 10 * 1000 * 1000 };
+enum { WORKERS = 8,
+       LIMIT = 10 * 1000 * 1000 };
 
 static char is_prime[LIMIT];
 static pid_t made_by;

@@ -18,11 +18,16 @@ static const struct option **usable(const struct option **at) {
   return at < SHOWN + OPTION_COUNT ? at : NULL;
 }
 
-#define EACH_OPTION(at) \
-  const struct option **at = usable(SHOWN); at; at = usable(at + 1)
+#define EACH_OPTION(at)                     \
+  const struct option **at = usable(SHOWN); \
+  at;                                       \
+  at = usable(at + 1)
 
 /* What a shell offers for a value. */
-enum kind { ANYTHING, WORDS, FILES, DIRECTORIES };
+enum kind { ANYTHING,
+            WORDS,
+            FILES,
+            DIRECTORIES };
 
 static enum kind kind_of(const struct option *option) {
   const char *what = option->argument ? option->argument : "";
@@ -58,26 +63,28 @@ static void print_help_of(const struct option *option, const char *escaped, cons
 /* ---- the shells ---- */
 
 static void print_bash(void) {
-  puts("_icerun() {\n"
-       "  local word wants= i current=${COMP_WORDS[COMP_CWORD]}\n"
-       "  COMPREPLY=()\n"
-       "  # bash parts a word at each =.\n"
-       "  [ \"$current\" != = ] || current=\n"
-       "  for ((i = 1; i < COMP_CWORD; i++)); do\n"
-       "    word=${COMP_WORDS[i]}\n"
-       "    if [ \"$word\" = = ]; then continue; fi\n"
-       "    if [ -n \"$wants\" ]; then wants=; continue; fi\n"
-       "    case $word in\n"
-       "      --) return ;;");
+  puts(
+    "_icerun() {\n"
+    "  local word wants= i current=${COMP_WORDS[COMP_CWORD]}\n"
+    "  COMPREPLY=()\n"
+    "  # bash parts a word at each =.\n"
+    "  [ \"$current\" != = ] || current=\n"
+    "  for ((i = 1; i < COMP_CWORD; i++)); do\n"
+    "    word=${COMP_WORDS[i]}\n"
+    "    if [ \"$word\" = = ]; then continue; fi\n"
+    "    if [ -n \"$wants\" ]; then wants=; continue; fi\n"
+    "    case $word in\n"
+    "      --) return ;;");
   fputs("      ", stdout);
   print_names("|", 1, ANYTHING);
-  puts(") wants=$word ;;\n"
-       "      -*) ;;\n"
-       "      *) return ;;\n"
-       "    esac\n"
-       "  done\n"
-       "  case $wants in\n"
-       "    '') ;;");
+  puts(
+    ") wants=$word ;;\n"
+    "      -*) ;;\n"
+    "      *) return ;;\n"
+    "    esac\n"
+    "  done\n"
+    "  case $wants in\n"
+    "    '') ;;");
   for (EACH_OPTION(at)) {
     const struct option *option = *at;
     if (kind_of(option) != WORDS) continue;
@@ -86,20 +93,22 @@ static void print_bash(void) {
   }
   fputs("    ", stdout);
   print_names("|", 0, DIRECTORIES);
-  puts(") COMPREPLY=($(compgen -d -- \"$current\")); return ;;\n"
-       "    *) return ;;\n"
-       "  esac\n"
-       "  case $current in\n"
-       "    -*) COMPREPLY=($(compgen -W '");
+  puts(
+    ") COMPREPLY=($(compgen -d -- \"$current\")); return ;;\n"
+    "    *) return ;;\n"
+    "  esac\n"
+    "  case $current in\n"
+    "    -*) COMPREPLY=($(compgen -W '");
   for (EACH_OPTION(at)) {
     const struct option *option = *at;
     if (option->letter) printf("-%c ", option->letter);
     printf("--%s\n", option->name);
   }
-  puts("' -- \"$current\")) ;;\n"
-       "  esac\n"
-       "}\n"
-       "complete -o default -F _icerun icerun");
+  puts(
+    "' -- \"$current\")) ;;\n"
+    "  esac\n"
+    "}\n"
+    "complete -o default -F _icerun icerun");
 }
 
 /* One spec of _arguments: 'NAME[HELP]' or 'NAME[HELP]:WHAT:ACTION'. */
@@ -113,19 +122,20 @@ static void print_zsh_option(const struct option *option, const char *name, cons
     for (const char *c = option->argument; *c; c++) printf(*c == ':' ? "\\:" : "%c", *c);
     putchar(':');
     switch (kind_of(option)) {
-      case WORDS: printf("(%s)", option->words); break;
-      case FILES: fputs("_files", stdout); break;
-      case DIRECTORIES: fputs("_files -/", stdout); break;
-      case ANYTHING: break;
+    case WORDS: printf("(%s)", option->words); break;
+    case FILES: fputs("_files", stdout); break;
+    case DIRECTORIES: fputs("_files -/", stdout); break;
+    case ANYTHING: break;
     }
   }
   puts("' \\");
 }
 
 static void print_zsh(void) {
-  puts("#compdef icerun\n"
-       "_icerun() {\n"
-       "  _arguments -S \\");
+  puts(
+    "#compdef icerun\n"
+    "_icerun() {\n"
+    "  _arguments -S \\");
   for (EACH_OPTION(at)) {
     const struct option *option = *at;
     char name[OPTION_VARIABLE + 2];
@@ -135,31 +145,34 @@ static void print_zsh(void) {
     snprintf(name, sizeof name, "-%c", option->letter);
     print_zsh_option(option, name, "+");
   }
-  puts("    '(-)1:script:_files' \\\n"
-       "    '(-)*:argument:_files'\n"
-       "}\n"
-       "if [ \"${funcstack[1]}\" = _icerun ]; then _icerun \"$@\"; else compdef _icerun icerun; fi");
+  puts(
+    "    '(-)1:script:_files' \\\n"
+    "    '(-)*:argument:_files'\n"
+    "}\n"
+    "if [ \"${funcstack[1]}\" = _icerun ]; then _icerun \"$@\"; else compdef _icerun icerun; fi");
 }
 
 static void print_fish(void) {
-  puts("function __icerun_before_script\n"
-       "  set -l words (commandline -opc)\n"
-       "  set -e words[1]\n"
-       "  while set -q words[1]\n"
-       "    switch $words[1]\n"
-       "      case --\n"
-       "        return 1");
+  puts(
+    "function __icerun_before_script\n"
+    "  set -l words (commandline -opc)\n"
+    "  set -e words[1]\n"
+    "  while set -q words[1]\n"
+    "    switch $words[1]\n"
+    "      case --\n"
+    "        return 1");
   fputs("      case ", stdout);
   print_names(" ", 1, ANYTHING);
-  puts("\n"
-       "        set -e words[1]\n"
-       "      case '-*'\n"
-       "      case '*'\n"
-       "        return 1\n"
-       "    end\n"
-       "    set -e words[1]\n"
-       "  end\n"
-       "end");
+  puts(
+    "\n"
+    "        set -e words[1]\n"
+    "      case '-*'\n"
+    "      case '*'\n"
+    "        return 1\n"
+    "    end\n"
+    "    set -e words[1]\n"
+    "  end\n"
+    "end");
   for (EACH_OPTION(at)) {
     const struct option *option = *at;
     printf("complete -c icerun -n __icerun_before_script -l %s", option->name);

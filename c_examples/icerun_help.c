@@ -33,7 +33,8 @@ static void print_option(const struct option *option) {
   column += printf("--%s%s%s", option->name, *argument ? " " : "", argument);
   if (option > &OPTIONS[OPT_PRINT_COMPLETION] && !option->missing) {
     char variable[OPTION_VARIABLE];
-    const char *standard = option->standard ? option->standard : *argument ? "none" : "0";
+    const char *standard = option->standard ? option->standard : *argument ? "none"
+                                                                           : "0";
     option_variable(option, variable);
     printf("%*s[%s, default: %s]", column < 42 ? 42 - column : 1, "", variable, standard);
   }
@@ -43,13 +44,14 @@ static void print_option(const struct option *option) {
 
 void print_help(void) {
   puts("Usage: icerun [OPTIONS] SCRIPT [ARGUMENTS...]\n");
-  print_wrapped("Starts SCRIPT as the workers of a parallel program, one process for each rank, "
-                "watches them, starts all again when one fails, and reports what became of them. "
-                "Each worker runs `python3 -u SCRIPT ARGUMENTS...` (`python` where there is no "
-                "python3; the variable PYTHON_EXEC names another one) and finds RANK, WORLD_SIZE, "
-                "MASTER_ADDR and the other variables of torchrun in its environment. "
-                "${local_rank} is filled in in ARGUMENTS; $${local_rank} stays, as ${local_rank}.",
-                0);
+  print_wrapped(
+    "Starts SCRIPT as the workers of a parallel program, one process for each rank, "
+    "watches them, starts all again when one fails, and reports what became of them. "
+    "Each worker runs `python3 -u SCRIPT ARGUMENTS...` (`python` where there is no "
+    "python3; the variable PYTHON_EXEC names another one) and finds RANK, WORLD_SIZE, "
+    "MASTER_ADDR and the other variables of torchrun in its environment. "
+    "${local_rank} is filled in in ARGUMENTS; $${local_rank} stays, as ${local_rank}.",
+    0);
   const char *heading = "";
   for (size_t i = 0; i < OPTION_COUNT; i++) {
     if (strcmp(heading, SHOWN[i]->heading) != 0) printf("\n%s:\n", SHOWN[i]->heading);
@@ -57,22 +59,24 @@ void print_help(void) {
     print_option(SHOWN[i]);
   }
   putchar('\n');
-  print_wrapped("The variable in brackets, if it is set and not empty, is used where the option is "
-                "not given; flags are 0 or 1 there. Names may have _ for -, and may be cut short "
-                "where that is not ambiguous. Options end at SCRIPT or at --.",
-                0);
-  puts("\nExit status:\n"
-       "    0  all workers exited with 0, or the job succeeded without this node\n"
-       "    n  a worker failed: the exit code of the one that failed first, or 128 + the signal\n"
-       "       that killed it (1 with --compat-exit-code, as for 124)\n"
-       "    2  wrong options; nothing was started\n"
-       "  123  the workers could not be started, but for 126 and 127: no log directory, no memory,\n"
-       "       no more processes, a port in use\n"
-       "  124  a worker was stuck (a timer, heartbeat, section or limit of its expired), and ended\n"
-       "  125  the agent itself could not go on\n"
-       "  126  the program was found but cannot be executed\n"
-       "  127  the program, or its interpreter, was not found\n"
-       "  A run that a signal stopped ends by that signal (a shell shows 128 + its number).");
+  print_wrapped(
+    "The variable in brackets, if it is set and not empty, is used where the option is "
+    "not given; flags are 0 or 1 there. Names may have _ for -, and may be cut short "
+    "where that is not ambiguous. Options end at SCRIPT or at --.",
+    0);
+  puts(
+    "\nExit status:\n"
+    "    0  all workers exited with 0, or the job succeeded without this node\n"
+    "    n  a worker failed: the exit code of the one that failed first, or 128 + the signal\n"
+    "       that killed it (1 with --compat-exit-code, as for 124)\n"
+    "    2  wrong options; nothing was started\n"
+    "  123  the workers could not be started, but for 126 and 127: no log directory, no memory,\n"
+    "       no more processes, a port in use\n"
+    "  124  a worker was stuck (a timer, heartbeat, section or limit of its expired), and ended\n"
+    "  125  the agent itself could not go on\n"
+    "  126  the program was found but cannot be executed\n"
+    "  127  the program, or its interpreter, was not found\n"
+    "  A run that a signal stopped ends by that signal (a shell shows 128 + its number).");
   /* A help that could not be written is no success. */
   exit(fflush(stdout) == 0 && !ferror(stdout) ? 0 : 1);
 }

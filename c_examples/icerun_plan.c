@@ -12,24 +12,39 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RANK, LOCAL_RANK, DEVICES, VISIBLE, CPUS, STDOUT, STDERR, ERROR_FILE, COLUMNS };
+enum { RANK,
+       LOCAL_RANK,
+       DEVICES,
+       VISIBLE,
+       CPUS,
+       STDOUT,
+       STDERR,
+       ERROR_FILE,
+       COLUMNS };
 
 static const char *const HEADS[COLUMNS] = {
-  "RANK", "LOCAL", "DEVICES", "CUDA_VISIBLE_DEVICES", "CPUS", "STDOUT", "STDERR", "ERROR FILE",
+  "RANK",
+  "LOCAL",
+  "DEVICES",
+  "CUDA_VISIBLE_DEVICES",
+  "CPUS",
+  "STDOUT",
+  "STDERR",
+  "ERROR FILE",
 };
 
 /* One field of a worker; a number is written to `text`. */
 static const char *field(const ice_worker_plan *worker, int column, char text[16]) {
   const char *value = text;
   switch (column) {
-    case RANK: snprintf(text, 16, "%d", (int)worker->global_rank); break;
-    case LOCAL_RANK: snprintf(text, 16, "%d", (int)worker->local_rank); break;
-    case DEVICES: value = worker->devices; break;
-    case VISIBLE: value = worker->visible_devices; break;
-    case CPUS: value = worker->cpus; break;
-    case STDOUT: value = worker->stdout_log; break;
-    case STDERR: value = worker->stderr_log; break;
-    default: value = worker->error_file; break;
+  case RANK: snprintf(text, 16, "%d", (int)worker->global_rank); break;
+  case LOCAL_RANK: snprintf(text, 16, "%d", (int)worker->local_rank); break;
+  case DEVICES: value = worker->devices; break;
+  case VISIBLE: value = worker->visible_devices; break;
+  case CPUS: value = worker->cpus; break;
+  case STDOUT: value = worker->stdout_log; break;
+  case STDERR: value = worker->stderr_log; break;
+  default: value = worker->error_file; break;
   }
   return *value ? value : "-";
 }

@@ -13,13 +13,13 @@
 
 static const char *fate(ice_cause cause) {
   switch (cause) {
-    case ICE_CAUSE_SUCCESS: return "succeeded";
-    case ICE_CAUSE_OWN_FAILURE: return "failed";
-    case ICE_CAUSE_STOPPED_BY_AGENT: return "stopped by us";
-    case ICE_CAUSE_STUCK: return "could not be killed";
-    case ICE_CAUSE_TIMED_OUT: return "was stuck";
-    case ICE_CAUSE_NEVER_STARTED: return "not started";
-    default: return "lost";
+  case ICE_CAUSE_SUCCESS: return "succeeded";
+  case ICE_CAUSE_OWN_FAILURE: return "failed";
+  case ICE_CAUSE_STOPPED_BY_AGENT: return "stopped by us";
+  case ICE_CAUSE_STUCK: return "could not be killed";
+  case ICE_CAUSE_TIMED_OUT: return "was stuck";
+  case ICE_CAUSE_NEVER_STARTED: return "not started";
+  default: return "lost";
   }
 }
 

@@ -314,11 +314,16 @@ static bool parse_number(const char *option, const char *text, int64_t low, int6
 
 static bool parse_options(int count, char **arguments, struct options *options) {
   static const struct option known[] = {
-    {"ranks", required_argument, NULL, 'r'},     {"epochs", required_argument, NULL, 'e'},
-    {"kill-rank", required_argument, NULL, 'k'}, {"kill-epoch", required_argument, NULL, 'K'},
-    {"data", required_argument, NULL, 'd'},      {"dir", required_argument, NULL, 'D'},
-    {"undisturbed", no_argument, NULL, 'u'},     {"start-method", required_argument, NULL, 'm'},
-    {"help", no_argument, NULL, 'h'},            {NULL, 0, NULL, 0},
+    {"ranks", required_argument, NULL, 'r'},
+    {"epochs", required_argument, NULL, 'e'},
+    {"kill-rank", required_argument, NULL, 'k'},
+    {"kill-epoch", required_argument, NULL, 'K'},
+    {"data", required_argument, NULL, 'd'},
+    {"dir", required_argument, NULL, 'D'},
+    {"undisturbed", no_argument, NULL, 'u'},
+    {"start-method", required_argument, NULL, 'm'},
+    {"help", no_argument, NULL, 'h'},
+    {NULL, 0, NULL, 0},
   };
   int64_t ranks = 4, epochs = 30, kill_rank = -1, kill_epoch = -1;
   int letter, index = 0;

@@ -30,7 +30,9 @@ __attribute__((format(printf, 2, 3))) int because(int code, const char *format, 
 
 /* ---- the data set (train_data.c) */
 
-enum { PIXELS = 64, INK = 16, DIGITS = 10 };
+enum { PIXELS = 64,
+       INK = 16,
+       DIGITS = 10 };
 
 struct image {
   double pixels[PIXELS]; /* 0 to 1 */

@@ -59,21 +59,21 @@ impl Pulse {
 }
 
 /// Where clients come; a socket's file goes with it.
-pub struct Place {
+pub struct HealthEndpoint {
     listener: OwnedFd,
     file: Option<PathBuf>,
 }
 
-impl Place {
+impl HealthEndpoint {
     /// And the port that it is.
-    pub fn port(at: SocketAddr) -> Result<(Place, u16), Error> {
+    pub fn port(at: SocketAddr) -> Result<(HealthEndpoint, u16), Error> {
         let failed = |errno: Errno| cannot_listen(at, errno);
-        listen_at(at).map(|(listener, port)| (Place { listener, file: None }, port)).map_err(failed)
+        listen_at(at).map(|(listener, port)| (HealthEndpoint { listener, file: None }, port)).map_err(failed)
     }
 
-    pub fn socket(path: PathBuf) -> Result<Place, Error> {
+    pub fn socket(path: PathBuf) -> Result<HealthEndpoint, Error> {
         match listen_at_path(&path) {
-            Ok(listener) => Ok(Place { listener, file: Some(path) }),
+            Ok(listener) => Ok(HealthEndpoint { listener, file: Some(path) }),
             Err(errno) => Err(cannot_listen(path.display(), errno)),
         }
     }
@@ -83,7 +83,7 @@ fn cannot_listen(at: impl Display, errno: Errno) -> Error {
     Error::system(format!("cannot listen at {at}"), errno as i32)
 }
 
-impl Drop for Place {
+impl Drop for HealthEndpoint {
     fn drop(&mut self) {
         if let Some(file) = &self.file {
             let _ = std::fs::remove_file(file);
@@ -109,7 +109,7 @@ pub struct Health {
 
 impl Health {
     pub fn start(
-        places: Vec<Place>,
+        places: Vec<HealthEndpoint>,
         about: About,
         inbox: Arc<Inbox>,
         shared: Arc<Shared>,
@@ -201,7 +201,7 @@ impl Client {
 
 struct Server {
     stop: Arc<Bell>,
-    places: Vec<Place>,
+    places: Vec<HealthEndpoint>,
     about: About,
     inbox: Arc<Inbox>,
     shared: Arc<Shared>,

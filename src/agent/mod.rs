@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use once_cell::sync::OnceCell;
 use parking_lot::{Condvar, Mutex};
 
-use crate::control::desk::{Desk, Wish};
 use crate::control::pace::{Pace, Paces};
 use crate::control::page::Page;
+use crate::control::pending::{PendingRequests, Wish};
 use crate::control::request::{Answers, Kind};
 use crate::control::watch::Said;
 use crate::device;
@@ -71,7 +71,7 @@ struct Shared {
     /// What the last of them saw of the steps.
     paces: Mutex<Paces>,
     /// Where the host asks for something.
-    desk: Desk,
+    pending: PendingRequests,
     /// Counted from the start on, by the thread that starts the run: it has nothing else to do.
     oom_kills: OnceCell<OomKills>,
     pulse: Pulse,
@@ -152,7 +152,7 @@ impl Agent {
                 snapshot: Mutex::new(snapshot),
                 page: Mutex::new(None),
                 paces: Mutex::default(),
-                desk: Desk::default(),
+                pending: PendingRequests::default(),
                 oom_kills: OnceCell::new(),
                 pulse: Pulse::new(),
             }),
@@ -242,7 +242,7 @@ impl Agent {
                     if prepare { Some(&begin) } else { None };
                 let report = run::to_its_end(&spec, &settled, &inbox, &shared, host, begin);
                 let Some(report) = report else { return };
-                shared.desk.close(OVER);
+                shared.pending.close(OVER);
                 *shared.phase.lock() = Phase::Over(Arc::new(report));
                 shared.changed.notify_all();
                 shared.finished.ring();
@@ -341,14 +341,14 @@ impl Agent {
     /// Asks all workers for something at one step, and waits for their answers.
     pub fn request(&self, kind: Kind, limit: Duration) -> Result<Answers, Error> {
         self.check_control()?;
-        let answers = self.shared.desk.ask(Wish::Request(kind), limit, || self.inbox.ring())?;
+        let answers = self.shared.pending.ask(Wish::Request(kind), limit, || self.inbox.ring())?;
         Ok(answers.unwrap_or_else(|| Answers::none(self.spec.local_world_size)))
     }
 
     /// Ends a pause.
     pub fn resume(&self) -> Result<(), Error> {
         self.check_control()?;
-        self.shared.desk.tell(Wish::Resume, || self.inbox.ring())
+        self.shared.pending.tell(Wish::Resume, || self.inbox.ring())
     }
 
     fn check_control(&self) -> Result<(), Error> {

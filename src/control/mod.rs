@@ -5,11 +5,11 @@
 //! while nobody asks for anything and no timer is armed.
 
 pub mod d_state;
-pub mod desk;
 pub mod file_timer;
 pub mod listener;
 pub mod pace;
 pub mod page;
+pub mod pending;
 pub mod request;
 pub mod section;
 pub mod watch;

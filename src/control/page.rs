@@ -17,7 +17,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::request::{Answered, Debugged, Kind, Reason, Request, View};
-use super::section::{Course, NAME_WORDS, Name, Place, SECTIONS_MOST, Seen};
+use super::section::{Course, NAME_WORDS, Name, SECTIONS_MOST, Seen, Whereabouts};
 use super::watch::{Said, Timer};
 use crate::moment::Moment;
 use crate::sys::memory::{self, Mapping};
@@ -75,7 +75,7 @@ const DONE: usize = 1;
 const TOTAL: usize = 2;
 /// The moment of its last heartbeat, in nanoseconds, 0 for none.
 const HEARTBEAT: usize = 3;
-/// The section that it is in, and since when: a `Place` as a word.
+/// The section that it is in, and since when: a `Whereabouts` as a word.
 const PLACE: usize = 4;
 /// When its process began, 0 for none.
 const BEGAN: usize = 5;
@@ -462,12 +462,12 @@ impl Page {
     }
 
     /// One plain store.
-    pub fn set_place(&self, rank: usize, place: Place) {
+    pub fn set_place(&self, rank: usize, place: Whereabouts) {
         self.of(rank, PLACE).store(place.word(), Ordering::Release);
     }
 
-    pub fn place(&self, rank: usize) -> Option<Place> {
-        Place::of_word(self.of(rank, PLACE).load(Ordering::Acquire))
+    pub fn place(&self, rank: usize) -> Option<Whereabouts> {
+        Whereabouts::of_word(self.of(rank, PLACE).load(Ordering::Acquire))
     }
 
     fn section_word(&self, rank: usize, section: usize, word: usize) -> &AtomicU64 {

@@ -67,22 +67,22 @@ impl std::fmt::Display for Name {
 
 /// Where a worker is, and since when: one word, so that one store says both.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Place {
+pub struct Whereabouts {
     /// Which of its sections; none outside of all.
     pub section: Option<usize>,
     pub since: Moment,
 }
 
-impl Place {
+impl Whereabouts {
     /// Never 0: that is a worker that has said nothing of sections. Microseconds, as they last 2,000 years.
     pub fn word(self) -> u64 {
         let section = self.section.map_or(0, |section| section as u64 + 1);
         ((self.since.as_micros() as u64).max(1) << 8) | section
     }
 
-    pub fn of_word(word: u64) -> Option<Place> {
+    pub fn of_word(word: u64) -> Option<Whereabouts> {
         let section = (word & 0xff).checked_sub(1).map(|section| section as usize);
-        (word != 0).then(|| Place { section, since: Duration::from_micros(word >> 8) })
+        (word != 0).then(|| Whereabouts { section, since: Duration::from_micros(word >> 8) })
     }
 }
 
@@ -110,9 +110,9 @@ pub struct Course {
 
 /// What the processes of all ranks have seen, in all attempts up to now.
 #[derive(Clone, Debug, Default)]
-pub struct Lessons(BTreeMap<Name, Course>);
+pub struct LearntLimits(BTreeMap<Name, Course>);
 
-impl Lessons {
+impl LearntLimits {
     pub fn add(&mut self, course: &Course) {
         let all = self.0.entry(course.name).or_default();
         all.first.add(course.first);
@@ -143,22 +143,22 @@ impl Limits {
     }
 
     /// How long the section that a worker is in may last, for the first time in its process or once more.
-    pub fn of(&self, name: Name, first: bool, lessons: &Lessons) -> Option<Limit> {
+    pub fn of(&self, name: Name, first: bool, learnt_limits: &LearntLimits) -> Option<Limit> {
         if let Some(&lasts) = self.given.get(&name) {
             return (!lasts.is_zero()).then_some(Limit { lasts, learnt_from: None });
         }
         let (factor, least) = self.learning?;
-        let course = lessons.0.get(&name).filter(|_| name != Name::default())?;
+        let course = learnt_limits.0.get(&name).filter(|_| name != Name::default())?;
         let seen = if first { course.first } else { course.further };
         let lasts = seen.longest.min(LONGEST).mul_f64(factor).clamp(least, LONGEST);
         (seen.count >= ENOUGH).then_some(Limit { lasts, learnt_from: Some(seen.count) })
     }
 
     /// No limit is shorter, as far as anybody knows.
-    pub fn shortest(&self, lessons: &Lessons) -> Option<Duration> {
+    pub fn shortest(&self, learnt_limits: &LearntLimits) -> Option<Duration> {
         let given = self.given.values().copied().filter(|lasts| !lasts.is_zero());
-        let learnt = lessons.0.keys().filter(|name| !self.given.contains_key(name)).flat_map(|&name| {
-            let limits = [true, false].map(|first| self.of(name, first, lessons));
+        let learnt = learnt_limits.0.keys().filter(|name| !self.given.contains_key(name)).flat_map(|&name| {
+            let limits = [true, false].map(|first| self.of(name, first, learnt_limits));
             limits.into_iter().flatten().map(|limit| limit.lasts)
         });
         given.chain(learnt).min()
@@ -175,23 +175,23 @@ mod tests {
         Seen { longest: longest * SECOND, count }
     }
 
-    fn lessons(courses: &[(&str, Seen, Seen)]) -> Lessons {
-        let mut lessons = Lessons::default();
+    fn learnt_limits(courses: &[(&str, Seen, Seen)]) -> LearntLimits {
+        let mut learnt_limits = LearntLimits::default();
         for &(name, first, further) in courses {
-            lessons.add(&Course { name: Name::new(name.as_bytes()), first, further });
+            learnt_limits.add(&Course { name: Name::new(name.as_bytes()), first, further });
         }
-        lessons
+        learnt_limits
     }
 
     #[test]
     fn a_place_is_one_word() {
         let since = Duration::from_micros(123_456_789);
         for section in [None, Some(0), Some(SECTIONS_MOST - 1)] {
-            let place = Place { section, since };
-            assert_eq!(Place::of_word(place.word()), Some(place));
+            let place = Whereabouts { section, since };
+            assert_eq!(Whereabouts::of_word(place.word()), Some(place));
         }
-        assert_eq!(Place::of_word(0), None);
-        assert_ne!(Place { section: None, since: Duration::ZERO }.word(), 0);
+        assert_eq!(Whereabouts::of_word(0), None);
+        assert_ne!(Whereabouts { section: None, since: Duration::ZERO }.word(), 0);
     }
 
     #[test]
@@ -209,19 +209,20 @@ mod tests {
         let given = [("step", 10), ("", 60), ("free", 0)];
         let given = given.map(|(name, seconds)| (Name::new(name.as_bytes()), seconds * SECOND));
         let limits = Limits { given: given.into(), learning: Some((2.0, SECOND)) };
-        let lessons = lessons(&[("step", seen(1, 9), seen(1, 9)), ("free", seen(1, 9), seen(1, 9))]);
-        let of = |name: &str, first| limits.of(Name::new(name.as_bytes()), first, &lessons);
+        let learnt_limits =
+            learnt_limits(&[("step", seen(1, 9), seen(1, 9)), ("free", seen(1, 9), seen(1, 9))]);
+        let of = |name: &str, first| limits.of(Name::new(name.as_bytes()), first, &learnt_limits);
         assert_eq!(of("step", false), Some(Limit { lasts: 10 * SECOND, learnt_from: None }));
         assert_eq!(of("", false), Some(Limit { lasts: 60 * SECOND, learnt_from: None }));
         assert_eq!((of("free", false), of("other", true)), (None, None));
-        assert_eq!(limits.shortest(&lessons), Some(10 * SECOND));
+        assert_eq!(limits.shortest(&learnt_limits), Some(10 * SECOND));
     }
 
     #[test]
     fn time_18_limits_are_learnt_from_enough_and_the_first_is_apart() {
         let limits = Limits { given: BTreeMap::new(), learning: Some((5.0, 3 * SECOND)) };
         let step = Name::new(b"step");
-        let one = lessons(&[("step", seen(30, 1), seen(2, 4))]);
+        let one = learnt_limits(&[("step", seen(30, 1), seen(2, 4))]);
         assert_eq!(limits.of(step, false, &one), None, "four are not enough");
         // Ranks and attempts add up.
         let mut all = one.clone();
@@ -232,10 +233,10 @@ mod tests {
         assert_eq!(limits.of(step, true, &all), Some(Limit { lasts: 150 * SECOND, learnt_from: Some(5) }));
         assert_eq!(limits.shortest(&all), Some(10 * SECOND));
         // Never less than the floor, and garbage is no reason to panic.
-        let short = lessons(&[("step", seen(0, 9), seen(0, 9))]);
+        let short = learnt_limits(&[("step", seen(0, 9), seen(0, 9))]);
         assert_eq!(limits.of(step, false, &short).map(|limit| limit.lasts), Some(3 * SECOND));
         let garbage = Seen { longest: Duration::MAX, count: u64::MAX };
-        let garbage = lessons(&[("step", garbage, garbage), ("step", garbage, garbage)]);
+        let garbage = learnt_limits(&[("step", garbage, garbage), ("step", garbage, garbage)]);
         assert_eq!(limits.of(step, false, &garbage).map(|limit| limit.lasts), Some(LONGEST));
         // What is outside of all has no course.
         assert_eq!(limits.of(Name::default(), false, &garbage), None);

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::section::{Limit, Name, Place};
+use super::section::{Limit, Name, Whereabouts};
 use crate::moment::Moment;
 use crate::standstill::Standstill;
 
@@ -22,7 +22,7 @@ pub struct Said {
     pub heartbeat: Option<Moment>,
     pub paused: bool,
     /// None if it says nothing of sections.
-    pub place: Option<Place>,
+    pub place: Option<Whereabouts>,
 }
 
 impl Said {
@@ -342,7 +342,7 @@ mod tests {
         assert_eq!(at(&opened, only, 20), Ok(Some(24 * SECOND)), "another process of the worker's");
         let text = at(&opened, only, 24).unwrap_err().to_string();
         assert!(text.starts_with("9.000 s since it began, and no heartbeat"), "{text}");
-        let in_section = Said { place: Some(Place { section: None, since: SECOND }), ..opened };
+        let in_section = Said { place: Some(Whereabouts { section: None, since: SECOND }), ..opened };
         assert_eq!(at(&in_section, only, 60), Ok(None), "a word of sections is one");
         assert_eq!(at(&Said { heartbeat: Some(40 * SECOND), ..opened }, only, 60), Ok(None));
         let steps = Said { step: Some(1), ..opened };

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::page::{Page, SCOPE_MOST, TIMERS_MOST};
 use super::request::{Answered, Debugged, Kind, Mine, Request, Verdict, verdict};
-use super::section::{ENOUGH, Name, Place, SECTIONS_MOST};
+use super::section::{ENOUGH, Name, SECTIONS_MOST, Whereabouts};
 use super::watch::{Timer, earlier};
 use crate::error::Error;
 use crate::moment::Moment;
@@ -196,7 +196,7 @@ impl Control {
             })?),
         };
         let before = page.place(rank);
-        page.set_place(rank, Place { section, since: now });
+        page.set_place(rank, Whereabouts { section, since: now });
         let times = before
             .and_then(|place| Some(page.end_section(rank, place.section?, now.saturating_sub(place.since))));
         let Some(shortest) = page.shortest_section() else { return Ok(()) };
@@ -285,7 +285,7 @@ impl Line {
             self.page.set_heartbeat(self.rank, now);
         }
         if let Some(place) = said.place {
-            self.page.set_place(self.rank, Place { since: place.since + paused, ..place });
+            self.page.set_place(self.rank, Whereabouts { since: place.since + paused, ..place });
             first = earlier(first, self.page.shortest_section().map(|shortest| now.saturating_add(shortest)));
         }
         state.paused = 0;

@@ -115,27 +115,27 @@ pub struct Watcher {
 
 /// Two of them: somebody may kill one with the agent, by its name or because it is near.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Place {
+pub enum WatcherRole {
     /// There before any worker is.
     First,
     Second,
 }
 
-impl Place {
+impl WatcherRole {
     fn name(self) -> &'static CStr {
         match self {
-            Place::First => c"ice-watcher",
-            Place::Second => c"ice-keeper",
+            WatcherRole::First => c"ice-watcher",
+            WatcherRole::Second => c"ice-keeper",
         }
     }
 }
 
 impl Watcher {
     /// Its program lies in one of these directories if it cannot be run from memory.
-    pub fn start(place: Place, table: &Table, directories: &[PathBuf]) -> Result<Watcher, Errno> {
+    pub fn start(role: WatcherRole, table: &Table, directories: &[PathBuf]) -> Result<Watcher, Errno> {
         let program = fd::above_protocol(nameless::program(c"ice-watcher", PROGRAM, directories)?)?;
         let table = fd::above_protocol(fd::duplicate(table.fd())?)?;
-        let helper = Helper::spawn(place.name(), program, table)?;
+        let helper = Helper::spawn(role.name(), program, table)?;
         Ok(Watcher { helper })
     }
 

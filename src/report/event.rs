@@ -82,7 +82,8 @@ impl Origin {
             "role": text(&spec.role),
             "hostname": text(hostname),
             "agent_pid": std::process::id(),
-            "rdzv_backend": "static",
+            // torch's name for the one of a job of one host, too.
+            "rdzv_backend": spec.nodes.place.as_ref().map_or("static", |(backend, _)| backend),
         });
         let Value::Object(common) = common else { return Origin { common: Map::new() } };
         Origin { common }
@@ -278,7 +279,17 @@ mod tests {
             (&1.into(), &42.into())
         );
         assert_eq!(event["metadata"]["run_id"], "job\n");
+        assert_eq!(event["metadata"]["rdzv_backend"], "static");
         assert!(event["timestamp"].as_u64().unwrap() > 1_700_000_000_000);
+    }
+
+    #[test]
+    fn obs_an_event_names_the_back_end_of_its_rendezvous() {
+        let mut spec = Spec::default();
+        spec.nodes.place = Some(("c10d".into(), "head".into()));
+        let event = Origin::new(&spec, b"job", b"node").worker_started(&crate::ranks::single(1)[0], 42, 0);
+        let event: Value = serde_json::from_str(&event.line).unwrap();
+        assert_eq!(event["metadata"]["rdzv_backend"], "c10d");
     }
 
     #[test]

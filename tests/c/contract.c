@@ -10,13 +10,13 @@
 
 static int WRONG;
 
-#define CHECK(condition)                                                                 \
-  do {                                                                                   \
-    if (!(condition)) {                                                                  \
-      WRONG++;                                                                           \
+#define CHECK(condition)                                                                       \
+  do {                                                                                         \
+    if (!(condition)) {                                                                        \
+      WRONG++;                                                                                 \
       fprintf(stderr, "%s:%d: not so: %s\n  last error: %s\n", __FILE__, __LINE__, #condition, \
-              ice_last_error_message());                                                 \
-    }                                                                                    \
+              ice_last_error_message());                                                       \
+    }                                                                                          \
   } while (0)
 #define ARGUMENT(call) CHECK((call) == ICE_ERROR_ARGUMENT)
 

@@ -7,13 +7,13 @@
 
 static int WRONG;
 
-#define CHECK(condition)                                                                         \
-  do {                                                                                           \
-    if (!(condition)) {                                                                          \
-      WRONG++;                                                                                   \
+#define CHECK(condition)                                                                       \
+  do {                                                                                         \
+    if (!(condition)) {                                                                        \
+      WRONG++;                                                                                 \
       fprintf(stderr, "%s:%d: agent %d: not so: %s (%s)\n", __FILE__, __LINE__, i, #condition, \
-              ice_last_error_message());                                                         \
-    }                                                                                            \
+              ice_last_error_message());                                                       \
+    }                                                                                          \
   } while (0)
 
 enum { MOST = 100 };

@@ -74,19 +74,19 @@ static int fails(const char *name, void *caller) {
   return 1;
 }
 
-#define WRAP1(name, A)                           \
-  int name(A a) {                                \
-    if (fails(#name, CALLER)) return -1;         \
-    return REAL(int (*)(A), #name)(a);           \
+#define WRAP1(name, A)                   \
+  int name(A a) {                        \
+    if (fails(#name, CALLER)) return -1; \
+    return REAL(int (*)(A), #name)(a);   \
   }
-#define WRAP2(name, A, B)                        \
-  int name(A a, B b) {                           \
-    if (fails(#name, CALLER)) return -1;         \
-    return REAL(int (*)(A, B), #name)(a, b);     \
+#define WRAP2(name, A, B)                    \
+  int name(A a, B b) {                       \
+    if (fails(#name, CALLER)) return -1;     \
+    return REAL(int (*)(A, B), #name)(a, b); \
   }
-#define WRAP3(name, A, B, C)                     \
-  int name(A a, B b, C c) {                      \
-    if (fails(#name, CALLER)) return -1;         \
+#define WRAP3(name, A, B, C)                       \
+  int name(A a, B b, C c) {                        \
+    if (fails(#name, CALLER)) return -1;           \
     return REAL(int (*)(A, B, C), #name)(a, b, c); \
   }
 

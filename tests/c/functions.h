@@ -170,7 +170,8 @@ static void tamper_with_memory(const char *how) {
 
 /* Says in the words of src/process/channel.rs that there is a value of so many bytes. */
 static void claim_value(uint64_t length) {
-  enum { HAS_VALUE = 5, LENGTH = 6 };
+  enum { HAS_VALUE = 5,
+         LENGTH = 6 };
   uint64_t *words = map_page(next_memory(3, "ice-value"));
   if (!words) _exit(93);
   words[LENGTH] = length;

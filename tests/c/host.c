@@ -402,25 +402,25 @@ static int is_option(const char *name) {
 /* 1 if `key` is a field of the spec, its status in `*status`. */
 static int set_field(const char *key, char *value, ice_status *status) {
   static char bytes[1 << 18], more[1 << 18];
-#define TEXT(name)                             \
-  if (strcmp(key, #name) == 0) {               \
+#define TEXT(name)                              \
+  if (strcmp(key, #name) == 0) {                \
     *status = ice_spec_set_##name(SPEC, value); \
-    return 1;                                  \
+    return 1;                                   \
   }
-#define INTEGER(name)                                                        \
-  if (strcmp(key, #name) == 0) {                                             \
+#define INTEGER(name)                                                       \
+  if (strcmp(key, #name) == 0) {                                            \
     *status = ice_spec_set_##name(SPEC, (int32_t)strtoll(value, NULL, 10)); \
-    return 1;                                                                \
+    return 1;                                                               \
   }
 #define LONG(name)                                                 \
   if (strcmp(key, #name) == 0) {                                   \
     *status = ice_spec_set_##name(SPEC, strtoll(value, NULL, 10)); \
     return 1;                                                      \
   }
-#define REAL(name)                                         \
-  if (strcmp(key, #name) == 0) {                           \
-    *status = ice_spec_set_##name(SPEC, atof(value));      \
-    return 1;                                              \
+#define REAL(name)                                    \
+  if (strcmp(key, #name) == 0) {                      \
+    *status = ice_spec_set_##name(SPEC, atof(value)); \
+    return 1;                                         \
   }
   TEXT(role)
   TEXT(program)
@@ -684,9 +684,7 @@ static int prepare(const char *key, char *value) {
     static const struct {
       const char *name;
       int which;
-    } LIMITS[] = {{"nofile", RLIMIT_NOFILE}, {"nproc", RLIMIT_NPROC}, {"core", RLIMIT_CORE},
-                  {"cpu", RLIMIT_CPU},       {"as", RLIMIT_AS},       {"fsize", RLIMIT_FSIZE},
-                  {"stack", RLIMIT_STACK}};
+    } LIMITS[] = {{"nofile", RLIMIT_NOFILE}, {"nproc", RLIMIT_NPROC}, {"core", RLIMIT_CORE}, {"cpu", RLIMIT_CPU}, {"as", RLIMIT_AS}, {"fsize", RLIMIT_FSIZE}, {"stack", RLIMIT_STACK}};
     for (size_t i = 0; i < sizeof LIMITS / sizeof *LIMITS; i++) {
       if (strcmp(LIMITS[i].name, value) != 0) continue;
       struct rlimit limit;
@@ -703,10 +701,10 @@ static int prepare(const char *key, char *value) {
     if (sched_setaffinity(0, sizeof set, &set)) exit(87);
   } else if (IS("deny")) {
     struct sock_filter filter[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)atoi(value), 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)atoi(value), 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
     struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) exit(87);
@@ -1345,10 +1343,10 @@ static void do_step(char *step) {
 }
 
 static int starts(const char *step) {
-  static const char *STARTERS[] = {"new",           "start",           "run",
-                                   "repeat",        "run_in_thread",   "exit",
-                                   "_exit",         "start_in_thread", "run_twice_at_once",
-                                   "prepare",       "list_devices",    "run_beside_another"};
+  static const char *STARTERS[] = {"new", "start", "run",
+                                   "repeat", "run_in_thread", "exit",
+                                   "_exit", "start_in_thread", "run_twice_at_once",
+                                   "prepare", "list_devices", "run_beside_another"};
   size_t length = strcspn(step, "=");
   for (size_t i = 0; i < sizeof STARTERS / sizeof *STARTERS; i++)
     if (strlen(STARTERS[i]) == length && strncmp(STARTERS[i], step, length) == 0) return 1;

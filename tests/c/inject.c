@@ -18,7 +18,8 @@
 #ifdef __x86_64__
 #include <linux/ptrace.h>
 
-enum { MOST = 1 << 22, LATE = 199 };
+enum { MOST = 1 << 22,
+       LATE = 199 };
 
 /* By number of the thread. */
 static struct {
@@ -31,10 +32,31 @@ static void on_alarm(int signal) { late = signal; }
 /* Calls that the kernel does not refuse, or in a way of their own; a descriptor is closed whatever is said of it. */
 static int cannot_fail(long call) {
   static const long calls[] = {
-    SYS_exit,       SYS_exit_group,    SYS_rt_sigreturn,   SYS_rt_sigprocmask, SYS_rt_sigaction, SYS_futex,
-    SYS_getpid,     SYS_gettid,        SYS_getppid,        SYS_getuid,         SYS_geteuid,      SYS_getgid,
-    SYS_getegid,    SYS_set_tid_address, SYS_set_robust_list, SYS_rseq,        SYS_sched_yield,  SYS_clock_gettime,
-    SYS_munmap,     SYS_close,         SYS_brk,           SYS_madvise,        SYS_restart_syscall, SYS_sigaltstack, SYS_getcwd,
+    SYS_exit,
+    SYS_exit_group,
+    SYS_rt_sigreturn,
+    SYS_rt_sigprocmask,
+    SYS_rt_sigaction,
+    SYS_futex,
+    SYS_getpid,
+    SYS_gettid,
+    SYS_getppid,
+    SYS_getuid,
+    SYS_geteuid,
+    SYS_getgid,
+    SYS_getegid,
+    SYS_set_tid_address,
+    SYS_set_robust_list,
+    SYS_rseq,
+    SYS_sched_yield,
+    SYS_clock_gettime,
+    SYS_munmap,
+    SYS_close,
+    SYS_brk,
+    SYS_madvise,
+    SYS_restart_syscall,
+    SYS_sigaltstack,
+    SYS_getcwd,
     SYS_getrandom,
   };
   for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {

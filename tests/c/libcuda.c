@@ -15,7 +15,9 @@
  * Built with -DWITHOUT_<function> it lacks that one. */
 #include "verbs.h"
 
-enum { NOT_INITIALIZED = 3, NO_DEVICE = 100, INVALID_DEVICE = 101 };
+enum { NOT_INITIALIZED = 3,
+       NO_DEVICE = 100,
+       INVALID_DEVICE = 101 };
 
 static int INITIALISED;
 
@@ -103,10 +105,10 @@ static int fate(const char *call) {
   return 0;
 }
 
-#define BEGIN()                  \
-  do {                           \
-    int code = fate(__func__);   \
-    if (code != 0) return code;  \
+#define BEGIN()                 \
+  do {                          \
+    int code = fate(__func__);  \
+    if (code != 0) return code; \
   } while (0)
 
 #ifndef WITHOUT_cuInit
@@ -190,13 +192,15 @@ int cuDeviceTotalMem_v2(size_t *bytes, int device) {
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
   (void)device;
   BEGIN();
-  *value = attribute == 75 ? 9 : attribute == 76 ? 0 : -1;
+  *value = attribute == 75 ? 9 : attribute == 76 ? 0
+                                                 : -1;
   return 0;
 }
 
 #ifndef WITHOUT_cuGetErrorString
 int cuGetErrorString(int error, const char **text) {
-  *text = error == NO_DEVICE ? "no CUDA-capable device is detected" : error == 802 ? "system not yet initialized" : NULL;
+  *text = error == NO_DEVICE ? "no CUDA-capable device is detected" : error == 802 ? "system not yet initialized"
+                                                                                   : NULL;
   return 0;
 }
 #endif

@@ -26,10 +26,14 @@ static const struct {
   unsigned mask;
   int equals;
 } CALLS[] = {
-  {"close_range", 436, 0, 0},         {"pidfd_open", 434, 0, 0},
-  {"clone3", 435, 0, 0},              {"pidfd_send_signal", 424, 0, 0},
-  {"memfd_create", SYS_memfd_create, 0, 0}, {"execveat", SYS_execveat, 0, 0},
-  {"waitid_pidfd", SYS_waitid, 3, 1}, {"clone_pidfd", SYS_clone, CLONE_PIDFD, 0},
+  {"close_range", 436, 0, 0},
+  {"pidfd_open", 434, 0, 0},
+  {"clone3", 435, 0, 0},
+  {"pidfd_send_signal", 424, 0, 0},
+  {"memfd_create", SYS_memfd_create, 0, 0},
+  {"execveat", SYS_execveat, 0, 0},
+  {"waitid_pidfd", SYS_waitid, 3, 1},
+  {"clone_pidfd", SYS_clone, CLONE_PIDFD, 0},
 };
 
 static int number_of(const char *name) {

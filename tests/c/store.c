@@ -232,8 +232,8 @@ static int serve(char **words) {
   }
   const char *secret = getenv("STORE_SECRET");
   ice_status status =
-      secret ? ice_store_server_new_with_secret(address, port, memory, secret, strlen(secret), &server)
-             : ice_store_server_new(address, port, memory, &server);
+    secret ? ice_store_server_new_with_secret(address, port, memory, secret, strlen(secret), &server)
+           : ice_store_server_new(address, port, memory, &server);
   if (status != ICE_OK) {
     say(status, "");
     return 1;

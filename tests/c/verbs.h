@@ -103,11 +103,30 @@ static void sleep_seconds(double seconds) {
 static const struct {
   const char *name;
   int number;
-} SIGNAL_NAMES[] = {{"HUP", SIGHUP},   {"INT", SIGINT},       {"QUIT", SIGQUIT}, {"ABRT", SIGABRT},  {"KILL", SIGKILL},
-                    {"SEGV", SIGSEGV}, {"BUS", SIGBUS},       {"FPE", SIGFPE},   {"ILL", SIGILL},    {"PIPE", SIGPIPE},
-                    {"ALRM", SIGALRM}, {"TERM", SIGTERM},     {"USR1", SIGUSR1}, {"USR2", SIGUSR2},  {"CHLD", SIGCHLD},
-                    {"CONT", SIGCONT}, {"STOP", SIGSTOP},     {"TSTP", SIGTSTP}, {"WINCH", SIGWINCH}, {"TRAP", SIGTRAP},
-                    {"TTOU", SIGTTOU}, {"TTIN", SIGTTIN}};
+} SIGNAL_NAMES[] = {
+  {"HUP", SIGHUP},
+  {"INT", SIGINT},
+  {"QUIT", SIGQUIT},
+  {"ABRT", SIGABRT},
+  {"KILL", SIGKILL},
+  {"SEGV", SIGSEGV},
+  {"BUS", SIGBUS},
+  {"FPE", SIGFPE},
+  {"ILL", SIGILL},
+  {"PIPE", SIGPIPE},
+  {"ALRM", SIGALRM},
+  {"TERM", SIGTERM},
+  {"USR1", SIGUSR1},
+  {"USR2", SIGUSR2},
+  {"CHLD", SIGCHLD},
+  {"CONT", SIGCONT},
+  {"STOP", SIGSTOP},
+  {"TSTP", SIGTSTP},
+  {"WINCH", SIGWINCH},
+  {"TRAP", SIGTRAP},
+  {"TTOU", SIGTTOU},
+  {"TTIN", SIGTTIN},
+};
 
 static int signal_number(const char *name) {
   if (strncmp(name, "RTMIN+", 6) == 0) return SIGRTMIN + atoi(name + 6);
@@ -139,15 +158,15 @@ static const char *fill(const char *template) {
       continue;
     }
     switch (*++p) {
-      case 'r': at += snprintf(at, 32, "%s", env_or("LOCAL_RANK", "x")); break;
-      case 'g': at += snprintf(at, 32, "%s", env_or("RANK", "x")); break;
-      case 'a': at += snprintf(at, 32, "%s", env_or("TORCHELASTIC_RESTART_COUNT", "x")); break;
-      case 'i': at += snprintf(at, 1024, "%s", env_or("TORCHELASTIC_RUN_ID", "x")); break;
-      case 'q': at += snprintf(at, 32, "%d", (int)getppid()); break;
-      case 'p': at += snprintf(at, 32, "%d", (int)getpid()); break;
-      case 't': at += snprintf(at, 32, "%lld", (long long)now_ns()); break;
-      case '%': *at++ = '%'; break;
-      default: *at++ = '%'; *at++ = *p;
+    case 'r': at += snprintf(at, 32, "%s", env_or("LOCAL_RANK", "x")); break;
+    case 'g': at += snprintf(at, 32, "%s", env_or("RANK", "x")); break;
+    case 'a': at += snprintf(at, 32, "%s", env_or("TORCHELASTIC_RESTART_COUNT", "x")); break;
+    case 'i': at += snprintf(at, 1024, "%s", env_or("TORCHELASTIC_RUN_ID", "x")); break;
+    case 'q': at += snprintf(at, 32, "%d", (int)getppid()); break;
+    case 'p': at += snprintf(at, 32, "%d", (int)getpid()); break;
+    case 't': at += snprintf(at, 32, "%lld", (long long)now_ns()); break;
+    case '%': *at++ = '%'; break;
+    default: *at++ = '%'; *at++ = *p;
     }
   }
   *at = 0;
@@ -163,17 +182,17 @@ static size_t unescape(const char *text, char *out) {
       continue;
     }
     switch (*++p) {
-      case 'n': *at++ = '\n'; break;
-      case 'r': *at++ = '\r'; break;
-      case 't': *at++ = '\t'; break;
-      case '0': *at++ = 0; break;
-      case 'x': {
-        char hex[3] = {p[1], p[1] ? p[2] : 0, 0};
-        *at++ = (char)strtol(hex, NULL, 16);
-        p += 2;
-        break;
-      }
-      default: *at++ = *p;
+    case 'n': *at++ = '\n'; break;
+    case 'r': *at++ = '\r'; break;
+    case 't': *at++ = '\t'; break;
+    case '0': *at++ = 0; break;
+    case 'x': {
+      char hex[3] = {p[1], p[1] ? p[2] : 0, 0};
+      *at++ = (char)strtol(hex, NULL, 16);
+      p += 2;
+      break;
+    }
+    default: *at++ = *p;
     }
   }
   return (size_t)(at - out);
@@ -399,8 +418,8 @@ static void dump_state(verbs_state *v, const char *file) {
 }
 
 static int block_end(char **argv, int argc, int from) {
-  static const char *OPENERS[] = {"child", "group",   "session",       "daemon", "thread",
-                                  "rank",  "attempt", "until_attempt", "once",   "nest"};
+  static const char *OPENERS[] = {"child", "group", "session", "daemon", "thread",
+                                  "rank", "attempt", "until_attempt", "once", "nest"};
   int depth = 1;
   for (int i = from; i < argc; i++) {
     for (size_t k = 0; k < sizeof OPENERS / sizeof *OPENERS; k++)

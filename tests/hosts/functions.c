@@ -49,7 +49,7 @@ int32_t fail(ice_worker *worker, void *user_data) {
 
 int32_t fail_once(ice_worker *worker, void *user_data) {
   return ice_worker_restart_count(worker) == 0 ? fail(worker, user_data)
-                                                : describe(worker, user_data);
+                                               : describe(worker, user_data);
 }
 
 /* Says that it is there, in a file in the directory ARGUMENT, and waits for the file `go` there. */

@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::context::Context;
 use super::debug::Debuggers;
 use crate::agent::{OVER, Shared};
-use crate::control::desk::Wish;
+use crate::control::pending::Wish;
 use crate::control::request::{Answer, Answers, Kind};
 use crate::error::Error;
 use crate::logs::output::Talker;
@@ -64,7 +64,7 @@ impl Asking {
 impl Drop for Asking {
     fn drop(&mut self) {
         self.over.ring();
-        self.shared.desk.close(OVER);
+        self.shared.pending.close(OVER);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -103,7 +103,7 @@ impl Dialogue {
     }
 
     fn request(&self, kind: Kind, limit: Duration) -> Result<Option<Answers>, Error> {
-        self.shared.desk.ask(Wish::Request(kind), limit, || self.inbox.ring())
+        self.shared.pending.ask(Wish::Request(kind), limit, || self.inbox.ring())
     }
 
     /// None if the run is stopped meanwhile.

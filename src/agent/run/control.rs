@@ -8,11 +8,11 @@ use super::context::Context;
 use super::control_channel::{Ask, ControlChannel, Standing};
 use super::expiry::{Expiry, Overdue, Scene, learn};
 use super::group::Group;
-use crate::control::desk::{Ticket, Wish};
 use crate::control::listener::Listener;
 use crate::control::page::Page;
+use crate::control::pending::{Ticket, Wish};
 use crate::control::request::{Answers, Debugged, Kind, Reason};
-use crate::control::section::Lessons;
+use crate::control::section::LearntLimits;
 use crate::control::watch::earlier;
 use crate::error::Error;
 use crate::logs::bar::Group as ShownGroup;
@@ -28,7 +28,7 @@ pub struct Control {
     /// Of the attempt.
     open: Option<Open>,
     /// What the sections of attempts before this one tell of the next ones.
-    lessons: Lessons,
+    learnt_limits: LearntLimits,
     /// That a worker asked for a restart, in words.
     restart_wish: Option<String>,
     /// Who asked for the stop at which workers end by themselves.
@@ -61,7 +61,7 @@ impl Control {
         let channel = ControlChannel::new(ranks.len())?;
         let page = channel.page().clone();
         if context.spec.sections.are_wanted() {
-            page.watch_sections(context.spec.sections.shortest(&self.lessons));
+            page.watch_sections(context.spec.sections.shortest(&self.learnt_limits));
         }
         *context.shared.page.lock() = Some(page.clone());
         self.open = Some(Open { channel, expiry: Expiry::new(ranks.len()), listener: None });
@@ -87,7 +87,7 @@ impl Control {
     pub fn close(&mut self, context: &Context, group: &Group) -> Option<Event> {
         let settled = self.settle(context, group, true);
         if let (Some(open), Some(_)) = (self.open.take(), context.spec.sections.learning) {
-            learn(&mut self.lessons, open.channel.page());
+            learn(&mut self.learnt_limits, open.channel.page());
         }
         (settled == Standing::BeforeStop).then_some(Event::Answered)
     }
@@ -104,7 +104,7 @@ impl Control {
     /// When there is something to do, whatever else happens.
     pub fn deadline(&self, context: &Context, is_running: bool) -> Option<Moment> {
         let asked = self.open.as_ref().and_then(|open| open.channel.deadline());
-        let request = asked.or_else(|| context.shared.desk.first().map(|ticket| ticket.deadline));
+        let request = asked.or_else(|| context.shared.pending.first().map(|ticket| ticket.deadline));
         let look = self.open.as_ref().filter(|_| is_running).and_then(|open| open.expiry.deadline());
         earlier(request, look)
     }
@@ -123,7 +123,7 @@ impl Control {
             Standing::BeforeStop => vec![Event::Answered],
             Standing::Free => Vec::new(),
         };
-        while let Some(ticket) = context.shared.desk.first() {
+        while let Some(ticket) = context.shared.pending.first() {
             match self.take(context, group, is_running, ticket) {
                 Taken::Done => {}
                 Taken::Waits => break,
@@ -137,17 +137,17 @@ impl Control {
     }
 
     fn take(&mut self, context: &Context, group: &Group, is_running: bool, ticket: Ticket) -> Taken {
-        let desk = &context.shared.desk;
+        let pending = &context.shared.pending;
         match ticket.wish {
             Wish::Resume => {
                 if let Some(open) = &mut self.open {
                     open.channel.resume();
                 }
-                desk.settle(ticket, Answers::none(0));
+                pending.settle(ticket, Answers::none(0));
                 Taken::Done
             }
             Wish::Request(_) if ticket.deadline <= monotonic() => {
-                desk.settle(ticket, Answers::none(group.ranks().len()));
+                pending.settle(ticket, Answers::none(group.ranks().len()));
                 Taken::Done
             }
             Wish::Request(_) if !is_running || self.open.is_none() => Taken::Waits,
@@ -294,9 +294,9 @@ impl Control {
         now: Moment,
     ) -> Vec<Overdue> {
         let Some(Open { channel, expiry, .. }) = &mut self.open else { return Vec::new() };
-        let (spec, page, lessons) = (context.spec, channel.page(), &self.lessons);
+        let (spec, page, learnt_limits) = (context.spec, channel.page(), &self.learnt_limits);
         let lives = &|rank: usize| group.lives(rank);
-        expiry.look(&Scene { spec, lives, page, lessons, standstill, now }, excepted)
+        expiry.look(&Scene { spec, lives, page, learnt_limits, standstill, now }, excepted)
     }
 
     /// Time that has passed up to now does not count.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::context::Context;
 use super::group::Group;
-use crate::control::desk::Ticket;
 use crate::control::page::Page;
+use crate::control::pending::Ticket;
 use crate::control::request::{Answer, Answers, Debugged, Kind, Reason, Request, View, common_step};
 use crate::error::Error;
 use crate::moment::Moment;
@@ -184,7 +184,7 @@ impl ControlChannel {
             let level = if saves && missed { Level::Warning } else { Level::Info };
             context.log(level, || told(&asked.request, &answers));
             if let Some(ticket) = asked.ticket {
-                context.shared.desk.settle(ticket, answers);
+                context.shared.pending.settle(ticket, answers);
             }
         }
         // Those that said they would end are given the time.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::control::page::{Page, TIMERS_MOST};
-use crate::control::section::{Course, Lessons, SECTIONS_MOST};
+use crate::control::section::{Course, LearntLimits, SECTIONS_MOST};
 use crate::control::watch::{self, Beat, Silence, Stay, earlier};
 use crate::moment::Moment;
 use crate::spec::Spec;
@@ -24,7 +24,7 @@ pub struct Scene<'s> {
     pub lives: &'s dyn Fn(usize) -> bool,
     pub page: &'s Page,
     /// What sections of attempts before this one tell.
-    pub lessons: &'s Lessons,
+    pub learnt_limits: &'s LearntLimits,
     pub standstill: &'s Standstill,
     pub now: Moment,
 }
@@ -83,16 +83,16 @@ impl Expiry {
         excepted: &mut Vec<usize>,
         overdue: &mut Vec<Overdue>,
     ) -> Option<Moment> {
-        let &Scene { spec, lives, page, lessons, standstill, now } = scene;
+        let &Scene { spec, lives, page, learnt_limits, standstill, now } = scene;
         let limit = |limit: Duration| (!limit.is_zero()).then_some(limit);
         let (first, further) = (spec.initial_heartbeat_timeout, spec.heartbeat_timeout);
         let limits = Silence { first: limit(first), further: limit(further) };
         let sections = &spec.sections;
         let mut learnt = None;
-        let lessons = match sections.learning {
-            None => lessons,
+        let learnt_limits = match sections.learning {
+            None => learnt_limits,
             Some(_) => {
-                let learnt = learnt.insert(lessons.clone());
+                let learnt = learnt.insert(learnt_limits.clone());
                 learn(learnt, page);
                 page.watch_sections(sections.shortest(learnt));
                 learnt
@@ -111,7 +111,7 @@ impl Expiry {
                 let stay = said.place.filter(|_| sections.are_wanted()).and_then(|place| {
                     let course = place.section.map(|section| page.course(rank, section));
                     let course = course.unwrap_or_else(|| Some(Course::default()))?;
-                    let limit = sections.of(course.name, course.first.count == 0, lessons)?;
+                    let limit = sections.of(course.name, course.first.count == 0, learnt_limits)?;
                     Some(Stay { name: course.name, since: place.since.max(self.anew), limit })
                 });
                 match watch::look(&said, timers, stay, beat, limits, standstill, now) {
@@ -132,10 +132,10 @@ impl Expiry {
 }
 
 /// What the ranks have seen of their sections in this attempt.
-pub fn learn(lessons: &mut Lessons, page: &Page) {
+pub fn learn(learnt_limits: &mut LearntLimits, page: &Page) {
     let ranks = 0..page.ranks();
     let courses = ranks.flat_map(|rank| (0..SECTIONS_MOST).filter_map(move |index| page.course(rank, index)));
-    courses.for_each(|course| lessons.add(&course));
+    courses.for_each(|course| learnt_limits.add(&course));
 }
 
 #[cfg(test)]
@@ -152,8 +152,8 @@ mod tests {
         now: u32,
         excepted: Vec<usize>,
     ) -> (Vec<usize>, Option<Moment>) {
-        let (lessons, standstill) = (&Lessons::default(), &Standstill::default());
-        let scene = Scene { spec, lives: &|_| true, page, lessons, standstill, now: now * SECOND };
+        let (learnt_limits, standstill) = (&LearntLimits::default(), &Standstill::default());
+        let scene = Scene { spec, lives: &|_| true, page, learnt_limits, standstill, now: now * SECOND };
         let overdue = expiry.look(&scene, excepted);
         (overdue.into_iter().map(|(rank, _)| rank).collect(), expiry.deadline())
     }

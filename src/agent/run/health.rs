@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 
 use super::context::Context;
 use super::watchers::Watchers;
-use crate::agent::health::{About, Health, Place};
+use crate::agent::health::{About, Health, HealthEndpoint};
 use crate::process::watcher::Name;
 use crate::spec::Level;
 
 pub fn start(context: &Context, watchers: &Watchers) -> Option<Health> {
     let mut places = Vec::new();
     if let Some(port) = context.spec.health_port.or_else(|| port_of_environment(context)) {
-        match Place::port(SocketAddr::new(context.spec.health_address, port)) {
+        match HealthEndpoint::port(SocketAddr::new(context.spec.health_address, port)) {
             Ok((place, port)) => {
                 context.log(Level::Info, || format!("the health port is {port}"));
                 places.push(place);
@@ -21,7 +21,7 @@ pub fn start(context: &Context, watchers: &Watchers) -> Option<Health> {
     }
     if let Some(path) = &context.spec.health_socket {
         let path = context.working_dir().join(path);
-        match Place::socket(path.clone()) {
+        match HealthEndpoint::socket(path.clone()) {
             Ok(place) => {
                 watchers.name(context, Name::HealthSocket, Some(&path));
                 places.push(place);

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use super::context::Context;
 use super::descendants::Descendants;
 use super::wake::Wake;
-use crate::process::watcher::{Name, Place, Table, Watcher};
+use crate::process::watcher::{Name, Table, Watcher, WatcherRole};
 use crate::spec::Level;
 
 #[derive(Default)]
@@ -30,7 +30,7 @@ impl Watchers {
             .take()
             .map_or_else(|| Table::new(slots, descendants.mark(), &context.directories()), Ok);
         let started = table.and_then(|table| {
-            let watcher = add(context, descendants, Place::First, &table)?;
+            let watcher = add(context, descendants, WatcherRole::First, &table)?;
             Ok((table, watcher))
         });
         match started {
@@ -53,7 +53,7 @@ impl Watchers {
     pub fn start_second(&mut self, context: &Context, descendants: &mut Descendants) {
         if let (None, Some(table)) = (&self.second, &self.table) {
             // One is enough for all but those who kill it.
-            self.second = add(context, descendants, Place::Second, table).ok();
+            self.second = add(context, descendants, WatcherRole::Second, table).ok();
         }
     }
 
@@ -105,11 +105,11 @@ impl Watchers {
 fn add(
     context: &Context,
     descendants: &mut Descendants,
-    place: Place,
+    role: WatcherRole,
     table: &Table,
 ) -> Result<Watcher, Errno> {
-    let watcher = Watcher::start(place, table, &context.directories())?;
-    let wake = if place == Place::First { Wake::Watcher } else { Wake::Keeper };
+    let watcher = Watcher::start(role, table, &context.directories())?;
+    let wake = if role == WatcherRole::First { Wake::Watcher } else { Wake::Keeper };
     let _ = context.poll.add(watcher.pidfd(), wake);
     descendants.add_helper(watcher.pid());
     Ok(watcher)

@@ -29,7 +29,7 @@ pub struct Ticket {
 }
 
 #[derive(Default)]
-pub struct Desk {
+pub struct PendingRequests {
     inner: Mutex<Inner>,
     changed: Condvar,
 }
@@ -56,7 +56,7 @@ impl Inner {
     }
 }
 
-impl Desk {
+impl PendingRequests {
     /// Waits for the answers; none if the loop, which is woken by `ring`, has not given them by the deadline.
     pub fn ask(&self, wish: Wish, limit: Duration, ring: impl FnOnce()) -> Result<Option<Answers>, Error> {
         let (begin, patience) = (monotonic(), Instant::now().checked_add(limit + GRACE));
@@ -120,9 +120,9 @@ impl Desk {
 mod tests {
     use super::*;
 
-    fn next(desk: &Desk) -> Ticket {
+    fn next(pending: &PendingRequests) -> Ticket {
         loop {
-            if let Some(ticket) = desk.first() {
+            if let Some(ticket) = pending.first() {
                 return ticket;
             }
             std::thread::yield_now();
@@ -131,22 +131,22 @@ mod tests {
 
     #[test]
     fn who_asks_gets_the_answers_or_learns_that_there_are_none() {
-        let desk = Desk::default();
-        let ask = |seconds| desk.ask(Wish::Request(Kind::Save), Duration::from_secs(seconds), || ());
+        let pending = PendingRequests::default();
+        let ask = |seconds| pending.ask(Wish::Request(Kind::Save), Duration::from_secs(seconds), || ());
         std::thread::scope(|scope| {
             let asks = scope.spawn(|| ask(1 << 40));
-            desk.settle(next(&desk), Answers::none(2));
+            pending.settle(next(&pending), Answers::none(2));
             assert_eq!(asks.join().unwrap(), Ok(Some(Answers::none(2))));
         });
         assert_eq!(ask(0), Ok(None), "nobody is there to answer");
-        assert_eq!(desk.first(), None);
-        desk.tell(Wish::Resume, || ()).unwrap();
-        desk.settle(next(&desk), Answers::none(2));
-        assert!(desk.inner.lock().done.is_empty());
+        assert_eq!(pending.first(), None);
+        pending.tell(Wish::Resume, || ()).unwrap();
+        pending.settle(next(&pending), Answers::none(2));
+        assert!(pending.inner.lock().done.is_empty());
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| ask(60));
-            next(&desk);
-            desk.close("over");
+            next(&pending);
+            pending.close("over");
             assert_eq!(waits.join().unwrap(), Err(Error::State { what: "over" }));
         });
         assert_eq!(ask(1), Err(Error::State { what: "over" }));
