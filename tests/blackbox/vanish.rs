@@ -85,9 +85,14 @@ fn log_workers_run_without_files_where_none_can_be_made() {
     let host = t.host().set("max_restarts", 1).set("local_world_size", 2).set("log_callback", t.path("log"));
     let host = host.set("log_dir", t.path("logs")).set("redirects", 3);
     let script = format!(
-        "case $N.$LOCAL_RANK in 0.0) rm -r {0}; touch {0}; exit 1;; 0.*) sleep 60;; esac; echo lost; echo .$F >> {1}",
+        // Nothing may be made there any more when it goes.
+        "case $N.$LOCAL_RANK in
+           0.0) until [ -e {2} ]; do sleep 0.02; done; rm -r {0}; touch {0}; exit 1;;
+           0.*) touch {2}; sleep 60;;
+         esac; echo lost; echo .$F >> {1}",
         t.path("logs"),
-        t.path("error_file")
+        t.path("error_file"),
+        t.path("all_run"),
     );
     let run = shell(host, false, &script).run();
     run.succeeded();
