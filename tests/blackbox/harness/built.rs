@@ -134,8 +134,9 @@ pub fn cargo(subcommand: &str) -> Option<Command> {
     let mut command = Command::new(cargo);
     // What cargo sets for this test would have dependencies built anew that look at it (ring does), each time.
     for (name, _) in std::env::vars_os() {
-        let is_of_package =
-            |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        let is_of_package = |name: &str| {
+            name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "OUT_DIR"
+        };
         if name.to_str().is_some_and(is_of_package) {
             command.env_remove(name);
         }
