@@ -26,10 +26,15 @@ fn cfg_options_by_name_are_those_of_the_setters() {
     let host =
         host.set("set", "env=A=b=c").set("set", "rank_env=1:B=d").set("set", "log_line_prefix_template=<%>");
     let host = host.set("set", "run_id=by name").set("log_dir", t.path("logs"));
-    let run = host.probe(&["dump", &t.path("%r"), "print", "x", "attempt", "0", "exit", "3", ";"]).run();
+    // Both have written before one fails and the other is stopped.
+    let (dump, said) = (t.path("%r"), t.path("said"));
+    let failing = ["attempt", "0", "append", &said, "x", "await_lines", &said, "2", "exit", "3", ";"];
+    let run = host.probe(&[&["dump", &dump, "lines", "1", "1", "x"], &failing[..]].concat()).run();
     run.succeeded();
     assert_eq!(run.result()["restarts"], 1);
-    assert_eq!(run.out().matches("<%>x\n").count(), 4, "{run}");
+    for line in ["<%>x r0 0\n", "<%>x r1 0\n"] {
+        assert_eq!(run.out().matches(line).count(), 2, "{run}");
+    }
     let envs: Vec<_> = (0..2).map(|rank| environment(&t.json(&rank.to_string()))).collect();
     assert_eq!((envs[0]["A"].as_str(), envs[1]["A"].as_str()), ("b=c", "b=c"));
     assert_eq!((envs[0].get("B"), envs[1].get("B").map(String::as_str)), (None, Some("d")));

@@ -320,6 +320,9 @@ fn rst_a_stop_during_the_stop_of_a_restart() {
     // Rank 1 fails, rank 0 needs a second to stop: the run is stopped within that second.
     let host = t.host().set("max_restarts", 5).set("local_world_size", 2);
     let verbs = [
+        "count",
+        "TERM",
+        &t.path("terms"),
         "append",
         &t.path("starts"),
         "%t",
@@ -331,9 +334,6 @@ fn rst_a_stop_during_the_stop_of_a_restart() {
         "exit",
         "1",
         ";",
-        "count",
-        "TERM",
-        &t.path("terms"),
         "await",
         &t.path("terms"),
         "sleep",
