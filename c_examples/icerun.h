@@ -91,11 +91,11 @@ struct option {
   const ice_option *library; /* NULL for one of icerun alone */
   size_t place;              /* in the help */
 };
-/* By their ids, and in the order of the help. */
-extern struct option *OPTIONS;
-extern const struct option **SHOWN;
+extern struct option *OPTIONS; /* by their ids */
 extern size_t OPTION_COUNT;
 void options_make(void);
+extern const struct option **SHOWN; /* in the order of the help, which only who shows them needs */
+void options_order(void);
 int option_repeats(size_t id); /* each value that is given counts */
 
 struct setting {

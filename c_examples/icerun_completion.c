@@ -187,6 +187,7 @@ static void print_fish(void) {
 }
 
 void print_completion(const char *shell) {
+  options_order();
   if (strcmp(shell, "bash") == 0) {
     print_bash();
   } else if (strcmp(shell, "zsh") == 0) {

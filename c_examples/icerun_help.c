@@ -43,6 +43,7 @@ static void print_option(const struct option *option) {
 }
 
 void print_help(void) {
+  options_order();
   puts("Usage: icerun [OPTIONS] SCRIPT [ARGUMENTS...]\n");
   print_wrapped(
     "Starts SCRIPT as the workers of a parallel program, one process for each rank, "

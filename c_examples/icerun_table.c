@@ -180,8 +180,7 @@ static int by_place(const void *one, const void *other) {
 void options_make(void) {
   size_t count = ice_option_count();
   OPTIONS = calloc(OPT_OWN_COUNT + count, sizeof *OPTIONS);
-  SHOWN = calloc(OPT_OWN_COUNT + count, sizeof *SHOWN);
-  if (!OPTIONS || !SHOWN) usage_error("out of memory");
+  if (!OPTIONS) usage_error("out of memory");
   memcpy(OPTIONS, OWN, sizeof OWN);
   OPTION_COUNT = OPT_OWN_COUNT;
   for (size_t i = 0; i < count; i++) {
@@ -190,8 +189,13 @@ void options_make(void) {
     if (own == OPT_OWN_COUNT && !library->is_flag_of_icerun) continue;
     complete(&OPTIONS[own < OPT_OWN_COUNT ? own : OPTION_COUNT++], library, 2 * (i + 1));
   }
+}
+
+void options_order(void) {
+  SHOWN = calloc(OPTION_COUNT, sizeof *SHOWN);
+  if (!SHOWN) usage_error("out of memory");
   for (size_t id = 0; id < OPTION_COUNT; id++) {
-    if (!OPTIONS[id].library) OPTIONS[id].place = own_place(OPTIONS[id].heading, count);
+    if (!OPTIONS[id].library) OPTIONS[id].place = own_place(OPTIONS[id].heading, ice_option_count());
     SHOWN[id] = &OPTIONS[id];
   }
   qsort(SHOWN, OPTION_COUNT, sizeof *SHOWN, by_place);

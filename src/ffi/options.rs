@@ -1,6 +1,6 @@
 //! The options of a spec by name, as text: one at a time, from a config file, and as a list.
 
-use std::ffi::{CString, c_char};
+use std::ffi::c_char;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -111,7 +111,7 @@ pub struct ice_option {
 struct Table {
     rows: Vec<ice_option>,
     /// What the pointers of the rows point to.
-    _texts: Vec<CString>,
+    _texts: Vec<u8>,
 }
 
 // SAFETY: nothing in it is changed once it is made, and what its pointers point to is its own.
@@ -122,27 +122,40 @@ unsafe impl Sync for Table {}
 fn table() -> &'static Table {
     static TABLE: OnceLock<Table> = OnceLock::new();
     TABLE.get_or_init(|| {
+        // One behind the other, as a tool asks for them at each of its starts.
         let mut texts = Vec::new();
-        let mut text = |text: &str| {
-            texts.push(crate::error::c_string_lossy(text.as_bytes()));
-            texts.last().map_or(ptr::null(), |text| text.as_ptr())
+        let mut put = |text: &str| {
+            let begin = texts.len();
+            texts.extend_from_slice(text.as_bytes());
+            texts.push(0);
+            begin
         };
-        let mut rows = Vec::new();
+        let mut places = Vec::new();
         for group in options::GROUPS {
-            rows.extend(group.rows.iter().map(|row| ice_option {
-                name: text(row.name),
-                also: text(row.also.unwrap_or_default()),
-                heading: text(group.heading),
-                argument: text(row.argument),
-                words: text(&row.words().join(" ")),
-                standard: text(row.default.unwrap_or_default()),
-                help: text(row.help),
+            for row in group.rows {
+                let (also, standard) = (row.also.unwrap_or_default(), row.default.unwrap_or_default());
+                let words = row.words().join(" ");
+                let texts = [row.name, also, group.heading, row.argument, &words, standard, row.help];
+                places.push((row, texts.map(&mut put)));
+            }
+        }
+        let text = |at: usize| texts.as_ptr().wrapping_add(at).cast();
+        let option = |(row, places): (&options::Row, [usize; 7])| {
+            let [name, also, heading, argument, words, standard, help] = places.map(text);
+            ice_option {
+                name,
+                also,
+                heading,
+                argument,
+                words,
+                standard,
+                help,
                 kind: kind(&row.kind) as i32,
                 letter: row.letter.map_or(0, |letter| letter as i32),
                 is_flag_of_icerun: row.is_tool.into(),
-            }));
-        }
-        Table { rows, _texts: texts }
+            }
+        };
+        Table { rows: places.into_iter().map(option).collect(), _texts: texts }
     })
 }
 

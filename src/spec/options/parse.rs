@@ -3,15 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::super::values::{c_bytes, digits, env_key, not_empty, plain, seconds};
-use super::super::{EnvEdit, EventHandler, EventSource, Function, Spec};
 use crate::control::section::Name;
 use crate::error::Error;
 use crate::ranks::MAX_LOCAL_WORLD_SIZE;
 use crate::spec::names::Signal;
 use crate::spec::nodes::MAX_NODES;
 use crate::spec::on_signal::{OnSignal, nameable};
-use crate::spec::values::{number, signal};
+use crate::spec::values::{c_bytes, digits, env_key, not_empty, number, plain, seconds, signal};
+use crate::spec::{EnvEdit, EventHandler, EventSource, Function, Spec};
 
 type Done = Result<(), Error>;
 
