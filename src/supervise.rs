@@ -21,6 +21,8 @@
 //! what follows is held back for a moment: a stop of one's own that comes meanwhile explains it, and there is no
 //! failure. See `Doubt`.
 //!
+//! Of several hosts, one whose workers have ended as they were asked to is `Leaving` until those of the others have, too.
+//!
 //! Stopping is a state, not an exception: nothing leaves it before all are reaped or given up. A further
 //! failure or signal in it can change what follows and bring the kill forward, never skip it.
 
@@ -169,6 +171,7 @@ enum State {
     Stopping { stage: Stage, deadline: Moment, signal: i32, then: Then },
     Waiting { until: Moment },
     Barrier { until: Moment },
+    Leaving { until: Moment },
     Over,
 }
 
@@ -203,6 +206,8 @@ pub struct Supervisor {
     no_restart: Option<NoRestart>,
     progress: Progress,
     doubt: Option<Doubt>,
+    /// The workers of all hosts were asked to end by themselves, by then; none once they have answered.
+    gentle_stop: Option<Moment>,
 }
 
 /// A worker died of a signal that would stop this run, or the job was closed elsewhere: until then what happened since
@@ -277,6 +282,7 @@ impl Supervisor {
             no_restart: None,
             progress: Progress::default(),
             doubt: None,
+            gentle_stop: None,
         };
         let actions = supervisor.join_or_start(0);
         (supervisor, actions)
@@ -313,7 +319,8 @@ impl Supervisor {
 
     /// Whether another attempt follows, as far as is known.
     pub fn goes_on(&self) -> bool {
-        !matches!(self.state, State::Over | State::Stopping { then: Then::End(_), .. })
+        let is_last = matches!(self.state, State::Stopping { then: Then::End(_), .. });
+        !is_last && !matches!(self.state, State::Over | State::Leaving { .. })
     }
 
     pub fn no_restart(&self) -> Option<NoRestart> {
@@ -327,6 +334,11 @@ impl Supervisor {
 
     pub fn is_running(&self) -> bool {
         matches!(self.state, State::Running { .. }) && self.doubt.is_none()
+    }
+
+    /// Whether workers run that nobody has signalled.
+    pub fn is_undisturbed(&self) -> bool {
+        self.is_running() || matches!(self.state, State::Stopping { stage: Stage::Ask, .. })
     }
 
     /// Whether a stop would explain what has happened to the workers.
@@ -353,7 +365,7 @@ impl Supervisor {
         let doubt = self.doubt.as_ref().map(|doubt| doubt.until);
         let state = match self.state {
             State::Stopping { deadline, .. } => Some(deadline),
-            State::Waiting { until } | State::Barrier { until } => Some(until),
+            State::Waiting { until } | State::Barrier { until } | State::Leaving { until } => Some(until),
             State::Joining | State::Starting | State::Running { .. } | State::Over => None,
         };
         doubt.into_iter().chain(state).min()
@@ -361,7 +373,9 @@ impl Supervisor {
 
     /// So much time counts for nobody: they all stood still.
     pub fn give_back(&mut self, lost: Duration) {
-        if let State::Stopping { deadline: until, .. } | State::Barrier { until } = &mut self.state {
+        if let State::Stopping { deadline: until, .. } | State::Barrier { until } | State::Leaving { until } =
+            &mut self.state
+        {
             *until = until.saturating_add(lost);
         }
     }
@@ -372,7 +386,9 @@ impl Supervisor {
             State::Joining => Some(Wait::Round),
             State::Barrier { until } => Some(Wait::Others { until }),
             State::Waiting { until } => Some(Wait::BackOff { until }),
-            State::Stopping { stage: Stage::Ask, deadline, .. } => Some(Wait::Answers { until: deadline }),
+            State::Stopping { stage: Stage::Ask, deadline: until, .. } | State::Leaving { until } => {
+                Some(Wait::Answers { until })
+            }
             State::Stopping { stage: Stage::PreStop | Stage::Term, deadline, .. } => {
                 Some(Wait::Ends { until: deadline })
             }
@@ -433,13 +449,20 @@ impl Supervisor {
         match self.state {
             State::Starting | State::Running { .. } => true,
             State::Stopping { .. } => !self.is_stopped(),
-            State::Joining | State::Waiting { .. } | State::Barrier { .. } | State::Over => false,
+            State::Joining
+            | State::Waiting { .. }
+            | State::Barrier { .. }
+            | State::Leaving { .. }
+            | State::Over => false,
         }
     }
 
     /// Whether what ends the run is settled, whatever comes, or what may still come is worse than a stop.
     fn is_stopped(&self) -> bool {
-        matches!(self.state, State::Stopping { then: Then::End(end), .. } if end != End::WorkerFailure)
+        match self.state {
+            State::Stopping { then: Then::End(end), .. } => end != End::WorkerFailure,
+            state => matches!(state, State::Leaving { .. }),
+        }
     }
 
     fn react(&mut self, event: Event, now: Moment) -> Vec<Action> {
@@ -488,11 +511,10 @@ impl Supervisor {
                 self.no_restart = Some(NoRestart::Uninterruptible);
                 self.fail(Then::End(End::WorkerFailure), now)
             }
-            (State::Running { .. }, Event::RoundOver) => match self.policy.save_before_stop {
-                Some(time) => self.ask(Kind::Save, self.policy.stop.stop, Then::Regroup, now + time, now),
-                None => self.stop(self.policy.stop.stop, Then::Regroup, now),
-            },
-            (State::Starting, Event::RoundOver) => self.stop(self.policy.stop.stop, Then::Regroup, now),
+            // The workers of all hosts have saved before, if they were to.
+            (State::Starting | State::Running { .. }, Event::RoundOver) => {
+                self.stop(self.policy.stop.stop, Then::Regroup, now)
+            }
             (State::Starting | State::Running { .. }, Event::JobFailed) => {
                 self.stop(self.policy.stop.stop, Then::End(End::WorkerFailure), now)
             }
@@ -525,17 +547,8 @@ impl Supervisor {
             // A worker that could not even start does not hide why the group is stopped.
             (State::Stopping { .. }, Event::Exited { .. } | Event::StartFailed { .. }) => self.all_gone(now),
             (State::Stopping { stage: Stage::Ask, signal, then, .. }, Event::Answered | Event::Deadline) => {
+                self.gentle_stop = None;
                 self.stop(signal, then, now)
-            }
-            // They save already, for the sake of others.
-            (State::Stopping { stage: Stage::Ask, then, .. }, Event::Stop { signal: asked_for })
-                if then != Then::End(End::Interrupted) =>
-            {
-                let stop_signal = self.stop_signal(asked_for);
-                if let State::Stopping { signal, then, .. } = &mut self.state {
-                    (*signal, *then) = (stop_signal, Then::End(End::Interrupted));
-                }
-                vec![]
             }
             // They were asked before, for something else: this one is not to wait for them.
             (State::Stopping { stage: Stage::Ask, .. }, Event::Stop { signal }) => {
@@ -582,6 +595,18 @@ impl Supervisor {
                 self.finish(End::Succeeded)
             }
 
+            (
+                State::Leaving { .. },
+                Event::Answered
+                | Event::Deadline
+                | Event::Stop { .. }
+                | Event::Hurry
+                | Event::RoundOver
+                | Event::JobSucceeded
+                | Event::JobFailed
+                | Event::JobClosed
+                | Event::AgentFailed,
+            ) => self.finish(End::Interrupted),
             (State::Waiting { .. } | State::Joining | State::Barrier { .. }, Event::Stop { .. }) => {
                 self.finish(End::Interrupted)
             }
@@ -622,7 +647,9 @@ impl Supervisor {
                 | Event::JobClosed
                 | Event::NotNeeded,
             )
-            | (State::Joining | State::Barrier { .. } | State::Waiting { .. }, _) => vec![],
+            | (State::Joining | State::Barrier { .. } | State::Waiting { .. } | State::Leaving { .. }, _) => {
+                vec![]
+            }
         }
     }
 
@@ -659,11 +686,8 @@ impl Supervisor {
             return self.stop(signal, then, now);
         }
         self.state = State::Stopping { stage: Stage::Ask, deadline: until, signal, then };
-        let reason = match (to, then) {
-            (Kind::Save, Then::Regroup) => Reason::Membership,
-            (Kind::Save, _) => Reason::Preemption,
-            _ => Reason::Host,
-        };
+        self.gentle_stop = Some(until).filter(|_| to == Kind::Stop && self.policy.rendezvous.is_some());
+        let reason = if to == Kind::Save { Reason::Preemption } else { Reason::Host };
         vec![Action::Ask { to, reason, until }]
     }
 
@@ -740,7 +764,10 @@ impl Supervisor {
                     actions.extend(self.finish(End::Succeeded));
                 }
             }
-            (Then::End(end), _) => actions.extend(self.finish(end)),
+            (Then::End(end), _) => match self.gentle_stop.take() {
+                Some(until) if end == End::Interrupted => self.state = State::Leaving { until },
+                _ => actions.extend(self.finish(end)),
+            },
             (Then::Regroup, _) => actions.extend(self.join_or_start(self.attempt + 1)),
             (Then::Restart, _) => {
                 let wait = if self.start_failures > 0 { Some(self.start_backoff()) } else { self.backoff() };

@@ -24,7 +24,7 @@ use crate::sys::memory::{self, Mapping};
 use crate::sys::{barrier, fd, futex};
 
 /// "icectl" and the version of this layout, which both sides must have in common.
-const MAGIC: u64 = u64::from_le_bytes(*b"icectl\0\x02");
+const MAGIC: u64 = u64::from_le_bytes(*b"icectl\0\x03");
 
 /// Words of eight bytes of the header. Two cache lines each: MAGIC.., SEQUENCE.., BELL...
 const MAGIC_AT: usize = 0;
@@ -35,7 +35,7 @@ const FENCED: usize = 2;
 const SHORTEST: usize = 3;
 /// The signals that workers ignore until the agent stops them, bit n - 1 for signal n.
 const SHIELD: usize = 4;
-/// The request, from here to `SESSION`. The sequence number is odd while the agent changes one of these words, and while
+/// The request, from here to `HELD`. The sequence number is odd while the agent changes one of these words, and while
 /// it chooses the step.
 const SEQUENCE: usize = 16;
 /// The number of the request: it grows with each.
@@ -52,6 +52,8 @@ const PAUSED_BY: usize = 22;
 /// The rank whose debugger runs, plus one, 0 for none; and the number of its call for it.
 const DEBUGGED: usize = 23;
 const SESSION: usize = 24;
+/// Not 0: who comes to the step of the request waits there.
+const HELD: usize = 25;
 /// A futex: workers that call the agent count it up and wake it.
 const BELL: usize = 32;
 /// The moment at which the agent looks at the timers next, in nanoseconds.
@@ -215,6 +217,7 @@ impl Page {
             (PAUSED_BY, view.paused_by),
             (DEBUGGED, view.debugged.map_or(0, |debugged| debugged.rank as u64 + 1)),
             (SESSION, view.debugged.map_or(0, |debugged| debugged.session)),
+            (HELD, request.map_or(0, |request| request.held.into())),
         ];
         // A worker that still reads the old words has to find that the sequence has changed.
         fence(Ordering::Release);
@@ -254,6 +257,7 @@ impl Page {
             kind,
             reason: Reason::from_number(word(REASON)),
             at_step: word(AT_STEP),
+            held: word(HELD) != 0,
             deadline: Duration::from_nanos(word(DEADLINE)),
         });
         let debugged = (word(DEBUGGED) as usize).checked_sub(1);
@@ -565,6 +569,7 @@ mod tests {
             kind: Kind::Save,
             reason: Reason::Preemption,
             at_step: 12,
+            held: true,
             deadline: Duration::from_secs(3),
         };
         let debugged = Some(Debugged { rank: 1, session: 3 });

@@ -16,8 +16,9 @@ pub enum Wish {
     Resume,
 }
 
-/// How long after the deadline the loop may be busy with something else: the start of workers, say.
-const GRACE: Duration = Duration::from_millis(200);
+/// How long after the deadline the loop may be busy with something else, the start of workers, say, or the answers of
+/// other hosts may be on their way.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// What somebody waits for.
 #[derive(Clone, Copy, Debug, PartialEq)]

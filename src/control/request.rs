@@ -23,12 +23,20 @@
 //!
 //! A rank that has said no step acts at its next look; so does one that keeps a pause, at the step where it
 //! stands.
+//!
+//! *Of several hosts* each agent chooses a K of its own in this way, and has its ranks held there: who comes to it
+//! waits. When all hosts have, the greatest of these is the step of all (`rendezvous::request`): nobody is past it, and
+//! those that were held before it go on to it. A rank that is held has done its part of all steps before, so no rank
+//! below K waits for it.
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::moment::Moment;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     Pause = 1,
     Save = 2,
@@ -48,7 +56,8 @@ impl Kind {
 }
 
 /// Why it is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The host wants it.
     Host = 1,
@@ -76,6 +85,8 @@ pub struct Request {
     pub kind: Kind,
     pub reason: Reason,
     pub at_step: u64,
+    /// Nobody acts yet: who comes to that step waits until the hosts of the job have agreed on one.
+    pub held: bool,
     pub deadline: Moment,
 }
 
@@ -126,7 +137,7 @@ pub fn verdict(view: &View, mine: &Mine) -> Verdict {
         Some(request) if request.id == mine.answered => {}
         Some(request) if mine.debugged && request.kind == Kind::Pause => {}
         Some(request) if paused || mine.step.is_none_or(|step| step >= request.at_step) => {
-            return Verdict::Due(request);
+            return if request.held { Verdict::Pause } else { Verdict::Due(request) };
         }
         Some(_) => return Verdict::Later,
         None => {}
@@ -148,7 +159,8 @@ pub struct Answered {
 }
 
 /// What became of a request at one rank.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// None, up to the deadline.
     None,
@@ -161,7 +173,8 @@ pub enum Answer {
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answers {
-    /// By local rank, with the step at which it answered.
+    /// Of all ranks of the job by their global rank, with the step at which each answered; within an agent of its ranks
+    /// alone, by local rank.
     pub ranks: Vec<(Answer, Option<u64>)>,
     /// From the request to the last answer, or to the deadline.
     pub took: Duration,
@@ -201,7 +214,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn request(id: u64, kind: Kind, at_step: u64) -> Request {
-        Request { id, kind, reason: Reason::Host, at_step, deadline: Duration::ZERO }
+        Request { id, kind, reason: Reason::Host, at_step, held: false, deadline: Duration::ZERO }
     }
 
     fn view(request: Request, paused_by: u64) -> View {
@@ -209,6 +222,20 @@ mod tests {
     }
 
     const NOTHING: View = View { request: None, paused_by: 0, debugged: None };
+
+    #[test]
+    fn job_01_nobody_acts_while_the_hosts_have_not_agreed_on_a_step() {
+        let held = view(Request { held: true, ..request(1, Kind::Save, 10) }, 0);
+        let at = |step, answered| Mine { step, answered, ..Mine::default() };
+        assert_eq!(verdict(&held, &at(Some(9), 0)), Verdict::Later);
+        assert_eq!(verdict(&held, &at(Some(10), 0)), Verdict::Pause);
+        assert_eq!(verdict(&held, &at(None, 0)), Verdict::Pause);
+        assert_eq!(
+            verdict(&view(request(1, Kind::Save, 12), 0), &at(Some(10), 0)),
+            Verdict::Later,
+            "goes on"
+        );
+    }
 
     #[test]
     fn a_request_is_due_at_its_step_and_once() {

@@ -16,6 +16,9 @@ use crate::sys::process::monotonic;
 use crate::sys::shield;
 use crate::sys::terminal::Streams;
 
+/// In the place of the number of a pause: held at the step of a request, see `request`.
+const HELD: u64 = u64::MAX;
+
 /// What a worker has to talk to its agent, if it has one.
 #[derive(Default)]
 pub struct Control(Option<Line>);
@@ -109,8 +112,7 @@ impl Control {
         };
         let mut state = line.state.lock();
         if request.kind == Kind::Pause && success {
-            (state.paused, state.paused_since) = (request.id, monotonic());
-            line.page.set_paused(line.rank, request.id);
+            line.pause(&mut state, request.id);
         }
         let answer = Answered { id: request.id, success, step: line.page.step(line.rank) };
         line.page.answer(line.rank, answer);
@@ -247,7 +249,8 @@ impl Line {
             let debugged = view.debugged.is_some_and(|debugged| debugged.rank == self.rank);
             let step = self.page.step(self.rank);
             let mine = Mine { step, answered, paused: state.paused, debugged };
-            if state.paused != 0 && state.paused != view.paused_by {
+            let is_held = state.paused == HELD && view.request.is_some_and(|request| request.held);
+            if state.paused != 0 && state.paused != view.paused_by && !is_held {
                 self.wake_up(&mut state);
             }
             match verdict(&view, &mine) {
@@ -261,11 +264,21 @@ impl Line {
                     return None;
                 }
                 Verdict::Pause => {
+                    if state.paused == 0 {
+                        // Time stands still for it, as for one that is paused.
+                        self.pause(&mut state, HELD);
+                    }
                     drop(state);
                     self.page.wait(sequence);
                 }
             }
         }
+    }
+
+    /// It is paused from now on, by this request.
+    fn pause(&self, state: &mut State, by: u64) {
+        (state.paused, state.paused_since) = (by, monotonic());
+        self.page.set_paused(self.rank, by);
     }
 
     /// The pause is over: what was armed before it has as long to go as it had then.
@@ -306,7 +319,8 @@ mod tests {
     fn publish(page: &Page, sequence: i32, id: u64, kind: Kind, paused_by: u64) -> i32 {
         page.announce(sequence);
         let at_step = common_step((0..page.ranks()).map(|rank| page.step(rank)));
-        let request = Request { id, kind, reason: Reason::Host, at_step, deadline: Duration::MAX };
+        let request =
+            Request { id, kind, reason: Reason::Host, at_step, held: false, deadline: Duration::MAX };
         page.publish(sequence, &View { request: Some(request), paused_by, debugged: None })
     }
 
@@ -378,6 +392,43 @@ mod tests {
             let steps: Vec<_> = acted.iter().filter(|(of, _)| *of == id).map(|(_, step)| step).collect();
             assert!(steps.iter().all(|step| *step == steps[0]), "request {id}: {steps:?}");
         }
+    }
+
+    #[test]
+    fn job_01_a_rank_is_held_where_it_would_act_and_acts_where_all_do() {
+        let page = Arc::new(Page::new(1).unwrap());
+        let control = Control::new(page.clone(), 0);
+        control.step(5);
+        control.expires(b"step", Duration::from_secs(60)).unwrap();
+        let before = page.timer(0, 0).unwrap().expires;
+        page.announce(0);
+        let request = Request {
+            id: 1,
+            kind: Kind::Save,
+            reason: Reason::Host,
+            at_step: 6,
+            held: true,
+            deadline: Duration::MAX,
+        };
+        let view = |request| View { request: Some(request), paused_by: 0, debugged: None };
+        let sequence = page.publish(0, &view(request));
+        assert!(control.poll().is_none(), "not at this step");
+        control.step(6);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| control.poll());
+            while !page.said(0).paused {
+                std::thread::yield_now();
+            }
+            page.announce(sequence);
+            page.publish(sequence, &view(Request { at_step: 8, held: false, ..request }));
+            assert_eq!(waits.join().unwrap(), None, "it goes on to the step of all");
+        });
+        assert!(!page.said(0).paused && page.timer(0, 0).unwrap().expires > before, "time stood still");
+        let due = [7, 8].map(|step| {
+            control.step(step);
+            control.poll().map(|request| request.at_step)
+        });
+        assert_eq!(due, [None, Some(8)]);
     }
 
     #[test]
@@ -458,6 +509,7 @@ mod tests {
                 kind: Kind::Pause,
                 reason: Reason::Host,
                 at_step: 0,
+                held: false,
                 deadline: Duration::MAX,
             };
             let debugged = Some(Debugged { rank: 0, session: page.debug(0) });

@@ -9,16 +9,22 @@
 //!       +----------------------------------------------------------+
 //!          round + 1: a worker failed, a node left, vanished or came     no restart left, Close: Ended(Closed)
 //! ```
+//!
+//! Requests to the workers of all nodes come one after the other: see `request`.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::request::{JobRequest, Progress, Word};
 use super::state::{Ending, Message, Node, Phase, State, Why};
+use crate::control::request::{Kind, Reason};
 use crate::moment::Moment;
 use crate::report::exit_status::Exit;
 
 /// How many refusals are remembered.
 const REFUSED: usize = 16;
+/// How long after the deadline of a request the answers of a node may take to come.
+const ON_THE_WAY: Duration = Duration::from_secs(2);
 
 /// What the leader goes by. All agents of a job are given the same.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +39,8 @@ pub struct Rules {
     pub dead_after: Duration,
     /// How often the job may be restarted.
     pub max_restarts: u32,
+    /// How long workers have to save before nodes that come or go change the group; zero if they are not asked to.
+    pub save_before_change: Duration,
 }
 
 pub struct Leader {
@@ -41,6 +49,8 @@ pub struct Leader {
     state: State,
     /// When the last call is over.
     deadline: Option<Moment>,
+    /// When the request that is under way is given up.
+    request_deadline: Option<Moment>,
     /// The last sign of life of each node, and when it was another one.
     pulses: HashMap<String, (Option<u64>, Moment)>,
     changed: bool,
@@ -51,9 +61,17 @@ impl Leader {
     pub fn new(rules: Rules, me: &str, state: State, now: Moment) -> Leader {
         let changed = state.leader.as_deref() != Some(me);
         let state = State { leader: Some(me.into()), ..state };
-        let mut leader =
-            Leader { rules, me: me.into(), state, deadline: None, pulses: HashMap::new(), changed };
+        let mut leader = Leader {
+            rules,
+            me: me.into(),
+            state,
+            deadline: None,
+            request_deadline: None,
+            pulses: HashMap::new(),
+            changed,
+        };
         leader.listen(now);
+        leader.give_time(now);
         leader.settle(now);
         leader
     }
@@ -81,7 +99,7 @@ impl Leader {
     /// When `tick` is due.
     pub fn deadline(&self) -> Option<Moment> {
         let dead = self.pulses.values().map(|(_, since)| *since + self.rules.dead_after).min();
-        self.deadline.into_iter().chain(dead).min()
+        self.deadline.into_iter().chain(self.request_deadline).chain(dead).min()
     }
 
     /// The message that is due. It says who it is from; nothing else is believed of it.
@@ -93,7 +111,8 @@ impl Leader {
             Message::Failed { id, round, reason, exit, last } => {
                 self.failed(&id, round, reason, exit, last, now)
             }
-            Message::Done { id, round } => self.done(id, round),
+            Message::Done { id, round } => self.done(id, round, now),
+            Message::Request { id, round, word } => self.hear(&id, round, word, now),
             Message::Leave { id, reason } => {
                 self.remove(&id, |name| format!("{name} has left the job: {reason}"), now)
             }
@@ -119,6 +138,12 @@ impl Leader {
         for id in dead.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
             self.miss(&id, now);
         }
+        if self.request_deadline.is_some_and(|deadline| deadline <= now)
+            && let Some(request) = &mut self.state.request
+        {
+            request.give_up();
+            self.request_over(now);
+        }
         self.settle(now);
     }
 
@@ -131,7 +156,9 @@ impl Leader {
     /// Nobody could be heard up to now, and for so long nobody could join.
     pub fn give_back(&mut self, lost: Duration, now: Moment) {
         self.pulses.values_mut().for_each(|(_, since)| *since = now);
-        self.deadline = self.deadline.map(|deadline| deadline.saturating_add(lost));
+        for deadline in [&mut self.deadline, &mut self.request_deadline].into_iter().flatten() {
+            *deadline = deadline.saturating_add(lost);
+        }
     }
 
     /// Leads no longer: somebody who is there does, or else who comes next.
@@ -169,7 +196,7 @@ impl Leader {
                 self.state.spares.push(node);
                 self.changed = true;
                 if self.state.nodes.len() < self.rules.max_nodes {
-                    self.over(Why::Membership(format!("{name} has come")));
+                    self.change(Why::Membership(format!("{name} has come")), None, now);
                 }
             }
             Phase::Ended(_) => {}
@@ -222,7 +249,7 @@ impl Leader {
         }
     }
 
-    fn done(&mut self, id: String, round: u64) {
+    fn done(&mut self, id: String, round: u64, now: Moment) {
         let takes_part = self.state.nodes.iter().any(|node| node.id == id);
         if self.state.phase != Phase::Complete || round != self.state.round || !takes_part {
             return;
@@ -233,6 +260,7 @@ impl Leader {
         if self.state.done.len() == self.state.nodes.len() {
             self.end(Ending::Succeeded);
         }
+        self.further_request(now);
     }
 
     /// A node is there no longer.
@@ -248,11 +276,7 @@ impl Leader {
         match self.state.phase {
             Phase::Complete if is_done => self.state.gone.push(id.into()),
             Phase::Complete | Phase::Gathering if self.rules.fixed => self.close(reason, Exit::default()),
-            Phase::Complete => {
-                self.state.nodes.remove(at);
-                self.over(Why::Membership(reason));
-                self.settle(now);
-            }
+            Phase::Complete => self.change(Why::Membership(reason), Some(id), now),
             Phase::Gathering => {
                 self.state.nodes.remove(at);
                 self.settle(now);
@@ -261,8 +285,143 @@ impl Leader {
         }
     }
 
+    /// The group changes, once its workers have saved if they are to. `without`: a node that is there no longer.
+    fn change(&mut self, why: Why, without: Option<&str>, now: Moment) {
+        let time = self.rules.save_before_change;
+        if time.is_zero() {
+            self.state.nodes.retain(|node| without != Some(&node.id));
+            self.over(why);
+            return self.settle(now);
+        }
+        if !self.is_asking() {
+            self.state.requests += 1;
+            let number = self.state.requests;
+            self.state.request = Some(JobRequest::new(number, Kind::Save, Reason::Membership, time));
+            self.give_time(now);
+        }
+        if let Some(request) = &mut self.state.request {
+            request.then.get_or_insert(why);
+            request.without.extend(without.map(String::from));
+        }
+        self.changed = true;
+        self.further_request(now);
+    }
+
+    // ---- requests to the workers of all nodes
+
+    fn is_asking(&self) -> bool {
+        self.state.request.as_ref().is_some_and(|request| !request.is_over())
+    }
+
+    fn give_time(&mut self, now: Moment) {
+        let request = self.state.request.as_ref().filter(|request| !request.is_over());
+        self.request_deadline = request.map(|request| match request.progress {
+            Progress::Acting { .. } => now.saturating_add(request.within()).saturating_add(ON_THE_WAY),
+            _ => now.saturating_add(request.within()),
+        });
+    }
+
+    fn hear(&mut self, id: &str, round: u64, word: Word, now: Moment) {
+        let node = self.state.nodes.iter().find(|node| node.id == id);
+        let (Phase::Complete, Some(node)) = (&self.state.phase, node) else { return };
+        if round != self.state.round {
+            return;
+        }
+        match (word, &mut self.state.request) {
+            (Word::Ask(ask), Some(request)) if !request.is_over() && request.kind == ask.kind => {
+                request.join(id, ask);
+                self.changed = true;
+            }
+            (Word::Ask(ask), _) => {
+                self.state.asks.push((id.into(), ask));
+                self.next_request(now);
+            }
+            (Word::Resume, _) => self.changed |= std::mem::take(&mut self.state.paused_by) != 0,
+            (Word::Holds { number, step }, Some(request)) => request.hold(number, id, step),
+            (Word::Answers { number, ranks }, Some(request)) if ranks.len() <= node.local_world_size => {
+                request.answer(number, id, ranks);
+            }
+            _ => {}
+        }
+        self.further_request(now);
+    }
+
+    fn next_request(&mut self, now: Moment) {
+        if self.is_asking() || self.state.asks.is_empty() {
+            return;
+        }
+        let (id, ask) = self.state.asks.remove(0);
+        self.state.requests += 1;
+        self.state.request = Some(JobRequest::of_ask(self.state.requests, &id, ask));
+        self.give_time(now);
+        self.changed = true;
+    }
+
+    /// What is under way goes on if it can.
+    fn further_request(&mut self, now: Moment) {
+        let State { request, nodes, done, phase, .. } = &mut self.state;
+        let (Phase::Complete, Some(request)) = (phase, request) else { return };
+        let awaited = nodes.iter().map(|node| node.id.as_str());
+        if request.is_over() || !request.go_on(awaited.filter(|id| !done.iter().any(|done| done == id))) {
+            return;
+        }
+        self.changed = true;
+        if request.kind == Kind::Pause && matches!(request.progress, Progress::Acting { .. }) {
+            self.state.paused_by = request.number;
+        }
+        self.give_time(now);
+        if !self.is_asking() {
+            self.request_over(now);
+        }
+    }
+
+    /// It is over: what was to follow follows.
+    fn request_over(&mut self, now: Moment) {
+        (self.request_deadline, self.changed) = (None, true);
+        let Some(request) = &mut self.state.request else { return };
+        let leaving = std::mem::take(&mut request.leaving);
+        let without = std::mem::take(&mut request.without);
+        let then = request.then.take();
+        let nodes = &self.state.nodes;
+        let name = |id: &str| nodes.iter().find(|node| node.id == *id).map(|node| node.name.clone());
+        let left = leaving.iter().find_map(|(id, reason)| Some((name(id)?, reason)));
+        match left {
+            Some((name, reason)) if self.rules.fixed => {
+                return self.close(format!("{name}: {reason}"), Exit::default());
+            }
+            Some((name, reason)) => {
+                let text = format!("{name} has left the job: {reason}");
+                self.end_round_without(
+                    Why::Membership(text),
+                    leaving.into_iter().map(|(id, _)| id).chain(without),
+                )
+            }
+            None => match then {
+                Some(why) => self.end_round_without(why, without.into_iter()),
+                None => self.next_request(now),
+            },
+        }
+        self.settle(now);
+    }
+
+    fn end_round_without(&mut self, why: Why, gone: impl Iterator<Item = String>) {
+        for id in gone {
+            self.pulses.remove(&id);
+            self.state.nodes.retain(|node| node.id != id);
+        }
+        self.over(why);
+    }
+
+    /// What was asked for is over with the round.
+    fn end_requests(&mut self) {
+        self.state.request.iter_mut().for_each(JobRequest::give_up);
+        self.state.asks.clear();
+        (self.state.paused_by, self.request_deadline) = (0, None);
+    }
+
     /// The next round begins.
     fn over(&mut self, why: Why) {
+        self.end_requests();
         let gone = std::mem::take(&mut self.state.gone);
         self.state.nodes.retain(|node| !gone.contains(&node.id));
         self.state.phase = Phase::Gathering;
@@ -279,6 +438,7 @@ impl Leader {
 
     fn end(&mut self, ending: Ending) {
         if !matches!(self.state.phase, Phase::Ended(_)) {
+            self.end_requests();
             self.state.phase = Phase::Ended(ending);
             self.deadline = None;
             self.changed = true;
@@ -355,6 +515,7 @@ mod tests {
             last_call: 2 * SECOND,
             dead_after: 15 * SECOND,
             max_restarts: 3,
+            save_before_change: Duration::ZERO,
         }
     }
 

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backend::{Backend, create};
 use super::leader::{Leader, Rules};
+use super::request::{JobRequest, Progress, View, Word};
 use super::state::{Ending, Message, Node, Phase, State, decode, encode};
 use crate::error::Error;
 use crate::moment::Moment;
@@ -49,6 +50,8 @@ pub enum Wish {
     Failed { reason: String, exit: Exit, last: bool },
     /// All workers of the round have succeeded.
     Done,
+    /// About a request to the workers of all hosts.
+    Request(Word),
     /// The job is to end for all.
     Close { reason: String },
     /// The agent goes: `reason` is for the others, if they did not end together. A place that it serves is there
@@ -66,6 +69,8 @@ pub enum Notice {
         round: u64,
         why: String,
     },
+    /// What the workers of all hosts are asked for.
+    Requested(View),
     Ended(Ending),
     /// The job has succeeded without this node, which waited for a place.
     NotNeeded,
@@ -157,6 +162,8 @@ impl Member {
             from_round: 0,
             is_done: false,
             left: None,
+            nodes: Vec::new(),
+            told: (0, None, false),
             is_reached: false,
             leaders_beat: (None, Duration::ZERO),
             answered: Duration::ZERO,
@@ -271,6 +278,10 @@ struct Part {
     is_done: bool,
     /// The round that the agent has left for the next one before it was over.
     left: Option<u64>,
+    /// Those of the round.
+    nodes: Vec<Node>,
+    /// What the agent was told of requests: the last one, how far it had come, whether a pause stands.
+    told: (u64, Option<Progress>, bool),
     /// Whether the place has answered, and the agent was told so.
     is_reached: bool,
     /// The last one of the leader, and when it was another one.
@@ -445,6 +456,11 @@ impl Part {
                     if let Stage::In { round } = self.stage {
                         self.is_done = true;
                         self.outbox.push_back(Message::Done { id, round });
+                    }
+                }
+                Wish::Request(word) => {
+                    if let Stage::In { round } = self.stage {
+                        self.outbox.push_back(Message::Request { id, round, word });
                     }
                 }
                 Wish::Close { reason } => {
@@ -679,6 +695,9 @@ impl Part {
     /// What the state means to the agent.
     fn judge(&mut self) {
         *self.shared.state.lock() = self.leader.as_ref().map(|leader| leader.state().clone());
+        if let Some(view) = self.requested() {
+            self.tell(Notice::Requested(view));
+        }
         let Some(Chain { state, .. }) = &self.chain else { return };
         if self.stage == Stage::Out {
             return;
@@ -723,6 +742,7 @@ impl Part {
                     group_rank,
                     shared_port: self.backend.shared_port(),
                 };
+                self.nodes = state.nodes.clone();
                 self.stage = Stage::In { round: state.round };
                 self.from_round = state.round + 1;
                 self.tell(Notice::Joined(Box::new(round)));
@@ -755,6 +775,23 @@ impl Part {
             }
             _ => {}
         }
+    }
+
+    /// What workers of the round are asked for, if the agent has not heard of it.
+    fn requested(&mut self) -> Option<View> {
+        let (Some(Chain { state, .. }), Stage::In { round }) = (&self.chain, self.stage) else { return None };
+        let request = state.request.as_ref();
+        let is_ours = state.round == round || request.is_some_and(JobRequest::is_over);
+        let told = (
+            request.map_or(0, |request| request.number),
+            request.map(|request| request.progress),
+            state.paused_by != 0,
+        );
+        if !is_ours || told == self.told {
+            return None;
+        }
+        self.told = told;
+        Some(View::of(&self.node.id, request, state.paused_by, &self.nodes, &state.done))
     }
 
     fn closed(&self, why: &str) -> Notice {

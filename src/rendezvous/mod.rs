@@ -7,7 +7,7 @@
 //! `beat/ID`; the leader looks at those of all, they look at the leader's. A round so costs each agent a handful of
 //! operations whatever the number of nodes, and nobody polls.
 //!
-//! `state` and `leader` are pure; `member` is an agent's thread around them; a `backend` is where the keys are;
+//! `state`, `request` and `leader` are pure; `member` is an agent's thread around them; a `backend` is where the keys are;
 //! `backends` has all of them.
 
 pub mod backend;
@@ -16,6 +16,7 @@ pub mod config;
 pub mod hosting;
 pub mod leader;
 pub mod member;
+pub mod request;
 pub mod roll;
 pub mod secret;
 #[cfg(test)]

@@ -65,7 +65,15 @@ mod tests {
 
     fn rules(min_nodes: usize, max_nodes: usize, fixed: bool) -> Rules {
         let time = Duration::from_secs(1);
-        Rules { min_nodes, max_nodes, fixed, last_call: time, dead_after: time, max_restarts: 0 }
+        Rules {
+            min_nodes,
+            max_nodes,
+            fixed,
+            last_call: time,
+            dead_after: time,
+            max_restarts: 0,
+            save_before_change: Duration::ZERO,
+        }
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::request::{Ask, JobRequest, Word};
 use crate::error::Error;
 use crate::report::exit_status::Exit;
 
 /// What a value of ours begins with. Another version is another format, and refused.
-const FORMAT: &str = "libice rendezvous 1 ";
+const FORMAT: &str = "libice rendezvous 2 ";
 
 /// One agent, as it joins.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -101,6 +102,14 @@ pub struct State {
     pub spares: Vec<Node>,
     /// Who cannot take part, and why; the last of them.
     pub refused: Vec<(String, String)>,
+    /// What the workers of the round are asked for, or were last.
+    pub request: Option<JobRequest>,
+    /// What they are to be asked for after that; the nodes that ask.
+    pub asks: Vec<(String, Ask)>,
+    /// How many requests there were.
+    pub requests: u64,
+    /// The number of the request by which workers are paused, 0 while they are not.
+    pub paused_by: u64,
 }
 
 impl State {
@@ -120,6 +129,10 @@ impl State {
             gone: Vec::new(),
             spares: Vec::new(),
             refused: Vec::new(),
+            request: None,
+            asks: Vec::new(),
+            requests: 0,
+            paused_by: 0,
         }
     }
 }
@@ -141,6 +154,8 @@ pub enum Message {
     },
     /// All its workers of this round have succeeded.
     Done { id: String, round: u64 },
+    /// About a request to the workers of all hosts.
+    Request { id: String, round: u64, word: Word },
     /// It goes, in an orderly way.
     Leave { id: String, reason: String },
     /// The job is over for this reason.

@@ -322,10 +322,6 @@ fn sig_all_a_job_that_is_closed_elsewhere_may_be_stopped_here_too() {
     let mut group = joined(saving(), 0, 0);
     assert_eq!(group.step(Event::JobClosed, SECOND), []);
     assert_eq!(group.step(stop, SECOND), ask(Reason::Preemption), "as if it had been the first");
-    // They save for the others' sake, and go on to do so.
-    let mut group = joined(saving(), 0, 0);
-    assert_eq!(group.step(Event::RoundOver, SECOND), ask(Reason::Membership));
-    assert_eq!([Event::JobClosed, stop].map(|event| group.step(event, SECOND)), [vec![], vec![]]);
     assert_eq!(group.step(Event::Answered, SECOND), [Signal(15)]);
     group.step(OK, SECOND);
     assert_eq!(group.step(OK, SECOND), end);
@@ -531,9 +527,31 @@ fn rst_04_a_round_that_is_over_for_others_is_no_restart() {
         assert_eq!(group.step(OK, SECOND), [EndAttempt { succeeded: false }, Join]);
         assert_eq!(group.restarts(), 0);
     }
+    // Workers have been asked to save before, with those of the other hosts.
     let save = Policy { save_before_stop: Some(9 * SECOND), ..of_hosts() };
-    let ask = Ask { to: Kind::Save, reason: Reason::Membership, until: 10 * SECOND };
-    assert_eq!(joined(save, 0, 0).step(Event::RoundOver, SECOND), [ask]);
+    assert_eq!(joined(save, 0, 0).step(Event::RoundOver, SECOND), [Signal(libc::SIGTERM)]);
+}
+
+#[test]
+fn job_a_host_whose_workers_have_ended_as_asked_leaves_with_the_others() {
+    let until = 9 * SECOND;
+    let asked = || {
+        let mut group = joined(of_hosts(), 0, 0);
+        let ask = Ask { to: Kind::Stop, reason: Reason::Host, until };
+        assert_eq!(group.step(Event::StopGently { until }, SECOND), [ask]);
+        assert_eq!(group.step(OK, SECOND), []);
+        group
+    };
+    for event in [Event::Answered, Event::Deadline, Event::JobClosed, Event::Hurry, Event::AgentFailed] {
+        let mut group = asked();
+        assert_eq!(group.step(OK, SECOND), [EndAttempt { succeeded: false }]);
+        assert_eq!((group.deadline(), group.wait()), (Some(until), Some(Wait::Answers { until })));
+        assert_eq!(group.step(event, SECOND), [Finish(End::Interrupted)], "{event:?}");
+    }
+    // All hosts have answered, but for this worker, which is stopped.
+    let mut group = asked();
+    assert_eq!(group.step(Event::Answered, SECOND), [Signal(15)]);
+    assert_eq!(group.step(OK, SECOND), [EndAttempt { succeeded: false }, Finish(End::Interrupted)]);
 }
 
 #[test]

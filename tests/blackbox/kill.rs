@@ -511,7 +511,7 @@ fn kill_14_stop_signal_and_pre_stop_signal() {
         .host()
         .set("shutdown_timeout", 0.3)
         .set("stop_signal", libc::SIGUSR1)
-        .set("pre_stop_signal", format!("{},0.3", libc::SIGUSR2))
+        .set("pre_stop_signal", format!("{},3", libc::SIGUSR2))
         .probe(&[
             "count",
             "USR2",
@@ -534,7 +534,8 @@ fn kill_14_stop_signal_and_pre_stop_signal() {
     let words: Vec<Vec<&str>> = lines.iter().map(|line| line.split(' ').collect()).collect();
     assert_eq!(words.iter().map(|line| line[0]).collect::<Vec<_>>(), ["USR2", "USR1"], "{lines:?}");
     let time = |i: usize| words[i][2].parse::<i64>().expect("a time");
-    assert!(time(1) - time(0) >= 290_000_000, "the pre-stop time was not given: {lines:?}");
+    // The worker may have been late to hear the first.
+    assert!(time(1) - time(0) >= 1_000_000_000, "the pre-stop time was not given: {lines:?}");
     assert_eq!(run.worker(0)["signal"], libc::SIGKILL);
 }
 

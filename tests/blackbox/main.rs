@@ -33,6 +33,7 @@ mod func;
 mod health;
 mod hosts;
 mod injected;
+mod job;
 mod kill;
 mod killed;
 mod limits;
@@ -115,6 +116,7 @@ fn main() -> ExitCode {
         numa::tests(),
         obs::tests(),
         options::tests(),
+        job::tests(),
         health::tests(),
         rst::tests(),
         sandbox::tests(),

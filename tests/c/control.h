@@ -3,6 +3,8 @@
  *   work FILE SECONDS COUNT   COUNT steps (0: until it is told to stop) of SECONDS each; what was asked for is appended
  *                         to FILE: "KIND REASON AT_STEP STEP MILLISECONDS_LEFT"; a stop ends the verb
  *   look FILE SECONDS COUNT   the same without a word about steps
+ *   lockstep SHARED       from now on all ranks meet in each step, and in whatever they were asked for, by that file; one
+ *                         that finds another elsewhere says so on stderr, and fails
  *   stride N              the next `work` counts its steps in steps of N
  *   from N                and begins at N
  *   refuse                answers that it could not, from now on
@@ -23,16 +25,49 @@
 #define TEST_CONTROL_H
 
 #include <ice.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "verbs.h"
 
+enum { LOCKSTEP_RANKS = 64,
+       LOCKSTEP_ROOM = 4 };
+typedef _Atomic unsigned long long lockstep_word;
+
 static struct {
   unsigned long long stride, from;
   int refuse, silent;
   double slow;
+  lockstep_word (*shared)[LOCKSTEP_ROOM]; /* for each rank: (number of the meeting + 1) << 8 | what it is for */
+  unsigned long long met;
 } CONTROL = {.stride = 1};
+
+static void lockstep(const char *path) {
+  size_t size = sizeof *CONTROL.shared * LOCKSTEP_RANKS;
+  int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (fd < 0 || ftruncate(fd, (off_t)size)) _exit(78);
+  CONTROL.shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (CONTROL.shared == MAP_FAILED) _exit(78);
+  close(fd);
+}
+
+/* As a collective: nobody comes out before all are in. */
+static void meet_all(ice_worker *worker, unsigned char what) {
+  if (!CONTROL.shared) return;
+  unsigned long long number = ++CONTROL.met;
+  size_t place = number % LOCKSTEP_ROOM;
+  int own = ice_worker_rank(worker);
+  CONTROL.shared[own][place] = number << 8 | what;
+  for (int rank = 0; rank < ice_worker_world_size(worker); rank++) {
+    unsigned long long there;
+    while ((there = CONTROL.shared[rank][place]) >> 8 != number) usleep(50);
+    if ((unsigned char)there != what) {
+      fprintf(stderr, "mismatch: rank %d is at %c where rank %d is at %c\n", own, what, rank, (unsigned char)there);
+      _exit(76);
+    }
+  }
+}
 
 /* Does what is due; 1 if that is to stop. */
 static int obey(ice_worker *worker, const char *file, unsigned long long step) {
@@ -46,6 +81,7 @@ static int obey(ice_worker *worker, const char *file, unsigned long long step) {
              step, (int)(request.seconds_left * 1000));
     append_line(fill(file), line);
     if (CONTROL.silent) return 0;
+    if (kind != ICE_REQUEST_PAUSE) meet_all(worker, kind == ICE_REQUEST_SAVE ? 'S' : 'E');
     if (kind == ICE_REQUEST_SAVE) sleep_seconds(CONTROL.slow);
     if (ice_worker_acknowledge(worker, !CONTROL.refuse) != ICE_OK) _exit(81);
     if (kind == ICE_REQUEST_STOP && !CONTROL.refuse) return 1;
@@ -58,6 +94,7 @@ static void work(ice_worker *worker, const char *file, double seconds, unsigned 
     unsigned long long step = CONTROL.from + i * CONTROL.stride;
     if (says_steps) ice_worker_step(worker, step);
     if (obey(worker, file, step)) return;
+    meet_all(worker, 'g');
     if (seconds > 0) sleep_seconds(seconds);
   }
 }
@@ -87,6 +124,8 @@ static int control_verb(ice_worker *worker, char **argv, int argc, int *used) {
     work(worker, a, atof(b), strtoull(c, NULL, 10), 1);
   } else if (VERB("look", 3)) {
     work(worker, a, atof(b), strtoull(c, NULL, 10), 0);
+  } else if (VERB("lockstep", 1)) {
+    lockstep(fill(a));
   } else if (VERB("stride", 1)) {
     CONTROL.stride = strtoull(a, NULL, 10);
   } else if (VERB("from", 1)) {

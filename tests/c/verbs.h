@@ -1,7 +1,7 @@
 /* The verbs of a test worker. probe.c runs them as a program, host.c inside a callback, so that every
  * scenario can be played by both kinds of worker.
  *
- * In file names and texts: %r LOCAL_RANK, %g RANK, %a attempt, %i run id, %p pid, %q parent, %t CLOCK_MONOTONIC in nanoseconds, %% a percent.
+ * In file names and texts: %r LOCAL_RANK, %g RANK, %a attempt, %i run id, %o round, %p pid, %q parent, %t CLOCK_MONOTONIC in nanoseconds, %% a percent.
  * A block of verbs ends with its own `;`. No verb sleeps longer than LONGEST seconds: nothing that a failing
  * test leaves behind lives for ever.
  *
@@ -162,6 +162,7 @@ static const char *fill(const char *template) {
     case 'g': at += snprintf(at, 32, "%s", env_or("RANK", "x")); break;
     case 'a': at += snprintf(at, 32, "%s", env_or("TORCHELASTIC_RESTART_COUNT", "x")); break;
     case 'i': at += snprintf(at, 1024, "%s", env_or("TORCHELASTIC_RUN_ID", "x")); break;
+    case 'o': at += snprintf(at, 32, "%s", env_or("ICE_ROUND", "x")); break;
     case 'q': at += snprintf(at, 32, "%d", (int)getppid()); break;
     case 'p': at += snprintf(at, 32, "%d", (int)getpid()); break;
     case 't': at += snprintf(at, 32, "%lld", (long long)now_ns()); break;

@@ -8,15 +8,18 @@ use super::context::Context;
 use super::control_channel::{Ask, ControlChannel, Standing};
 use super::expiry::{Expiry, Overdue, Scene, learn};
 use super::group::Group;
+use super::job_requests::{JobRequests, Todo, Waiter};
+use super::stop;
 use crate::control::listener::Listener;
 use crate::control::page::Page;
 use crate::control::pending::{Ticket, Wish};
-use crate::control::request::{Answers, Debugged, Kind, Reason};
+use crate::control::request::{Answer, Answers, Debugged, Kind, Reason};
 use crate::control::section::LearntLimits;
 use crate::control::watch::earlier;
 use crate::error::Error;
 use crate::logs::bar::Group as ShownGroup;
 use crate::moment::Moment;
+use crate::rendezvous::request::{RankAnswer, View, Word};
 use crate::spec::Level;
 use crate::standstill::Standstill;
 use crate::supervise::Event;
@@ -33,6 +36,12 @@ pub struct Control {
     restart_wish: Option<String>,
     /// Who asked for the stop at which workers end by themselves.
     gentle_stop: Option<Ticket>,
+    /// Of a job of several hosts, whose workers are all asked at once.
+    job: JobRequests,
+    /// The other hosts hear this one.
+    is_in_round: bool,
+    /// Who said that they end by themselves, for a stop that waits for that.
+    ending: Vec<usize>,
 }
 
 struct Open {
@@ -86,6 +95,8 @@ impl Control {
     /// The attempt is over: who waits for answers gets those that came.
     pub fn close(&mut self, context: &Context, group: &Group) -> Option<Event> {
         let settled = self.settle(context, group, true);
+        self.answer_others(group, true);
+        self.ending.clear();
         if let (Some(open), Some(_)) = (self.open.take(), context.spec.sections.learning) {
             learn(&mut self.learnt_limits, open.channel.page());
         }
@@ -104,6 +115,7 @@ impl Control {
     /// When there is something to do, whatever else happens.
     pub fn deadline(&self, context: &Context, is_running: bool) -> Option<Moment> {
         let asked = self.open.as_ref().and_then(|open| open.channel.deadline());
+        let asked = earlier(asked, self.job.deadline());
         let request = asked.or_else(|| context.shared.pending.first().map(|ticket| ticket.deadline));
         let look = self.open.as_ref().filter(|_| is_running).and_then(|open| open.expiry.deadline());
         earlier(request, look)
@@ -116,13 +128,23 @@ impl Control {
         open.map_or(Standing::Free, |open| open.channel.settle(context, group, give_up))
     }
 
-    /// Takes answers, and then what the host asks for next.
-    pub fn attend(&mut self, context: &Context, group: &Group, is_running: bool) -> Vec<Event> {
-        let mut events = match self.settle(context, group, false) {
-            Standing::UnderWay => return Vec::new(),
-            Standing::BeforeStop => vec![Event::Answered],
-            Standing::Free => Vec::new(),
-        };
+    /// Takes answers, and then what the host asks for next. `is_undisturbed`: workers run, and none was signalled.
+    pub fn attend(
+        &mut self,
+        context: &Context,
+        group: &Group,
+        is_running: bool,
+        is_undisturbed: bool,
+    ) -> Vec<Event> {
+        let standing = self.settle(context, group, false);
+        let can_hold = is_undisturbed && standing != Standing::UnderWay;
+        let mut events = self.attend_job(context, group, can_hold);
+        match standing {
+            _ if self.job.is_asking() => return events,
+            Standing::UnderWay if context.settled.rendezvous.is_none() => return events,
+            Standing::BeforeStop => events.push(Event::Answered),
+            Standing::UnderWay | Standing::Free => {}
+        }
         while let Some(ticket) = context.shared.pending.first() {
             match self.take(context, group, is_running, ticket) {
                 Taken::Done => {}
@@ -140,14 +162,17 @@ impl Control {
         let pending = &context.shared.pending;
         match ticket.wish {
             Wish::Resume => {
-                if let Some(open) = &mut self.open {
+                if context.settled.rendezvous.is_some() {
+                    self.job.resume();
+                } else if let Some(open) = &mut self.open {
                     open.channel.resume();
                 }
                 pending.settle(ticket, Answers::none(0));
                 Taken::Done
             }
             Wish::Request(_) if ticket.deadline <= monotonic() => {
-                pending.settle(ticket, Answers::none(group.ranks().len()));
+                pending
+                    .settle(ticket, Answers::none(group.ranks().first().map_or(0, |rank| rank.world_size)));
                 Taken::Done
             }
             Wish::Request(_) if !is_running || self.open.is_none() => Taken::Waits,
@@ -159,7 +184,7 @@ impl Control {
             Wish::Request(kind) => {
                 let (deadline, ticket) = (ticket.deadline, Some(ticket));
                 let reason = Reason::Host;
-                self.ask(context, group, Ask { kind, reason, deadline, ticket, before_stop: false });
+                self.ask(context, group, Ask { kind, reason, deadline, ticket, before_stop: false }, None);
                 Taken::Waits
             }
         }
@@ -174,34 +199,167 @@ impl Control {
         (kind, reason, deadline): (Kind, Reason, Moment),
         is_answered: bool,
     ) -> Option<Event> {
-        // A request of the host's that is under way gives way.
-        let settled = self.settle(context, group, true);
+        let is_job = context.settled.rendezvous.is_some();
+        // A request of the host's that is under way gives way. One that the other hosts take part in does not.
+        let settled = if is_job { Standing::Free } else { self.settle(context, group, true) };
         let ticket = self.gentle_stop.take();
-        if settled == Standing::BeforeStop || self.open.is_none() || is_answered {
+        let is_alone = is_job && !self.is_in_round;
+        if settled == Standing::BeforeStop || self.open.is_none() || is_answered || is_alone {
             return Some(Event::Answered);
         }
         if let (Kind::Stop, Some(attempt)) = (kind, group.attempt_mut()) {
             attempt.expect_ends();
         }
-        self.ask(context, group, Ask { kind, reason, deadline, ticket, before_stop: true });
+        // The others are to know before this host's workers are gone.
+        let leaves = (kind == Kind::Save && reason == Reason::Preemption)
+            .then(|| stop::text(context.inbox.stop_requested().unwrap_or(0)));
+        self.ask(context, group, Ask { kind, reason, deadline, ticket, before_stop: true }, leaves);
         None
     }
 
     /// Has the workers save a checkpoint, for a signal.
     pub fn ask_to_save(&mut self, context: &Context, group: &Group, deadline: Moment) {
         let (kind, reason) = (Kind::Save, Reason::Host);
-        self.ask(context, group, Ask { kind, reason, deadline, ticket: None, before_stop: false });
+        self.ask(context, group, Ask { kind, reason, deadline, ticket: None, before_stop: false }, None);
     }
 
-    fn ask(&mut self, context: &Context, group: &Group, ask: Ask) {
-        if let (Some(open), Some(_)) = (&mut self.open, group.attempt()) {
-            open.channel.ask(context, group, ask);
+    /// `leaves`: why this host leaves the job with it, if it does.
+    fn ask(&mut self, context: &Context, group: &Group, ask: Ask, leaves: Option<String>) {
+        let (Some(open), Some(_)) = (&mut self.open, group.attempt()) else { return };
+        if context.settled.rendezvous.is_none() {
+            return open.channel.ask(context, group, ask);
+        }
+        let Ask { kind, reason, deadline: until, ticket, before_stop } = ask;
+        let now = monotonic();
+        let begin = ticket.map_or(now, |ticket| ticket.begin);
+        let waiter = Waiter { kind, begin, until, ticket, before_stop };
+        // A stop of another host's is one and the same.
+        let is_asked = kind == Kind::Stop && ticket.is_none() && self.job.wait_for_others(waiter);
+        if !is_asked {
+            self.job.ask(waiter, reason, leaves, now);
         }
     }
 
     /// Whether workers are asked for something.
     pub fn is_asking(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| open.channel.asked_for().is_some())
+        let asks = self.open.as_ref().is_some_and(|open| open.channel.asked_for().is_some());
+        asks || self.job.is_asking()
+    }
+
+    // ---- what the workers of all hosts are asked for
+
+    /// What is to be told to the other hosts.
+    pub fn take_words(&mut self) -> Vec<Word> {
+        self.job.take_words()
+    }
+
+    pub fn enter_round(&mut self) {
+        self.is_in_round = true;
+    }
+
+    /// The hosts know something new of requests.
+    pub fn hear_job(&mut self, context: &Context, group: &Group, view: View) -> Vec<Event> {
+        let mut events = Vec::new();
+        for todo in self.job.hear(view, monotonic()) {
+            match todo {
+                Todo::StopGently { until } => events.push(Event::StopGently { until }),
+                Todo::Tell { waiter, answers } => events.extend(self.answer(context, group, waiter, answers)),
+                Todo::Resume | Todo::Act { .. } | Todo::LetGo => self.have_workers(context, todo),
+            }
+        }
+        if !context.spec.has_control() {
+            self.job.answered(vec![(Answer::None, None); group.ranks().len()]);
+        }
+        events
+    }
+
+    /// The round is over, or the others are lost.
+    pub fn leave_round(&mut self, context: &Context, group: &Group) -> Vec<Event> {
+        self.is_in_round = false;
+        let answers = self.answers_so_far(group);
+        let (waiters, todo) = self.job.forget();
+        todo.into_iter().for_each(|todo| self.have_workers(context, todo));
+        let answer = |waiter| self.answer(context, group, waiter, answers.clone());
+        waiters.into_iter().filter_map(answer).collect()
+    }
+
+    /// The workers here are about to be stopped: none is to be kept from hearing it.
+    pub fn let_go(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.channel.let_go();
+        }
+    }
+
+    fn have_workers(&mut self, context: &Context, todo: Todo) {
+        let Some(Open { channel, .. }) = &mut self.open else { return };
+        match todo {
+            Todo::Resume => channel.resume(),
+            Todo::Act { at_step } => channel.act(context, at_step),
+            Todo::LetGo => channel.let_go(),
+            Todo::StopGently { .. } | Todo::Tell { .. } => {}
+        }
+    }
+
+    /// Has the workers here held if that is due, tells the others what they answered, and who waits here that there is
+    /// nothing more to wait for.
+    fn attend_job(&mut self, context: &Context, group: &Group, can_hold: bool) -> Vec<Event> {
+        self.answer_others(group, false);
+        if let (Some(open), Some((seen, until)), true) = (&mut self.open, self.job.due(), can_hold) {
+            let step = open.channel.hold(group, (seen.kind, seen.reason), until);
+            self.job.held(step);
+        }
+        let late = self.job.late(monotonic());
+        let answers = if late.is_empty() { Vec::new() } else { self.answers_so_far(group) };
+        let answer = |waiter| self.answer(context, group, waiter, answers.clone());
+        let mut events: Vec<Event> = late.into_iter().filter_map(answer).collect();
+        if !self.ending.is_empty() && !self.ending.iter().any(|&rank| group.lives(rank)) {
+            self.ending.clear();
+            events.push(Event::Answered);
+        }
+        events
+    }
+
+    /// `is_over`: there are no workers any more.
+    fn answer_others(&mut self, group: &Group, is_over: bool) {
+        let answers = self.open.as_mut().and_then(|open| open.channel.take_answers());
+        let gone = || vec![(Answer::Gone, None); group.ranks().len()];
+        if let Some(answers) = answers.or_else(|| is_over.then(gone)) {
+            self.job.answered(answers);
+        }
+    }
+
+    /// What is known here, of all ranks of the job by their global rank.
+    fn answers_so_far(&self, group: &Group) -> Vec<RankAnswer> {
+        let world_size = group.ranks().first().map_or(0, |rank| rank.world_size);
+        let mut answers = vec![(Answer::None, None); world_size];
+        let here = self.open.as_ref().and_then(|open| open.channel.answers_so_far(group));
+        for (rank, answer) in group.ranks().iter().zip(here.into_iter().flatten()) {
+            answers[rank.global] = answer;
+        }
+        answers
+    }
+
+    /// Who has waited for answers has them.
+    fn answer(
+        &mut self,
+        context: &Context,
+        group: &Group,
+        waiter: Waiter,
+        answers: Vec<RankAnswer>,
+    ) -> Option<Event> {
+        let Waiter { kind, begin, ticket, before_stop, .. } = waiter;
+        if kind == Kind::Stop && before_stop {
+            // Those that said they would end are given the time.
+            let says_so = |rank: usize| answers.get(group.ranks()[rank].global).map(|answer| answer.0);
+            self.ending = (0..group.ranks().len())
+                .filter(|&rank| says_so(rank) == Some(Answer::Succeeded) && group.lives(rank))
+                .collect();
+        }
+        let took = monotonic().saturating_sub(begin);
+        if let Some(ticket) = ticket {
+            context.shared.pending.settle(ticket, Answers { ranks: answers, took });
+        }
+        (before_stop && self.ending.is_empty()).then_some(Event::Answered)
     }
 
     /// Whether the workers are asked to save, and go on.
@@ -217,7 +375,8 @@ impl Control {
 
     /// A worker has ended: one who waits for its answer need not any more. Whether anybody does.
     pub fn miss_answer(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| open.channel.miss_answer())
+        let is_missed = self.open.as_ref().is_some_and(|open| open.channel.miss_answer());
+        is_missed || !self.ending.is_empty()
     }
 
     // ---- what workers ask for, and say

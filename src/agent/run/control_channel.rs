@@ -11,6 +11,7 @@ use crate::control::pending::Ticket;
 use crate::control::request::{Answer, Answers, Debugged, Kind, Reason, Request, View, common_step};
 use crate::error::Error;
 use crate::moment::Moment;
+use crate::rendezvous::request::RankAnswer;
 use crate::spec::Level;
 use crate::sys::process::monotonic;
 
@@ -20,6 +21,8 @@ pub struct ControlChannel {
     next_id: u64,
     view: View,
     asked: Option<Asked>,
+    /// What the ranks said to a request of the job that is over for them.
+    answers: Option<Vec<RankAnswer>>,
     /// The pause of the others while a rank is at its debugger, 0 for none.
     debug_pause: u64,
 }
@@ -33,6 +36,8 @@ struct Asked {
     ticket: Option<Ticket>,
     /// A stop waits for them too.
     before_stop: bool,
+    /// It is one of the job: the other hosts wait for the answers.
+    of_job: bool,
     /// Who waited for the answers has them.
     told: bool,
     /// Nobody before this rank owes an answer.
@@ -72,6 +77,7 @@ impl ControlChannel {
             next_id: 1,
             view: View { request: None, paused_by: 0, debugged: None },
             asked: None,
+            answers: None,
             debug_pause: 0,
         })
     }
@@ -88,9 +94,9 @@ impl ControlChannel {
     /// Publishes a request for the ranks that live: see `control::request`.
     fn request(
         &mut self,
-        kind: Kind,
-        reason: Reason,
+        (kind, reason): (Kind, Reason),
         deadline: Moment,
+        held: bool,
         lives: impl Fn(usize) -> bool,
     ) -> Request {
         let id = self.next_id;
@@ -99,8 +105,8 @@ impl ControlChannel {
         self.page.expect_answers(id, living().count());
         self.page.announce(self.sequence);
         let steps = living().map(|rank| self.page.step(rank));
-        let request = Request { id, kind, reason, at_step: common_step(steps), deadline };
-        let paused_by = if kind == Kind::Pause { id } else { self.view.paused_by };
+        let request = Request { id, kind, reason, at_step: common_step(steps), held, deadline };
+        let paused_by = if kind == Kind::Pause && !held { id } else { self.view.paused_by };
         self.say(View { request: Some(request), paused_by, ..self.view });
         request
     }
@@ -109,6 +115,18 @@ impl ControlChannel {
     fn withdraw(&mut self, paused_by: u64) {
         self.page.announce(self.sequence);
         self.say(View { request: None, paused_by, ..self.view });
+    }
+
+    /// Ends a request for a checkpoint that nobody is saving: who waits for the others in its midst is not to be left
+    /// there. Of several hosts nobody can know.
+    fn withdraw_save(&mut self, request: &Request, group: &Group) {
+        self.page.announce(self.sequence);
+        let is_saving = |rank: usize| {
+            let has_begun = self.page.step(rank).is_some_and(|step| step >= request.at_step);
+            group.lives(rank) && self.page.answered(rank).id != request.id && has_begun
+        };
+        let request = (0..self.page.ranks()).any(is_saving).then_some(*request);
+        self.say(View { request, ..self.view });
     }
 
     /// Ends a pause, if there is one.
@@ -121,22 +139,75 @@ impl ControlChannel {
     pub fn ask(&mut self, context: &Context, group: &Group, ask: Ask) {
         let Ask { kind, reason, deadline, ticket, before_stop } = ask;
         let begin = ticket.map_or_else(monotonic, |ticket| ticket.begin);
-        let request = self.request(kind, reason, deadline, |rank| group.lives(rank));
-        self.asked = Some(Asked { request, begin, ticket, before_stop, told: false, owes: 0 });
-        context.log(Level::Info, || {
-            let seconds = deadline.saturating_sub(monotonic()).as_secs_f64();
-            format!("asked the workers to {} at step {}, within {seconds:.3} s", verb(kind), request.at_step)
-        });
+        let request = self.request((kind, reason), deadline, false, |rank| group.lives(rank));
+        let of_job = false;
+        self.asked = Some(Asked { request, begin, ticket, before_stop, of_job, told: false, owes: 0 });
+        context.log(Level::Info, || asked_text(&request));
     }
+
+    // ---- requests of a job of several hosts
+
+    /// Has the ranks held at a step that none of them is past: that step.
+    pub fn hold(&mut self, group: &Group, what: (Kind, Reason), deadline: Moment) -> u64 {
+        let request = self.request(what, deadline, true, |rank| group.lives(rank));
+        let begin = monotonic();
+        self.asked = Some(Asked {
+            request,
+            begin,
+            ticket: None,
+            before_stop: false,
+            of_job: true,
+            told: false,
+            owes: 0,
+        });
+        request.at_step
+    }
+
+    /// All hosts have agreed on this step.
+    pub fn act(&mut self, context: &Context, at_step: u64) {
+        let Some(asked) = self.asked.as_mut().filter(|asked| asked.request.held) else { return };
+        (asked.request.at_step, asked.request.held) = (at_step, false);
+        let request = asked.request;
+        let paused_by = if request.kind == Kind::Pause { request.id } else { self.view.paused_by };
+        self.page.announce(self.sequence);
+        self.say(View { request: Some(request), paused_by, ..self.view });
+        context.log(Level::Info, || asked_text(&request));
+    }
+
+    /// Nobody is to act: those that are held go on.
+    pub fn let_go(&mut self) {
+        if self.asked.is_some_and(|asked| asked.request.held) {
+            self.asked = None;
+            self.withdraw(self.view.paused_by);
+        }
+    }
+
+    /// What the ranks said to the request of the job that is over for them, by local rank; once.
+    pub fn take_answers(&mut self) -> Option<Vec<RankAnswer>> {
+        self.answers.take()
+    }
+
+    /// What they have said to the one that is under way.
+    pub fn answers_so_far(&self, group: &Group) -> Option<Vec<RankAnswer>> {
+        let id = self.asked.filter(|asked| !asked.request.held)?.request.id;
+        Some(self.answers_to(id, group).0.ranks)
+    }
+
+    fn answers_to(&self, id: u64, group: &Group) -> (Answers, bool) {
+        let answered = (0..self.page.ranks()).map(|rank| (self.page.answered(rank), group.lives(rank)));
+        Answers::so_far(id, answered)
+    }
+
+    // ---- what becomes of a request
 
     /// What workers are asked for, if they are.
     pub fn asked_for(&self) -> Option<Kind> {
         self.asked.map(|asked| asked.request.kind)
     }
 
-    /// Until when they may answer.
+    /// Until when they may answer. Those that are held are not to be let go before the other hosts have agreed.
     pub fn deadline(&self) -> Option<Moment> {
-        self.asked.map(|asked| asked.request.deadline)
+        self.asked.filter(|asked| !asked.request.held).map(|asked| asked.request.deadline)
     }
 
     /// The local ranks whose answer is waited for.
@@ -159,22 +230,21 @@ impl ControlChannel {
         let (page, id) = (self.page.clone(), asked.request.id);
         let owes = |&rank: &usize| page.answered(rank).id != id && group.lives(rank);
         let owing = (asked.owes..page.ranks()).find(owes);
-        let waits = !give_up && asked.request.deadline > monotonic();
+        let waits = !give_up && (asked.request.held || asked.request.deadline > monotonic());
         if let (Some(rank), true) = (owing, waits) {
             asked.owes = rank;
             self.asked = Some(asked);
             return Standing::UnderWay;
         }
-        let answered = (0..page.ranks()).map(|rank| (page.answered(rank), group.lives(rank)));
-        let (mut answers, open) = Answers::so_far(id, answered);
+        let (mut answers, open) = self.answers_to(id, group);
         let leaving = asked.before_stop
             && asked.request.kind == Kind::Stop
             && (0..page.ranks()).any(|rank| answers.ranks[rank].0 == Answer::Succeeded && group.lives(rank));
         answers.took = monotonic().saturating_sub(asked.begin);
         // Too late for a checkpoint of all; a late rank still joins a pause, or ends. Before anybody is told: what the
         // host does then may be what brings a late rank to where it looks.
-        if open && asked.request.kind == Kind::Save {
-            self.withdraw(self.view.paused_by);
+        if open && asked.request.kind == Kind::Save && !asked.of_job {
+            self.withdraw_save(&asked.request, group);
         }
         if !asked.told {
             // A checkpoint that is not there is what somebody will look for.
@@ -183,7 +253,9 @@ impl ControlChannel {
                 answers.ranks.iter().any(|(answer, _)| !matches!(answer, Answer::Succeeded | Answer::Gone));
             let level = if saves && missed { Level::Warning } else { Level::Info };
             context.log(level, || told(&asked.request, &answers));
-            if let Some(ticket) = asked.ticket {
+            if asked.of_job {
+                self.answers = Some(answers.ranks);
+            } else if let Some(ticket) = asked.ticket {
                 context.shared.pending.settle(ticket, answers);
             }
         }
@@ -200,7 +272,7 @@ impl ControlChannel {
     pub fn begin_debugging(&mut self, debugged: Debugged, lives: impl Fn(usize) -> bool) {
         self.view.debugged = Some(debugged);
         if self.asked.is_none() && self.view.paused_by == 0 {
-            self.debug_pause = self.request(Kind::Pause, Reason::Host, Moment::MAX, lives).id;
+            self.debug_pause = self.request((Kind::Pause, Reason::Host), Moment::MAX, false, lives).id;
         } else {
             self.page.announce(self.sequence);
             self.say(self.view);
@@ -230,6 +302,11 @@ impl ControlChannel {
             self.say(View { request: Some(request), ..self.view });
         }
     }
+}
+
+fn asked_text(request: &Request) -> String {
+    let seconds = request.deadline.saturating_sub(monotonic()).as_secs_f64();
+    format!("asked the workers to {} at step {}, within {seconds:.3} s", verb(request.kind), request.at_step)
 }
 
 fn verb(kind: Kind) -> &'static str {

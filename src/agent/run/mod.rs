@@ -20,6 +20,7 @@ mod group;
 mod guests;
 mod health;
 mod job;
+mod job_requests;
 mod master_port;
 mod port;
 mod rendezvous;
@@ -322,6 +323,7 @@ impl<'a> Run<'a> {
     fn stop_workers(&mut self, signal: i32) {
         let Some(number) = self.group.attempt().map(|attempt| attempt.number) else { return };
         self.timeline.begin_stop();
+        self.control.let_go();
         let refused = stop::send(&self.context, &mut self.group, &self.descendants, &self.control, signal);
         self.timeline.publish(&self.context, GroupState::Stopped, self.supervisor.attempt());
         self.timeline.end_monitoring(&self.context, number);
@@ -593,16 +595,32 @@ impl<'a> Run<'a> {
         loop {
             let next_round = self.supervisor.next_round();
             match self.membership.hear(&self.context, &mut self.port, next_round) {
-                None => return,
+                None => return self.membership.say(self.control.take_words()),
                 Some(Heard::Reached) => self.waits.rendezvous_is_reached(),
                 Some(Heard::Joined(ranks, event)) => {
                     self.group.rank_anew(ranks);
+                    self.control.enter_round();
                     self.tell(event);
                 }
-                Some(Heard::Told(event)) => self.tell(event),
-                Some(Heard::Failed(error)) => self.agent_failed(error),
+                Some(Heard::Requested(view)) => {
+                    let events = self.control.hear_job(&self.context, &self.group, view);
+                    events.into_iter().for_each(|event| self.tell(event));
+                }
+                Some(Heard::Told(event)) => {
+                    self.leave_round();
+                    self.tell(event);
+                }
+                Some(Heard::Failed(error)) => {
+                    self.leave_round();
+                    self.agent_failed(error);
+                }
             }
         }
+    }
+
+    fn leave_round(&mut self) {
+        let events = self.control.leave_round(&self.context, &self.group);
+        events.into_iter().for_each(|event| self.tell(event));
     }
 
     fn look_at_waits(&mut self) {
@@ -638,7 +656,8 @@ impl<'a> Run<'a> {
 
     fn attend(&mut self) {
         let is_running = self.supervisor.is_running();
-        let events = self.control.attend(&self.context, &self.group, is_running);
+        let is_undisturbed = self.supervisor.is_undisturbed();
+        let events = self.control.attend(&self.context, &self.group, is_running, is_undisturbed);
         events.into_iter().for_each(|event| self.tell(event));
         if !self.control.is_asking() {
             let can_ask = self.supervisor.is_running() && self.control.is_open();
@@ -646,6 +665,7 @@ impl<'a> Run<'a> {
                 self.control.ask_to_save(&self.context, &self.group, until);
             }
         }
+        self.membership.say(self.control.take_words());
     }
 
     fn ask_before_stop(&mut self, kind: Kind, reason: Reason, until: Moment) {

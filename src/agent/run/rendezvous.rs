@@ -14,6 +14,7 @@ use crate::reminder::{Reminder, seconds};
 use crate::rendezvous::backends::Opening;
 use crate::rendezvous::config::Rendezvous;
 use crate::rendezvous::member::{Member, Notice, Round, Settings, Wish};
+use crate::rendezvous::request::{View, Word};
 use crate::rendezvous::state::{Ending, Node, State};
 use crate::report::End;
 use crate::report::exit_status::Exit;
@@ -63,6 +64,8 @@ pub enum Heard {
     Reached,
     /// The round has its nodes: who is who is known to all of them.
     Joined(Vec<Rank>, Event),
+    /// What the workers of all hosts are asked for.
+    Requested(View),
     Told(Event),
     /// The agent cannot go on.
     Failed(Error),
@@ -120,6 +123,13 @@ impl Membership {
         }
     }
 
+    /// Tells the others about requests to all workers.
+    pub fn say(&self, words: Vec<Word>) {
+        if let Some(met) = &self.0 {
+            words.into_iter().for_each(|word| met.member.wish(Wish::Request(word)));
+        }
+    }
+
     /// What was heard from the others, one thing after the other. `next_round`: the one that a failure to join is for.
     pub fn hear(&mut self, context: &Context, port: &mut MasterPort, next_round: u64) -> Option<Heard> {
         loop {
@@ -144,6 +154,7 @@ impl Membership {
                     context.log(Level::Info, || format!("round {round} is over: {why}"));
                     return Some(Heard::Told(Event::RoundOver));
                 }
+                Notice::Requested(view) => return Some(Heard::Requested(view)),
                 Notice::Ended(ending) => return Some(Heard::Told(met.ended(context, ending))),
                 Notice::NotNeeded => {
                     context.log(Level::Info, || "the job has succeeded without this node, a spare".into());

@@ -94,6 +94,7 @@ pub fn settings(min_nodes: usize, max_nodes: usize) -> Settings {
         last_call: options.last_call_timeout,
         dead_after: options.dead_after(),
         max_restarts: 3,
+        save_before_change: Duration::ZERO,
     };
     Settings { rules, options, run_id: "job".into(), local_addr: None }
 }
@@ -333,10 +334,10 @@ fn dyn_16_fifty_join_at_once() {
 #[test]
 fn dyn_17_what_is_not_ours_is_refused_and_left_as_it_was() {
     let state = encode(&State { why: Why::First, ..State::new("x") });
-    let newer = String::from_utf8(state).unwrap().replace("rendezvous 1", "rendezvous 2");
+    let newer = String::from_utf8(state).unwrap().replace("rendezvous 2", "rendezvous 3");
     for (key, value) in [
         ("", "Y2FuaW1hZGFt"),
-        ("", "libice rendezvous 1 {"),
+        ("", "libice rendezvous 3 {"),
         ("state/0", "\u{1}garbage"),
         ("state/0", &newer),
     ] {

@@ -1,0 +1,326 @@
+//! What the workers of all hosts are asked for, at one step: a value that the leader changes and all nodes read.
+//!
+//! ```text
+//!          all nodes hold their workers          all have answered, or the time is over
+//!   Held ------------------------------> Acting ---------------------------------------> Over
+//!     |  the time or the round is over, or there is no node that could hold its workers   ^
+//!     +-----------------------------------------------------------------------------------+
+//! ```
+//!
+//! Each node has its workers held at a step that none of them is past (`control::request`), and says which. The
+//! greatest of these is the step of all. So all ranks act at one step, or none does: a node that holds its workers lets
+//! them go by the word of a state alone, and a state is one for all.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::state::{Node, Why};
+use crate::control::request::{Answer, Kind, Reason};
+
+/// The answer of a rank, and at which step it was.
+pub type RankAnswer = (Answer, Option<u64>);
+
+/// How far a request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Progress {
+    Held,
+    Acting {
+        at_step: u64,
+    },
+    /// None if nobody was to act.
+    Over {
+        at_step: Option<u64>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobRequest {
+    /// Another for each request of the job.
+    pub number: u64,
+    pub kind: Kind,
+    pub reason: Reason,
+    /// How many milliseconds workers have from when their node hears of it.
+    pub within_ms: u64,
+    pub progress: Progress,
+    /// Who asked: the node, and its own number of what it asked for.
+    pub asks: Vec<(String, u64)>,
+    /// Nodes that leave the job when it is over, and why.
+    pub leaving: Vec<(String, String)>,
+    /// Nodes that are not waited for.
+    pub without: Vec<String>,
+    /// The round is over with it, for this reason.
+    pub then: Option<Why>,
+    /// At which step each node holds its workers.
+    pub held: BTreeMap<String, u64>,
+    /// By local rank.
+    pub answers: BTreeMap<String, Vec<RankAnswer>>,
+}
+
+/// What a node asks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ask {
+    /// The node's own number for it.
+    pub ask: u64,
+    pub kind: Kind,
+    pub reason: Reason,
+    pub within_ms: u64,
+    /// Why the node leaves the job then, if it does.
+    pub leaves: Option<String>,
+}
+
+/// What a node tells the leader of requests.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Word {
+    Ask(Ask),
+    /// A pause is to end.
+    Resume,
+    /// Its workers are held at this step, for the request `number`.
+    Holds {
+        number: u64,
+        step: u64,
+    },
+    /// What became of it there.
+    Answers {
+        number: u64,
+        ranks: Vec<RankAnswer>,
+    },
+}
+
+impl JobRequest {
+    pub fn new(number: u64, kind: Kind, reason: Reason, within: Duration) -> JobRequest {
+        JobRequest {
+            number,
+            kind,
+            reason,
+            within_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
+            progress: Progress::Held,
+            asks: Vec::new(),
+            leaving: Vec::new(),
+            without: Vec::new(),
+            then: None,
+            held: BTreeMap::new(),
+            answers: BTreeMap::new(),
+        }
+    }
+
+    pub fn of_ask(number: u64, id: &str, ask: Ask) -> JobRequest {
+        let within = Duration::from_millis(ask.within_ms);
+        let mut request = JobRequest::new(number, ask.kind, ask.reason, within);
+        request.join(id, ask);
+        request
+    }
+
+    pub fn is_over(&self) -> bool {
+        matches!(self.progress, Progress::Over { .. })
+    }
+
+    pub fn within(&self) -> Duration {
+        Duration::from_millis(self.within_ms)
+    }
+
+    /// Somebody else asks for the same: there is one step for both, and both get all answers.
+    pub fn join(&mut self, id: &str, ask: Ask) {
+        self.asks.push((id.into(), ask.ask));
+        if self.progress == Progress::Held && ask.reason == Reason::Preemption {
+            self.reason = ask.reason;
+        }
+        if let Some(reason) = ask.leaves {
+            self.leaving.push((id.into(), reason));
+        }
+    }
+
+    /// A node holds its workers. One that is heard twice does not change its mind.
+    pub fn hold(&mut self, number: u64, id: &str, step: u64) {
+        if number == self.number && self.progress == Progress::Held {
+            self.held.entry(id.into()).or_insert(step);
+        }
+    }
+
+    pub fn answer(&mut self, number: u64, id: &str, ranks: Vec<RankAnswer>) {
+        if number == self.number && !self.is_over() {
+            self.answers.entry(id.into()).or_insert(ranks);
+        }
+    }
+
+    /// Goes on if it can; whether it did. `awaited`: the nodes that have workers.
+    pub fn go_on<'a>(&mut self, awaited: impl Iterator<Item = &'a str> + Clone) -> bool {
+        let before = self.progress;
+        let mut awaited = awaited.filter(|id| !self.without.iter().any(|without| without == id));
+        let answered = |id: &str| self.answers.contains_key(id);
+        match self.progress {
+            Progress::Held => {
+                if awaited.clone().all(|id| self.held.contains_key(id) || answered(id)) {
+                    let step = awaited.filter_map(|id| self.held.get(id)).max();
+                    self.progress = match step {
+                        Some(&at_step) => Progress::Acting { at_step },
+                        None => Progress::Over { at_step: None },
+                    };
+                }
+            }
+            Progress::Acting { at_step } => {
+                if awaited.all(answered) {
+                    self.progress = Progress::Over { at_step: Some(at_step) };
+                }
+            }
+            Progress::Over { .. } => {}
+        }
+        self.progress != before
+    }
+
+    /// Nobody is waited for any more.
+    pub fn give_up(&mut self) {
+        self.progress = match self.progress {
+            Progress::Held => Progress::Over { at_step: None },
+            Progress::Acting { at_step } => Progress::Over { at_step: Some(at_step) },
+            over => over,
+        };
+    }
+
+    /// The answers of all ranks, by their global rank. Who has not answered may have had no workers any more.
+    pub fn answers(&self, nodes: &[Node], done: &[String]) -> Vec<RankAnswer> {
+        let of_node = |node: &Node| {
+            let none = if done.contains(&node.id) { Answer::Gone } else { Answer::None };
+            let mut ranks = self.answers.get(&node.id).cloned().unwrap_or_default();
+            // What came over the network is not believed.
+            ranks.resize(node.local_world_size, (none, None));
+            ranks
+        };
+        nodes.iter().flat_map(of_node).collect()
+    }
+}
+
+/// A request as one node finds it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct View {
+    pub request: Option<Seen>,
+    /// Whether a pause stands.
+    pub is_paused: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    pub number: u64,
+    pub kind: Kind,
+    pub reason: Reason,
+    pub within: Duration,
+    pub progress: Progress,
+    /// The node's own numbers of what it asked for.
+    pub asks: Vec<u64>,
+    /// By global rank, once it is over.
+    pub answers: Vec<RankAnswer>,
+}
+
+impl View {
+    /// `nodes`: those of the round.
+    pub fn of(
+        id: &str,
+        request: Option<&JobRequest>,
+        paused_by: u64,
+        nodes: &[Node],
+        done: &[String],
+    ) -> View {
+        let seen = |request: &JobRequest| Seen {
+            number: request.number,
+            kind: request.kind,
+            reason: request.reason,
+            within: request.within(),
+            progress: request.progress,
+            asks: request.asks.iter().filter(|(node, _)| node == id).map(|(_, ask)| *ask).collect(),
+            answers: if request.is_over() { request.answers(nodes, done) } else { Vec::new() },
+        };
+        View { request: request.map(seen), is_paused: paused_by != 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(kind: Kind, reason: Reason, ask: u64, leaves: Option<&str>) -> Ask {
+        Ask { ask, kind, reason, within_ms: 3000, leaves: leaves.map(String::from) }
+    }
+
+    fn request() -> JobRequest {
+        JobRequest::of_ask(7, "a", ask(Kind::Save, Reason::Host, 1, None))
+    }
+
+    const NODES: [&str; 3] = ["a", "b", "c"];
+
+    #[test]
+    fn job_05_all_act_at_the_furthest_of_the_steps_where_they_are_held() {
+        let mut request = request();
+        for (id, step) in [("a", 500), ("b", 3)] {
+            request.hold(7, id, step);
+            assert!(!request.go_on(NODES.into_iter()), "c may be further");
+        }
+        request.hold(6, "c", 1000);
+        assert!(!request.go_on(NODES.into_iter()), "of another request");
+        request.hold(7, "c", 501);
+        assert!(request.go_on(NODES.into_iter()));
+        assert_eq!(request.progress, Progress::Acting { at_step: 501 });
+        request.hold(7, "d", 9000);
+        assert!(!request.go_on(NODES.into_iter()));
+    }
+
+    #[test]
+    fn job_04_who_asks_for_the_same_meanwhile_joins_and_a_stop_has_its_reason() {
+        let mut request = request();
+        request.join("b", ask(Kind::Save, Reason::Preemption, 4, Some("stopped by SIGTERM")));
+        assert_eq!(request.reason, Reason::Preemption);
+        assert_eq!(request.leaving, [("b".to_string(), "stopped by SIGTERM".to_string())]);
+        let view = View::of("b", Some(&request), 0, &[], &[]);
+        assert_eq!(view.request.map(|seen| seen.asks), Some(vec![4]));
+    }
+
+    #[test]
+    fn job_06_it_is_over_with_the_last_answer_or_given_up() {
+        let mut request = request();
+        NODES.iter().for_each(|id| request.hold(7, id, 2));
+        assert!(request.go_on(NODES.into_iter()));
+        let saved = vec![(Answer::Succeeded, Some(2))];
+        request.answer(7, "a", saved.clone());
+        request.answer(7, "b", vec![(Answer::Failed, Some(2)); 9]);
+        request.answer(7, "b", saved.clone());
+        assert!(!request.go_on(NODES.into_iter()));
+        let mut late = request.clone();
+        late.give_up();
+        assert_eq!(late.progress, Progress::Over { at_step: Some(2) });
+        let node = |id: &str| Node {
+            id: id.into(),
+            name: id.into(),
+            addr: String::new(),
+            port: 0,
+            serves: true,
+            role: String::new(),
+            local_world_size: 1,
+            order: None,
+            seniority: 0,
+        };
+        let nodes = NODES.map(node);
+        let failed = (Answer::Failed, Some(2));
+        assert_eq!(late.answers(&nodes, &[]), [saved[0], failed, (Answer::None, None)]);
+        assert_eq!(late.answers(&nodes, &["c".into()])[2], (Answer::Gone, None));
+        request.answer(7, "c", saved);
+        assert!(request.go_on(NODES.into_iter()));
+        assert!(request.is_over());
+    }
+
+    #[test]
+    fn who_has_no_workers_is_not_waited_for() {
+        let mut request = request();
+        request.hold(7, "a", 5);
+        request.without.push("b".into());
+        assert!(!request.go_on(NODES.into_iter()));
+        assert!(request.go_on(["a", "b"].into_iter()), "the workers of c have succeeded");
+        assert_eq!(request.progress, Progress::Acting { at_step: 5 });
+        let mut none = self::request();
+        assert!(none.go_on([].into_iter()));
+        assert_eq!(none.progress, Progress::Over { at_step: None });
+        none.give_up();
+        assert_eq!(none.progress, Progress::Over { at_step: None });
+    }
+}
