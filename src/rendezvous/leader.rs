@@ -23,6 +23,8 @@ use crate::report::exit_status::Exit;
 
 /// How many refusals are remembered.
 const REFUSED: usize = 16;
+/// Of how many requests it is remembered at which step all were to act.
+const ACTED: usize = 16;
 /// How long after the deadline of a request the answers of a node may take to come.
 const ON_THE_WAY: Duration = Duration::from_secs(2);
 
@@ -43,6 +45,7 @@ pub struct Rules {
     pub save_before_change: Duration,
 }
 
+#[derive(Clone)]
 pub struct Leader {
     rules: Rules,
     me: String,
@@ -359,15 +362,21 @@ impl Leader {
 
     /// What is under way goes on if it can.
     fn further_request(&mut self, now: Moment) {
-        let State { request, nodes, done, phase, .. } = &mut self.state;
+        let State { request, nodes, done, phase, acted, paused_by, .. } = &mut self.state;
         let (Phase::Complete, Some(request)) = (phase, request) else { return };
         let awaited = nodes.iter().map(|node| node.id.as_str());
         if request.is_over() || !request.go_on(awaited.filter(|id| !done.iter().any(|done| done == id))) {
             return;
         }
         self.changed = true;
-        if request.kind == Kind::Pause && matches!(request.progress, Progress::Acting { .. }) {
-            self.state.paused_by = request.number;
+        if let Progress::Acting { at_step } = request.progress {
+            acted.insert(request.number, at_step);
+            if acted.len() > ACTED {
+                acted.pop_first();
+            }
+            if request.kind == Kind::Pause {
+                *paused_by = request.number;
+            }
         }
         self.give_time(now);
         if !self.is_asking() {
@@ -416,6 +425,7 @@ impl Leader {
     fn end_requests(&mut self) {
         self.state.request.iter_mut().for_each(JobRequest::give_up);
         self.state.asks.clear();
+        self.state.acted.clear();
         (self.state.paused_by, self.request_deadline) = (0, None);
     }
 

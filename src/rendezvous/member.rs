@@ -791,7 +791,7 @@ impl Part {
             return None;
         }
         self.told = told;
-        Some(View::of(&self.node.id, request, state.paused_by, &self.nodes, &state.done))
+        Some(View::of(&self.node.id, state, &self.nodes))
     }
 
     fn closed(&self, why: &str) -> Notice {

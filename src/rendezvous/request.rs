@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::state::{Node, Why};
+use super::state::{Node, State, Why};
 use crate::control::request::{Answer, Kind, Reason};
 
 /// The answer of a rank, and at which step it was.
@@ -197,6 +197,8 @@ impl JobRequest {
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
     pub request: Option<Seen>,
+    /// At which step all were to act, by the number of the request.
+    pub acted: BTreeMap<u64, u64>,
     /// Whether a pause stands.
     pub is_paused: bool,
 }
@@ -216,13 +218,8 @@ pub struct Seen {
 
 impl View {
     /// `nodes`: those of the round.
-    pub fn of(
-        id: &str,
-        request: Option<&JobRequest>,
-        paused_by: u64,
-        nodes: &[Node],
-        done: &[String],
-    ) -> View {
+    pub fn of(id: &str, state: &State, nodes: &[Node]) -> View {
+        let State { request, acted, paused_by, done, .. } = state;
         let seen = |request: &JobRequest| Seen {
             number: request.number,
             kind: request.kind,
@@ -232,7 +229,7 @@ impl View {
             asks: request.asks.iter().filter(|(node, _)| node == id).map(|(_, ask)| *ask).collect(),
             answers: if request.is_over() { request.answers(nodes, done) } else { Vec::new() },
         };
-        View { request: request.map(seen), is_paused: paused_by != 0 }
+        View { request: request.as_ref().map(seen), acted: acted.clone(), is_paused: *paused_by != 0 }
     }
 }
 
@@ -272,7 +269,7 @@ mod tests {
         request.join("b", ask(Kind::Save, Reason::Preemption, 4, Some("stopped by SIGTERM")));
         assert_eq!(request.reason, Reason::Preemption);
         assert_eq!(request.leaving, [("b".to_string(), "stopped by SIGTERM".to_string())]);
-        let view = View::of("b", Some(&request), 0, &[], &[]);
+        let view = View::of("b", &State { request: Some(request), ..State::new("a") }, &[]);
         assert_eq!(view.request.map(|seen| seen.asks), Some(vec![4]));
     }
 

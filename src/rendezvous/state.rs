@@ -1,5 +1,7 @@
 //! What agents know in common, and what they tell their leader: plain values, as text that says its version.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::request::{Ask, JobRequest, Word};
@@ -108,6 +110,8 @@ pub struct State {
     pub asks: Vec<(String, Ask)>,
     /// How many requests there were.
     pub requests: u64,
+    /// At which step all were to act, by the number of the request: the last of those of the round.
+    pub acted: BTreeMap<u64, u64>,
     /// The number of the request by which workers are paused, 0 while they are not.
     pub paused_by: u64,
 }
@@ -132,6 +136,7 @@ impl State {
             request: None,
             asks: Vec::new(),
             requests: 0,
+            acted: BTreeMap::new(),
             paused_by: 0,
         }
     }

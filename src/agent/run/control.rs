@@ -268,7 +268,7 @@ impl Control {
             }
         }
         if !context.spec.has_control() {
-            self.job.answered(vec![(Answer::None, None); group.ranks().len()]);
+            self.job.answered_by_nobody(vec![(Answer::None, None); group.ranks().len()]);
         }
         events
     }
@@ -305,7 +305,7 @@ impl Control {
     fn attend_job(&mut self, context: &Context, group: &Group, can_hold: bool) -> Vec<Event> {
         self.answer_others(group, false);
         if let (Some(open), Some((seen, until)), true) = (&mut self.open, self.job.due(), can_hold) {
-            let step = open.channel.hold(group, (seen.kind, seen.reason), until);
+            let step = open.channel.hold(group, seen, until);
             self.job.held(step);
         }
         let late = self.job.late(monotonic());
@@ -321,10 +321,11 @@ impl Control {
 
     /// `is_over`: there are no workers any more.
     fn answer_others(&mut self, group: &Group, is_over: bool) {
-        let answers = self.open.as_mut().and_then(|open| open.channel.take_answers());
-        let gone = || vec![(Answer::Gone, None); group.ranks().len()];
-        if let Some(answers) = answers.or_else(|| is_over.then(gone)) {
-            self.job.answered(answers);
+        if let Some((number, ranks)) = self.open.as_mut().and_then(|open| open.channel.take_answers()) {
+            self.job.answered(number, ranks);
+        }
+        if is_over {
+            self.job.answered_by_nobody(vec![(Answer::Gone, None); group.ranks().len()]);
         }
     }
 

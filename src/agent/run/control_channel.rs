@@ -11,7 +11,7 @@ use crate::control::pending::Ticket;
 use crate::control::request::{Answer, Answers, Debugged, Kind, Reason, Request, View, common_step};
 use crate::error::Error;
 use crate::moment::Moment;
-use crate::rendezvous::request::RankAnswer;
+use crate::rendezvous::request::{RankAnswer, Seen};
 use crate::spec::Level;
 use crate::sys::process::monotonic;
 
@@ -21,8 +21,8 @@ pub struct ControlChannel {
     next_id: u64,
     view: View,
     asked: Option<Asked>,
-    /// What the ranks said to a request of the job that is over for them.
-    answers: Option<Vec<RankAnswer>>,
+    /// The number of a request of the job that is over for the ranks, and what they said to it.
+    answers: Option<(u64, Vec<RankAnswer>)>,
     /// The pause of the others while a rank is at its debugger, 0 for none.
     debug_pause: u64,
 }
@@ -36,8 +36,8 @@ struct Asked {
     ticket: Option<Ticket>,
     /// A stop waits for them too.
     before_stop: bool,
-    /// It is one of the job: the other hosts wait for the answers.
-    of_job: bool,
+    /// Its number, if it is one of the job: the other hosts wait for the answers.
+    of_job: Option<u64>,
     /// Who waited for the answers has them.
     told: bool,
     /// Nobody before this rank owes an answer.
@@ -140,7 +140,7 @@ impl ControlChannel {
         let Ask { kind, reason, deadline, ticket, before_stop } = ask;
         let begin = ticket.map_or_else(monotonic, |ticket| ticket.begin);
         let request = self.request((kind, reason), deadline, false, |rank| group.lives(rank));
-        let of_job = false;
+        let of_job = None;
         self.asked = Some(Asked { request, begin, ticket, before_stop, of_job, told: false, owes: 0 });
         context.log(Level::Info, || asked_text(&request));
     }
@@ -148,7 +148,8 @@ impl ControlChannel {
     // ---- requests of a job of several hosts
 
     /// Has the ranks held at a step that none of them is past: that step.
-    pub fn hold(&mut self, group: &Group, what: (Kind, Reason), deadline: Moment) -> u64 {
+    pub fn hold(&mut self, group: &Group, seen: &Seen, deadline: Moment) -> u64 {
+        let what = (seen.kind, seen.reason);
         let request = self.request(what, deadline, true, |rank| group.lives(rank));
         let begin = monotonic();
         self.asked = Some(Asked {
@@ -156,7 +157,7 @@ impl ControlChannel {
             begin,
             ticket: None,
             before_stop: false,
-            of_job: true,
+            of_job: Some(seen.number),
             told: false,
             owes: 0,
         });
@@ -182,8 +183,8 @@ impl ControlChannel {
         }
     }
 
-    /// What the ranks said to the request of the job that is over for them, by local rank; once.
-    pub fn take_answers(&mut self) -> Option<Vec<RankAnswer>> {
+    /// The number of the request of the job that is over for the ranks, and what they said, by local rank; once.
+    pub fn take_answers(&mut self) -> Option<(u64, Vec<RankAnswer>)> {
         self.answers.take()
     }
 
@@ -243,7 +244,7 @@ impl ControlChannel {
         answers.took = monotonic().saturating_sub(asked.begin);
         // Too late for a checkpoint of all; a late rank still joins a pause, or ends. Before anybody is told: what the
         // host does then may be what brings a late rank to where it looks.
-        if open && asked.request.kind == Kind::Save && !asked.of_job {
+        if open && asked.request.kind == Kind::Save && asked.of_job.is_none() {
             self.withdraw_save(&asked.request, group);
         }
         if !asked.told {
@@ -253,8 +254,8 @@ impl ControlChannel {
                 answers.ranks.iter().any(|(answer, _)| !matches!(answer, Answer::Succeeded | Answer::Gone));
             let level = if saves && missed { Level::Warning } else { Level::Info };
             context.log(level, || told(&asked.request, &answers));
-            if asked.of_job {
-                self.answers = Some(answers.ranks);
+            if let Some(number) = asked.of_job {
+                self.answers = Some((number, answers.ranks));
             } else if let Some(ticket) = asked.ticket {
                 context.shared.pending.settle(ticket, answers);
             }

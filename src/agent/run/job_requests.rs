@@ -14,7 +14,7 @@ const ON_THE_WAY: Duration = Duration::from_millis(300);
 /// most so much.
 const EARLIER: (u32, Duration) = (10, Duration::from_millis(250));
 
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub struct JobRequests {
     /// How many asks there were.
     asks: u64,
@@ -136,8 +136,14 @@ impl JobRequests {
             todo.push(Todo::Resume);
         }
         let Some(seen) = view.request else { return todo };
-        if self.current.as_ref().is_some_and(|current| current.seen.number != seen.number) {
-            todo.extend(self.let_go());
+        // Its end may not have been heard.
+        let before = self.current.as_ref().map(|current| current.seen.number);
+        if let Some(before) = before.filter(|before| *before != seen.number) {
+            match view.acted.get(&before) {
+                Some(&at_step) => todo.extend(self.act(at_step)),
+                None => todo.extend(self.let_go()),
+            }
+            self.current = None;
         }
         match seen.progress {
             Progress::Held => {
@@ -224,16 +230,27 @@ impl JobRequests {
         }
     }
 
-    /// They have answered, or there are none any more.
-    pub fn answered(&mut self, ranks: Vec<RankAnswer>) {
-        if let Some(current) = self.current.take() {
-            self.words.push(Word::Answers { number: current.seen.number, ranks });
+    /// They have answered the request `number`.
+    pub fn answered(&mut self, number: u64, ranks: Vec<RankAnswer>) {
+        self.current.take_if(|current| current.seen.number == number);
+        self.words.push(Word::Answers { number, ranks });
+    }
+
+    /// There are none that could answer.
+    pub fn answered_by_nobody(&mut self, ranks: Vec<RankAnswer>) {
+        if let Some(current) = &self.current {
+            self.answered(current.seen.number, ranks);
         }
     }
 }
 
 #[cfg(test)]
+mod simulation;
+
+#[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::control::request::Answer;
 
@@ -254,7 +271,7 @@ mod tests {
             asks: asks.to_vec(),
             answers,
         };
-        View { request: Some(request), is_paused: false }
+        View { request: Some(request), acted: BTreeMap::from([(8, 9)]), is_paused: false }
     }
 
     #[test]
@@ -271,7 +288,7 @@ mod tests {
         let acting = view(5, Kind::Save, Progress::Acting { at_step: 7 }, &[1]);
         assert_eq!(requests.hear(acting.clone(), SECOND), [Todo::Act { at_step: 7 }]);
         assert_eq!(requests.hear(acting, SECOND), [], "once");
-        requests.answered(vec![(Answer::Succeeded, Some(7))]);
+        requests.answered(5, vec![(Answer::Succeeded, Some(7))]);
         assert!(matches!(&requests.take_words()[..], [Word::Answers { number: 5, .. }]));
         let over = view(5, Kind::Save, Progress::Over { at_step: Some(7) }, &[1]);
         let told = requests.hear(over, SECOND);
@@ -291,13 +308,22 @@ mod tests {
             requests.hear(view(1, Kind::Save, Progress::Held, &[]), SECOND);
             requests.held(6);
             assert_eq!(requests.hear(view(1, Kind::Save, progress, &[]), SECOND), [todo]);
-            requests.answered(vec![]);
+            requests.answered_by_nobody(vec![]);
         }
         // Another one follows one whose end was not heard.
         requests.hear(view(2, Kind::Save, Progress::Held, &[]), SECOND);
         requests.held(6);
         assert_eq!(requests.hear(view(3, Kind::Save, Progress::Held, &[]), SECOND), [Todo::LetGo]);
         assert!(requests.due().is_some_and(|(seen, _)| seen.number == 3));
+        requests.hear(view(8, Kind::Save, Progress::Held, &[]), SECOND);
+        requests.held(6);
+        let next = view(9, Kind::Save, Progress::Held, &[]);
+        assert_eq!(requests.hear(next, SECOND), [Todo::Act { at_step: 9 }], "as all others did");
+        assert!(requests.due().is_some_and(|(seen, _)| seen.number == 9));
+        requests.take_words();
+        requests.answered(8, vec![]);
+        assert_eq!(requests.take_words(), [Word::Answers { number: 8, ranks: vec![] }]);
+        assert!(requests.due().is_some());
     }
 
     #[test]
@@ -327,7 +353,7 @@ mod tests {
     #[test]
     fn a_pause_ends_for_all() {
         let mut requests = JobRequests::default();
-        let paused = |is_paused| View { request: None, is_paused };
+        let paused = |is_paused| View { request: None, acted: BTreeMap::new(), is_paused };
         assert_eq!(requests.hear(paused(true), SECOND), []);
         assert_eq!(requests.hear(paused(false), SECOND), [Todo::Resume]);
         assert_eq!(requests.hear(paused(false), SECOND), []);
