@@ -1793,6 +1793,10 @@ ice_status ice_spec_set_section_learning(struct ice_spec *spec,
  * away, say. Another SIGINT or SIGQUIT, whatever the first signal was, kills at once. What not all have saved is said,
  * with counts, as a warning. 0 to 1e9; 0, the default, is off. Any other implies `ice_spec_set_control()`.
  *
+ * In a job of several hosts the workers of all hosts save, at one step, before the host that is asked to stop leaves
+ * the job; and so they do, with ICE_REASON_MEMBERSHIP and as long as the agent that leads says, before another host
+ * joins, or once one has vanished.
+ *
  * Many send a stop to all processes at once (systemd's KillMode=control-group, Slurm, a container's runtime), and
  * workers without a handler would be gone before they are asked. So they start with a shield: the signals that
  * stop the run, SIGTERM, the stop signal and the pre-stop signal, and those of the checkpoints of
@@ -2477,8 +2481,15 @@ void ice_agent_free(struct ice_agent *agent);
  * to `seconds` (0 to 1e9), which is also the deadline that the workers see. Writes what they said to `*out`,
  * which the caller frees with `ice_answers_free()`. ICE_OK means that there are answers, not that all are
  * good: see `ice_answers_complete()`. The run goes on; a worker that comes to it after the deadline does not
- * save any more. A group that is not running, because it restarts for instance, is asked when it runs. Several
- * requests of one agent come one after the other, each with its own deadline.
+ * save any more, unless another one is in the midst of it and may wait. A group that is not running, because it
+ * restarts for instance, is asked when it runs. Several requests of one agent come one after the other, each with its
+ * own deadline.
+ *
+ * In a job of several hosts all workers of the job are asked, whichever agent asks: all act at one step, or none
+ * does. The agents agree on the step through the rendezvous; a worker that comes to it before they have waits there,
+ * as in a pause. Agents that ask for the same at the same time get one step, and all answers. Workers see a deadline
+ * that is earlier by a tenth, 0.25 s at most, so that the answers are here by the caller's. If an agent cannot be heard
+ * by then no worker acts, and there are no answers (ICE_ANSWER_NONE for all ranks).
  *
  * Needs `ice_spec_set_control()` and workers that call `ice_worker_poll()`. Any thread, but not a callback of
  * this library. ICE_ERROR_STATE if there is no control, before start, and when the run is over or ends
@@ -2503,7 +2514,7 @@ ice_status ice_agent_resume(struct ice_agent *agent);
 /* Asks all workers to end by themselves at the same step, and waits, as `ice_agent_request_checkpoint()`,
  * until each has answered or ended. Those that answered with success have until the deadline to end; then, or
  * when only others are left, what is still there is stopped as by `ice_agent_stop(agent, 0)`. The run ends
- * with ICE_END_INTERRUPTED in any case. `ice_agent_stop()` meanwhile waits for nobody. */
+ * with ICE_END_INTERRUPTED in any case, that of all hosts. `ice_agent_stop()` meanwhile waits for nobody. */
 ice_status ice_agent_request_stop(struct ice_agent *agent,
                                   double seconds,
                                   struct ice_answers **out);
@@ -2511,14 +2522,15 @@ ice_status ice_agent_request_stop(struct ice_agent *agent,
 /* 1 if every rank did as it was asked, else 0; 0 for NULL. */
 int32_t ice_answers_complete(const struct ice_answers *answers);
 
-/* How many ranks were asked: the local world size. 0 for NULL. */
+/* How many ranks were asked: the world size of the job. 0 for NULL. */
 size_t ice_answers_count(const struct ice_answers *answers);
 
-/* What the rank with this local rank answered. ICE_ANSWER_NONE for NULL or a rank that is none. */
-ice_answer_kind ice_answers_of_rank(const struct ice_answers *answers, size_t local_rank);
+/* What the rank with this global rank answered, on whichever host it is. ICE_ANSWER_NONE for NULL or a rank that is none. */
+ice_answer_kind ice_answers_of_rank(const struct ice_answers *answers,
+                                    size_t rank);
 
 /* The step at which it answered; -1 if it did not, or says no steps. */
-int64_t ice_answers_step(const struct ice_answers *answers, size_t local_rank);
+int64_t ice_answers_step(const struct ice_answers *answers, size_t rank);
 
 /* How many nanoseconds passed from the request to the last answer, or to the deadline. 0 for NULL. */
 int64_t ice_answers_took_ns(const struct ice_answers *answers);

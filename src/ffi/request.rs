@@ -54,8 +54,15 @@ fn request(agent: *mut ice_agent, seconds: f64, kind: Kind, out: *mut *mut ice_a
 /// to `seconds` (0 to 1e9), which is also the deadline that the workers see. Writes what they said to `*out`,
 /// which the caller frees with `ice_answers_free()`. ICE_OK means that there are answers, not that all are
 /// good: see `ice_answers_complete()`. The run goes on; a worker that comes to it after the deadline does not
-/// save any more. A group that is not running, because it restarts for instance, is asked when it runs. Several
-/// requests of one agent come one after the other, each with its own deadline.
+/// save any more, unless another one is in the midst of it and may wait. A group that is not running, because it
+/// restarts for instance, is asked when it runs. Several requests of one agent come one after the other, each with its
+/// own deadline.
+///
+/// In a job of several hosts all workers of the job are asked, whichever agent asks: all act at one step, or none
+/// does. The agents agree on the step through the rendezvous; a worker that comes to it before they have waits there,
+/// as in a pause. Agents that ask for the same at the same time get one step, and all answers. Workers see a deadline
+/// that is earlier by a tenth, 0.25 s at most, so that the answers are here by the caller's. If an agent cannot be heard
+/// by then no worker acts, and there are no answers (ICE_ANSWER_NONE for all ranks).
 ///
 /// Needs `ice_spec_set_control()` and workers that call `ice_worker_poll()`. Any thread, but not a callback of
 /// this library. ICE_ERROR_STATE if there is no control, before start, and when the run is over or ends
@@ -93,7 +100,7 @@ pub extern "C" fn ice_agent_resume(agent: *mut ice_agent) -> ice_status {
 /// Asks all workers to end by themselves at the same step, and waits, as `ice_agent_request_checkpoint()`,
 /// until each has answered or ended. Those that answered with success have until the deadline to end; then, or
 /// when only others are left, what is still there is stopped as by `ice_agent_stop(agent, 0)`. The run ends
-/// with ICE_END_INTERRUPTED in any case. `ice_agent_stop()` meanwhile waits for nobody.
+/// with ICE_END_INTERRUPTED in any case, that of all hosts. `ice_agent_stop()` meanwhile waits for nobody.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_agent_request_stop(
     agent: *mut ice_agent,
@@ -109,28 +116,28 @@ pub extern "C" fn ice_answers_complete(answers: *const ice_answers) -> i32 {
     guard_value(0, || Ok(i32::from(handle(answers, "answers")?.answers.complete())))
 }
 
-/// How many ranks were asked: the local world size. 0 for NULL.
+/// How many ranks were asked: the world size of the job. 0 for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_answers_count(answers: *const ice_answers) -> usize {
     guard_value(0, || Ok(handle(answers, "answers")?.answers.ranks.len()))
 }
 
-/// What the rank with this local rank answered. ICE_ANSWER_NONE for NULL or a rank that is none.
+/// What the rank with this global rank answered, on whichever host it is. ICE_ANSWER_NONE for NULL or a rank that is none.
 #[unsafe(no_mangle)]
-pub extern "C" fn ice_answers_of_rank(answers: *const ice_answers, local_rank: usize) -> ice_answer_kind {
-    guard_value(ice_answer_kind::ICE_ANSWER_NONE, || Ok(of_rank(answers, local_rank)?.0.into()))
+pub extern "C" fn ice_answers_of_rank(answers: *const ice_answers, rank: usize) -> ice_answer_kind {
+    guard_value(ice_answer_kind::ICE_ANSWER_NONE, || Ok(of_rank(answers, rank)?.0.into()))
 }
 
 /// The step at which it answered; -1 if it did not, or says no steps.
 #[unsafe(no_mangle)]
-pub extern "C" fn ice_answers_step(answers: *const ice_answers, local_rank: usize) -> i64 {
-    guard_value(-1, || Ok(of_rank(answers, local_rank)?.1.map_or(-1, |step| step as i64)))
+pub extern "C" fn ice_answers_step(answers: *const ice_answers, rank: usize) -> i64 {
+    guard_value(-1, || Ok(of_rank(answers, rank)?.1.map_or(-1, |step| step as i64)))
 }
 
-fn of_rank(answers: *const ice_answers, local_rank: usize) -> Result<(Answer, Option<u64>), Error> {
+fn of_rank(answers: *const ice_answers, rank: usize) -> Result<(Answer, Option<u64>), Error> {
     let ranks = &handle(answers, "answers")?.answers.ranks;
-    let answer = ranks.get(local_rank).copied();
-    answer.ok_or_else(|| Error::Argument { what: format!("there is no local rank {local_rank}") })
+    let answer = ranks.get(rank).copied();
+    answer.ok_or_else(|| Error::Argument { what: format!("there is no rank {rank}") })
 }
 
 /// How many nanoseconds passed from the request to the last answer, or to the deadline. 0 for NULL.

@@ -163,6 +163,10 @@ pub extern "C" fn ice_spec_set_section_learning(spec: *mut ice_spec, factor: f64
 /// away, say. Another SIGINT or SIGQUIT, whatever the first signal was, kills at once. What not all have saved is said,
 /// with counts, as a warning. 0 to 1e9; 0, the default, is off. Any other implies `ice_spec_set_control()`.
 ///
+/// In a job of several hosts the workers of all hosts save, at one step, before the host that is asked to stop leaves
+/// the job; and so they do, with ICE_REASON_MEMBERSHIP and as long as the agent that leads says, before another host
+/// joins, or once one has vanished.
+///
 /// Many send a stop to all processes at once (systemd's KillMode=control-group, Slurm, a container's runtime), and
 /// workers without a handler would be gone before they are asked. So they start with a shield: the signals that
 /// stop the run, SIGTERM, the stop signal and the pre-stop signal, and those of the checkpoints of

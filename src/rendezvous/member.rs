@@ -27,6 +27,7 @@ use crate::sys::dispositions;
 use crate::sys::fd::Bell;
 use crate::sys::process::{monotonic, poll_timeout};
 
+mod leave;
 mod liveness;
 #[cfg(test)]
 pub mod tests;
@@ -474,54 +475,6 @@ impl Part {
             }
         }
         true
-    }
-
-    /// The last words, and the end.
-    fn go(&mut self, reason: String, linger: Duration) {
-        if !self.has_ended() && self.chain.is_some() {
-            // The job does not outlive the place, nor one of a given set of nodes.
-            let ends_all = (self.backend.serves() || self.settings.rules.fixed) && !self.is_done;
-            self.outbox.push_back(match ends_all {
-                true => Message::Close { reason: format!("{}: {reason}", self.node.name) },
-                false => Message::Leave { id: self.node.id.clone(), reason },
-            });
-            let said = self.say_last_words().and_then(|()| self.name_missing());
-            if let Err(error) = said {
-                self.log(Level::Warning, format!("the others were not told of the leave: {error}"));
-            }
-        }
-        if !self.has_ended() && self.chain.is_some() {
-            let _ = self.backend.delete(&beat_key(&self.node.id));
-        }
-        self.backend.leave(Instant::now() + linger);
-    }
-
-    fn say_last_words(&mut self) -> Result<(), Error> {
-        self.say()?;
-        self.lead()?;
-        if let (false, Some(leader)) = (self.has_ended(), &mut self.leader) {
-            leader.hand_over();
-            self.publish()?;
-        }
-        Ok(())
-    }
-
-    /// Who leaves the exit barrier early says who has not come.
-    fn name_missing(&mut self) -> Result<(), Error> {
-        let (Stage::In { round }, true, Some(chain)) = (self.stage, self.is_done, &self.chain) else {
-            return Ok(());
-        };
-        let mut missing = Vec::new();
-        for (rank, node) in chain.state.nodes.clone().into_iter().enumerate() {
-            if self.backend.get(&done_key(round, &node.id))?.is_none() {
-                missing.push(format!("group rank {rank}: {}", node.name));
-            }
-        }
-        if !missing.is_empty() && !self.has_ended() {
-            let text = format!("the exit barrier was left before these had come: {}", missing.join("; "));
-            self.log(Level::Warning, text);
-        }
-        Ok(())
     }
 
     fn has_ended(&self) -> bool {

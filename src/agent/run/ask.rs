@@ -152,7 +152,7 @@ fn told(answers: &Answers) -> Vec<String> {
             Answer::Failed => "could not save",
             Answer::Gone => "has ended",
         };
-        Some(format!("no whole checkpoint: local rank {rank} {what}"))
+        Some(format!("no whole checkpoint: rank {rank} {what}"))
     };
     answers.ranks.iter().enumerate().filter_map(blame).collect()
 }
@@ -233,6 +233,6 @@ mod tests {
         assert_eq!(told(&answers(&[Answer::Succeeded])), ["the checkpoint is saved"]);
         let two = told(&answers(&[Answer::Gone, Answer::Succeeded, Answer::None]));
         assert_eq!(two.len(), 2);
-        assert_eq!(two[1], "no whole checkpoint: local rank 2 has not answered in time");
+        assert_eq!(two[1], "no whole checkpoint: rank 2 has not answered in time");
     }
 }

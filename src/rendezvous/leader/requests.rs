@@ -1,0 +1,126 @@
+//! Requests to the workers of all nodes, one after the other: see `rendezvous::request`.
+
+use std::time::Duration;
+
+use super::Leader;
+use crate::control::request::Kind;
+use crate::moment::Moment;
+use crate::rendezvous::request::{JobRequest, Progress, Word};
+use crate::rendezvous::state::{Phase, State, Why};
+use crate::report::exit_status::Exit;
+
+/// Of how many requests it is remembered at which step all were to act.
+const ACTED: usize = 16;
+/// How long after the deadline of a request the answers of a node may take to come.
+const ON_THE_WAY: Duration = Duration::from_secs(2);
+
+impl Leader {
+    pub(super) fn is_asking(&self) -> bool {
+        self.state.request.as_ref().is_some_and(|request| !request.is_over())
+    }
+
+    pub(super) fn give_time(&mut self, now: Moment) {
+        let request = self.state.request.as_ref().filter(|request| !request.is_over());
+        self.request_deadline = request.map(|request| match request.progress {
+            Progress::Acting { .. } => now.saturating_add(request.within()).saturating_add(ON_THE_WAY),
+            _ => now.saturating_add(request.within()),
+        });
+    }
+
+    pub(super) fn hear(&mut self, id: &str, round: u64, word: Word, now: Moment) {
+        let node = self.state.nodes.iter().find(|node| node.id == id);
+        let (Phase::Complete, Some(node)) = (&self.state.phase, node) else { return };
+        if round != self.state.round {
+            return;
+        }
+        match (word, &mut self.state.request) {
+            (Word::Ask(ask), Some(request)) if !request.is_over() && request.kind == ask.kind => {
+                request.join(id, ask);
+                self.changed = true;
+            }
+            (Word::Ask(ask), _) => {
+                self.state.asks.push((id.into(), ask));
+                self.next_request(now);
+            }
+            (Word::Resume, _) => self.changed |= std::mem::take(&mut self.state.paused_by) != 0,
+            (Word::Holds { number, step }, Some(request)) => request.hold(number, id, step),
+            (Word::Answers { number, ranks }, Some(request)) if ranks.len() <= node.local_world_size => {
+                request.answer(number, id, ranks);
+            }
+            _ => {}
+        }
+        self.further_request(now);
+    }
+
+    pub(super) fn next_request(&mut self, now: Moment) {
+        if self.is_asking() || self.state.asks.is_empty() {
+            return;
+        }
+        let (id, ask) = self.state.asks.remove(0);
+        self.state.requests += 1;
+        self.state.request = Some(JobRequest::of_ask(self.state.requests, &id, ask));
+        self.give_time(now);
+        self.changed = true;
+    }
+
+    /// What is under way goes on if it can.
+    pub(super) fn further_request(&mut self, now: Moment) {
+        let State { request, nodes, done, phase, acted, paused_by, .. } = &mut self.state;
+        let (Phase::Complete, Some(request)) = (phase, request) else { return };
+        let awaited = nodes.iter().map(|node| node.id.as_str());
+        if request.is_over() || !request.go_on(awaited.filter(|id| !done.iter().any(|done| done == id))) {
+            return;
+        }
+        self.changed = true;
+        if let Progress::Acting { at_step } = request.progress {
+            acted.insert(request.number, at_step);
+            if acted.len() > ACTED {
+                acted.pop_first();
+            }
+            if request.kind == Kind::Pause {
+                *paused_by = request.number;
+            }
+        }
+        self.give_time(now);
+        if !self.is_asking() {
+            self.request_over(now);
+        }
+    }
+
+    /// It is over: what was to follow follows.
+    pub(super) fn request_over(&mut self, now: Moment) {
+        (self.request_deadline, self.changed) = (None, true);
+        let Some(request) = &mut self.state.request else { return };
+        let leaving = std::mem::take(&mut request.leaving);
+        let without = std::mem::take(&mut request.without);
+        let then = request.then.take();
+        let nodes = &self.state.nodes;
+        let name = |id: &str| nodes.iter().find(|node| node.id == *id).map(|node| node.name.clone());
+        let left = leaving.iter().find_map(|(id, reason)| Some((name(id)?, reason)));
+        match left {
+            Some((name, reason)) if self.rules.fixed => {
+                return self.close(format!("{name}: {reason}"), Exit::default());
+            }
+            Some((name, reason)) => {
+                let text = format!("{name} has left the job: {reason}");
+                self.end_round_without(
+                    Why::Membership(text),
+                    leaving.into_iter().map(|(id, _)| id).chain(without),
+                )
+            }
+            None => match then {
+                Some(why) => self.end_round_without(why, without.into_iter()),
+                None => self.next_request(now),
+            },
+        }
+        self.settle(now);
+    }
+
+    /// What was asked for is over with the round.
+    pub(super) fn end_requests(&mut self) {
+        self.state.request.iter_mut().for_each(JobRequest::give_up);
+        self.state.asks.clear();
+        self.state.acted.clear();
+        (self.state.paused_by, self.request_deadline) = (0, None);
+    }
+}
