@@ -103,6 +103,8 @@ pub enum Event {
     JobFailed,
     /// The same, where it is not known that a worker failed there: that host may be stopped, and this one too.
     JobClosed,
+    /// The job ends as one of its hosts was stopped, by this signal or 0.
+    JobStopped { signal: i32 },
     /// The job succeeded without this host.
     NotNeeded,
 }
@@ -528,6 +530,9 @@ impl Supervisor {
                 }
                 None => self.stop(self.stop_signal(signal), Then::End(End::Interrupted), now),
             },
+            (State::Starting | State::Running { .. }, Event::JobStopped { signal }) => {
+                self.stop(self.stop_signal(signal), Then::End(End::Interrupted), now)
+            }
             (State::Starting, Event::Stop { signal }) => {
                 self.stop(self.stop_signal(signal), Then::End(End::Interrupted), now)
             }
@@ -558,6 +563,10 @@ impl Supervisor {
                 if !matches!(then, Then::End(End::AgentError | End::StartError)) {
                     self.then(Then::End(End::Interrupted));
                 }
+                vec![]
+            }
+            (State::Stopping { then: Then::Restart | Then::Regroup, .. }, Event::JobStopped { .. }) => {
+                self.then(Then::End(End::Interrupted));
                 vec![]
             }
             (State::Stopping { then: Then::Restart | Then::Regroup, .. }, Event::JobFailed) => {
@@ -605,11 +614,13 @@ impl Supervisor {
                 | Event::JobSucceeded
                 | Event::JobFailed
                 | Event::JobClosed
+                | Event::JobStopped { .. }
                 | Event::AgentFailed,
             ) => self.finish(End::Interrupted),
-            (State::Waiting { .. } | State::Joining | State::Barrier { .. }, Event::Stop { .. }) => {
-                self.finish(End::Interrupted)
-            }
+            (
+                State::Waiting { .. } | State::Joining | State::Barrier { .. },
+                Event::Stop { .. } | Event::JobStopped { .. },
+            ) => self.finish(End::Interrupted),
             (State::Waiting { .. } | State::Joining | State::Barrier { .. }, Event::JobFailed) => {
                 self.finish(End::WorkerFailure)
             }
@@ -645,6 +656,7 @@ impl Supervisor {
                 | Event::JobSucceeded
                 | Event::JobFailed
                 | Event::JobClosed
+                | Event::JobStopped { .. }
                 | Event::NotNeeded,
             )
             | (State::Joining | State::Barrier { .. } | State::Waiting { .. } | State::Leaving { .. }, _) => {

@@ -120,6 +120,7 @@ impl Leader {
                 self.remove(&id, |name| format!("{name} has left the job: {reason}"), now)
             }
             Message::Close { reason } => self.close(reason, Exit::default()),
+            Message::Stopped { id, signal } => self.stopped(&id, signal),
             Message::Void => {}
         }
     }
@@ -333,6 +334,13 @@ impl Leader {
 
     fn close(&mut self, reason: String, exit: Exit) {
         self.end(Ending::Closed { reason, exit });
+    }
+
+    fn stopped(&mut self, id: &str, signal: i32) {
+        let State { nodes, joined, spares, .. } = &self.state;
+        let node = nodes.iter().chain(joined).chain(spares).find(|node| node.id == id);
+        let host = node.map_or_else(|| "another host".into(), |node| node.name.clone());
+        self.end(Ending::Stopped { host, signal });
     }
 
     fn end(&mut self, ending: Ending) {

@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::moment::Moment;
 use crate::report::exit_status::Exit;
 use crate::spec::Level;
+use crate::spec::names::stopped_by;
 use crate::spec::rendezvous_options::Options;
 use crate::standstill::lost;
 use crate::store::interrupt::Interrupter;
@@ -55,9 +56,9 @@ pub enum Wish {
     Request(Word),
     /// The job is to end for all.
     Close { reason: String },
-    /// The agent goes: `reason` is for the others, if they did not end together. A place that it serves is there
-    /// until all have gone, for as long as `linger`.
-    Leave { reason: String, linger: Duration },
+    /// The agent goes: `reason` is for the others, if they did not end together; `signal` that by which it was stopped,
+    /// if it was, 0 for none. A place that it serves is there until all have gone, for as long as `linger`.
+    Leave { reason: String, signal: Option<i32>, linger: Duration },
 }
 
 /// What the agent is told.
@@ -205,12 +206,12 @@ impl Member {
     /// that does not answer keeps nobody from going. What was not heard yet comes back.
     pub fn leave(
         self,
-        reason: String,
+        (reason, signal): (String, Option<i32>),
         within: Duration,
         linger: Duration,
         hurried: impl Fn() -> bool,
     ) -> VecDeque<Notice> {
-        self.wish(Wish::Leave { reason, linger });
+        self.wish(Wish::Leave { reason, signal, linger });
         let mut begin = monotonic();
         let mut until = begin.saturating_add(within.max(linger));
         while self.end.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
@@ -468,8 +469,8 @@ impl Part {
                     let reason = format!("{}: {reason}", self.node.name);
                     self.outbox.push_back(Message::Close { reason });
                 }
-                Wish::Leave { reason, linger } => {
-                    self.go(reason, linger);
+                Wish::Leave { reason, signal, linger } => {
+                    self.go(reason, signal, linger);
                     return false;
                 }
             }
@@ -676,9 +677,14 @@ impl Part {
             let notice = match ending {
                 Ending::Succeeded if takes_part => Notice::Ended(ending.clone()),
                 Ending::Succeeded if is_spare => Notice::NotNeeded,
-                Ending::Closed { .. } if takes_part || is_spare || was_heard => Notice::Ended(ending.clone()),
+                Ending::Closed { .. } | Ending::Stopped { .. } if takes_part || is_spare || was_heard => {
+                    Notice::Ended(ending.clone())
+                }
                 Ending::Succeeded => self.closed("its job has succeeded"),
                 Ending::Closed { reason, .. } => self.closed(reason),
+                Ending::Stopped { host, signal } => {
+                    self.closed(&format!("{} at {host}", stopped_by(*signal)))
+                }
             };
             self.stage = Stage::Out;
             return self.tell(notice);

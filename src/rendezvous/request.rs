@@ -47,8 +47,8 @@ pub struct JobRequest {
     pub progress: Progress,
     /// Who asked: the node, and its own number of what it asked for.
     pub asks: Vec<(String, u64)>,
-    /// Nodes that leave the job when it is over, and why.
-    pub leaving: Vec<(String, String)>,
+    /// Nodes that are stopped when it is over, and by which signal, 0 for none.
+    pub leaving: Vec<(String, i32)>,
     /// Nodes that are not waited for.
     pub without: Vec<String>,
     /// The round is over with it, for this reason.
@@ -67,8 +67,8 @@ pub struct Ask {
     pub kind: Kind,
     pub reason: Reason,
     pub within_ms: u64,
-    /// Why the node leaves the job then, if it does.
-    pub leaves: Option<String>,
+    /// The signal by which the node is stopped then, if it is; 0 for none.
+    pub leaves: Option<i32>,
 }
 
 /// What a node tells the leader of requests.
@@ -128,9 +128,7 @@ impl JobRequest {
         if self.progress == Progress::Held && ask.reason == Reason::Preemption {
             self.reason = ask.reason;
         }
-        if let Some(reason) = ask.leaves {
-            self.leaving.push((id.into(), reason));
-        }
+        self.leaving.extend(ask.leaves.map(|signal| (id.into(), signal)));
     }
 
     /// A node holds its workers. One that is heard twice does not change its mind.
@@ -237,8 +235,8 @@ impl View {
 mod tests {
     use super::*;
 
-    fn ask(kind: Kind, reason: Reason, ask: u64, leaves: Option<&str>) -> Ask {
-        Ask { ask, kind, reason, within_ms: 3000, leaves: leaves.map(String::from) }
+    fn ask(kind: Kind, reason: Reason, ask: u64, leaves: Option<i32>) -> Ask {
+        Ask { ask, kind, reason, within_ms: 3000, leaves }
     }
 
     fn request() -> JobRequest {
@@ -266,9 +264,9 @@ mod tests {
     #[test]
     fn job_04_who_asks_for_the_same_meanwhile_joins_and_a_stop_has_its_reason() {
         let mut request = request();
-        request.join("b", ask(Kind::Save, Reason::Preemption, 4, Some("stopped by SIGTERM")));
+        request.join("b", ask(Kind::Save, Reason::Preemption, 4, Some(15)));
         assert_eq!(request.reason, Reason::Preemption);
-        assert_eq!(request.leaving, [("b".to_string(), "stopped by SIGTERM".to_string())]);
+        assert_eq!(request.leaving, [("b".to_string(), 15)]);
         let view = View::of("b", &State { request: Some(request), ..State::new("a") }, &[]);
         assert_eq!(view.request.map(|seen| seen.asks), Some(vec![4]));
     }

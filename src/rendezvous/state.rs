@@ -65,6 +65,11 @@ pub enum Ending {
         #[serde(flatten)]
         exit: Exit,
     },
+    /// One of its hosts was stopped, without which it cannot go on; by this signal, 0 for none.
+    Stopped {
+        host: String,
+        signal: i32,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -165,6 +170,8 @@ pub enum Message {
     Leave { id: String, reason: String },
     /// The job is over for this reason.
     Close { reason: String },
+    /// It is stopped by this signal, 0 for none, and the job with it.
+    Stopped { id: String, signal: i32 },
     /// In the place of a message that was announced and did not come.
     Void,
 }

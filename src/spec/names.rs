@@ -72,6 +72,14 @@ pub fn path_component(bytes: &[u8]) -> String {
     name
 }
 
+/// Why a run was stopped, in words: by a signal, 0 for none.
+pub fn stopped_by(signal: i32) -> String {
+    match signal {
+        0 => "stopped by request".into(),
+        signal => format!("stopped by {}", Signal(signal)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

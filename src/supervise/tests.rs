@@ -533,6 +533,24 @@ fn rst_04_a_round_that_is_over_for_others_is_no_restart() {
 }
 
 #[test]
+fn job_17_a_stop_of_another_host_is_a_stop_here() {
+    let stopped = Event::JobStopped { signal: libc::SIGINT };
+    let mut group = joined(of_hosts(), 0, 0);
+    assert_eq!(group.step(stopped, SECOND), [Signal(libc::SIGINT)]);
+    group.step(FAILED, SECOND);
+    assert_eq!(group.step(FAILED, SECOND), [EndAttempt { succeeded: false }, Finish(End::Interrupted)]);
+    // Where it follows a failure, or reaches workers first.
+    for first in [FAILED, STOPPED] {
+        let mut group = joined(Policy { max_restarts: 9, ..of_hosts() }, 0, 0);
+        group.step(first, SECOND);
+        group.step(stopped, SECOND);
+        assert_eq!(group.step(OK, SECOND).last(), Some(&Finish(End::Interrupted)), "{first:?}");
+    }
+    let (mut group, _) = Supervisor::new(of_hosts());
+    assert_eq!(group.step(stopped, SECOND), [Finish(End::Interrupted)]);
+}
+
+#[test]
 fn job_a_host_whose_workers_have_ended_as_asked_leaves_with_the_others() {
     let until = 9 * SECOND;
     let asked = || {

@@ -27,6 +27,7 @@ pub fn tests() -> Vec<Trial> {
         job_06_a_host_that_stands_still_keeps_the_others_until_the_deadline_only,
         job_a_pause_and_a_stop_are_of_all_hosts,
         job_an_agent_is_killed_in_the_midst_of_a_request,
+        job_17_all_hosts_say_which_of_them_was_stopped_and_how,
     ]
 }
 
@@ -268,6 +269,35 @@ fn job_an_agent_is_killed_in_the_midst_of_a_request() {
             );
         }
         store.end();
+        t.nothing_left();
+    }
+}
+
+fn job_17_all_hosts_say_which_of_them_was_stopped_and_how() {
+    for (fixed, saves, signal) in
+        [(true, false, libc::SIGTERM), (true, true, libc::SIGTERM), (false, false, libc::SIGINT)]
+    {
+        let t = Case::new();
+        let job = if fixed { Job::fixed(&t, "2") } else { Job::c10d(&t, "2") };
+        let job = if saves { job.with(&["--checkpoint-before-stop", "20"]) } else { job };
+        let rank = |number| if fixed { vec!["--node-rank", number] } else { vec![] };
+        let worker = lockstep(&t, "0.001");
+        let mut agents = start(&job, &[&rank("0")], &worker);
+        wait_for("the store", || listens(job.port));
+        agents.extend(start(&job, &[&rank("1")], &worker));
+        t.wait_lines("ready.0", 2);
+        let stopped = agents[0].pid();
+        agents[0].signal(signal);
+        for (number, agent) in agents.into_iter().enumerate() {
+            let ended = agent.finish();
+            assert_eq!(ended.status.signal(), Some(signal), "{}", ended.err());
+            let name = if signal == libc::SIGINT { "SIGINT" } else { "SIGTERM" };
+            let said = if number == 0 { String::new() } else { format!(" (PID {stopped})") };
+            let line =
+                ended.err().lines().find(|line| line.contains("interrupted: stopped by ")).map(String::from);
+            let line = line.unwrap_or_else(|| panic!("{}", ended.err()));
+            assert!(line.contains(&format!("stopped by {name}")) && line.ends_with(&said), "{line}");
+        }
         t.nothing_left();
     }
 }

@@ -9,7 +9,6 @@ use super::control_channel::{Ask, ControlChannel, Standing};
 use super::expiry::{Expiry, Overdue, Scene, learn};
 use super::group::Group;
 use super::job_requests::{JobRequests, Todo, Waiter};
-use super::stop;
 use crate::control::listener::Listener;
 use crate::control::page::Page;
 use crate::control::pending::{Ticket, Wish};
@@ -212,7 +211,7 @@ impl Control {
         }
         // The others are to know before this host's workers are gone.
         let leaves = (kind == Kind::Save && reason == Reason::Preemption)
-            .then(|| stop::text(context.inbox.stop_requested().unwrap_or(0)));
+            .then(|| context.inbox.stop_requested().unwrap_or(0));
         self.ask(context, group, Ask { kind, reason, deadline, ticket, before_stop: true }, leaves);
         None
     }
@@ -223,8 +222,8 @@ impl Control {
         self.ask(context, group, Ask { kind, reason, deadline, ticket: None, before_stop: false }, None);
     }
 
-    /// `leaves`: why this host leaves the job with it, if it does.
-    fn ask(&mut self, context: &Context, group: &Group, ask: Ask, leaves: Option<String>) {
+    /// `leaves`: the signal by which this host is stopped then, if it is.
+    fn ask(&mut self, context: &Context, group: &Group, ask: Ask, leaves: Option<i32>) {
         let (Some(open), Some(_)) = (&mut self.open, group.attempt()) else { return };
         if context.settled.rendezvous.is_none() {
             return open.channel.ask(context, group, ask);

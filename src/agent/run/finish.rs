@@ -10,7 +10,6 @@ use super::context::{Context, origin};
 use super::descendants::GONE_WITHIN;
 use super::reporter::path_bytes;
 use super::results::never_started;
-use super::stop;
 use super::watchers::Watchers;
 use crate::error::{Error, c_string_lossy};
 use crate::logs::events::Places;
@@ -20,6 +19,7 @@ use crate::report::event::flakiness;
 use crate::report::exit_status::{self, Exit};
 use crate::report::{End, GroupState, Outcome, RunReport, WorkerReport, error_file, summary};
 use crate::shown::shown;
+use crate::spec::names::stopped_by;
 use crate::spec::{Level, Spec};
 use crate::supervise::NoRestart;
 use crate::sys::file;
@@ -83,6 +83,9 @@ impl Run<'_> {
             Some((_, exit)) => exit,
             None => self.results.root_cause().map_or_else(Exit::default, Exit::from),
         };
+        let elsewhere = self.stopped_elsewhere().map(|(_, signal)| signal);
+        let stop_signal = elsewhere.or(self.context.inbox.stop_requested()).unwrap_or(0);
+        let signal = if end == End::Interrupted { stop_signal } else { 0 };
         self.membership.leave(&self.context, end, &message);
         let (root, to) = (self.results.root_cause(), &self.context.host.error_file);
         if let (End::WorkerFailure, Some(root), Some(to)) = (end, root, to) {
@@ -98,8 +101,6 @@ impl Run<'_> {
             state => state,
         };
         self.timeline.publish(&self.context, state, self.supervisor.attempt());
-        let stop_signal = self.context.inbox.stop_requested().unwrap_or(0);
-        let signal = if end == End::Interrupted { stop_signal } else { 0 };
         let (workers, root_cause, failures) = self.results.take();
         let report = finished(RunReport {
             end,
@@ -128,12 +129,20 @@ impl Run<'_> {
         report
     }
 
+    /// The host whose stop ended the job, if nobody has stopped this one.
+    fn stopped_elsewhere(&self) -> Option<(&str, i32)> {
+        self.membership.stopped_elsewhere().filter(|_| self.context.inbox.stop_requested().is_none())
+    }
+
     /// Why the run ended, on one line.
     fn message(&self, end: End) -> String {
         let root = self.results.root_cause().map(summary::line);
         match end {
             End::Succeeded | End::NotNeeded => String::new(),
-            End::Interrupted => stop::text(self.context.inbox.stop_requested().unwrap_or(0)),
+            End::Interrupted => match self.stopped_elsewhere() {
+                Some((host, signal)) => format!("{} at {host}", stopped_by(signal)),
+                None => stopped_by(self.context.inbox.stop_requested().unwrap_or(0)),
+            },
             End::WorkerFailure => match self.membership.failed_elsewhere() {
                 Some((reason, _)) => reason.into(),
                 None => {

@@ -89,8 +89,8 @@ pub enum Todo {
 }
 
 impl JobRequests {
-    /// Has the workers of all hosts asked. `leaves`: why this host leaves the job then, if it does.
-    pub fn ask(&mut self, waiter: Waiter, reason: Reason, leaves: Option<String>, now: Moment) {
+    /// Has the workers of all hosts asked. `leaves`: the signal by which this host is stopped then, if it is.
+    pub fn ask(&mut self, waiter: Waiter, reason: Reason, leaves: Option<i32>, now: Moment) {
         self.asks += 1;
         let within = waiter.until.saturating_sub(now);
         self.words.push(Word::Ask(Ask {
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn job_01_workers_are_held_and_act_and_who_asked_is_told() {
         let mut requests = JobRequests::default();
-        requests.ask(waiter(Kind::Save, true), Reason::Preemption, Some("stopped".into()), SECOND);
+        requests.ask(waiter(Kind::Save, true), Reason::Preemption, Some(15), SECOND);
         assert!(matches!(&requests.take_words()[..], [Word::Ask(Ask { ask: 1, within_ms: 3000, .. })]));
         assert_eq!(requests.hear(view(5, Kind::Save, Progress::Held, &[1]), SECOND), []);
         let (seen, until) = requests.due().unwrap();

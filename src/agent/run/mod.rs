@@ -608,6 +608,9 @@ impl<'a> Run<'a> {
                 }
                 Some(Heard::Told(event)) => {
                     self.leave_round();
+                    if matches!(event, Event::JobStopped { .. }) && self.supervisor.is_in_doubt() {
+                        self.stop.excuse_ends(&mut self.group);
+                    }
                     self.tell(event);
                 }
                 Some(Heard::Failed(error)) => {

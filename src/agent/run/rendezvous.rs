@@ -19,7 +19,7 @@ use crate::rendezvous::state::{Ending, Node, State};
 use crate::report::End;
 use crate::report::exit_status::Exit;
 use crate::spec::Level;
-use crate::spec::names::hostname_text;
+use crate::spec::names::{hostname_text, stopped_by};
 use crate::store::server::{Config, Server};
 use crate::supervise::Event;
 use crate::sys::process::monotonic;
@@ -179,6 +179,14 @@ impl Membership {
         }
     }
 
+    /// Which host was stopped, and by which signal, 0 for none, if it was another one that ended the job so.
+    pub fn stopped_elsewhere(&self) -> Option<(&str, i32)> {
+        match self.0.as_ref()?.ending.as_ref()? {
+            Ending::Stopped { host, signal } => Some((host, *signal)),
+            _ => None,
+        }
+    }
+
     /// Why the workers have no store though this agent is to serve it.
     pub fn take_store_error(&mut self) -> Option<Error> {
         self.0.as_mut()?.store_error.take()
@@ -248,6 +256,7 @@ impl Membership {
             End::NotNeeded => ("was not needed".to_string(), Duration::ZERO),
             _ => (message.to_string(), TOLD_WITHIN),
         };
+        let signal = context.inbox.stop_requested().filter(|_| end == End::Interrupted);
         if matches!(end, End::StartError | End::AgentError) && ending.is_none() && !is_lost {
             member.wish(Wish::Close { reason: message.to_string() });
         }
@@ -269,7 +278,7 @@ impl Membership {
                 _ => context.inbox.in_a_hurry(),
             }
         };
-        for notice in member.leave(reason, within, linger, hurried) {
+        for notice in member.leave((reason, signal), within, linger, hurried) {
             if let Notice::Log(level, text) = notice {
                 context.log(level, || text);
             }
@@ -285,6 +294,10 @@ impl Met {
             Ending::Succeeded => {
                 context.log(Level::Info, || "all hosts have succeeded".into());
                 Event::JobSucceeded
+            }
+            Ending::Stopped { host, signal } => {
+                context.log(Level::Info, || format!("the job is over: {} at {host}", stopped_by(*signal)));
+                Event::JobStopped { signal: *signal }
             }
             Ending::Closed { reason, exit } => {
                 context.log(Level::Info, || format!("the job is over: {reason}"));

@@ -12,7 +12,7 @@ use super::descendants::Descendants;
 use super::group::Group;
 use crate::moment::Moment;
 use crate::report::{Cause, Outcome};
-use crate::spec::names::Signal;
+use crate::spec::names::{Signal, stopped_by};
 use crate::spec::on_signal::OnSignal;
 use crate::spec::{Level, Spec};
 use crate::supervise::Event;
@@ -58,7 +58,7 @@ impl Stop {
         if std::mem::replace(&mut self.told, true) {
             return None;
         }
-        context.log(Level::Info, || format!("{}: stopping the workers", text(signal)));
+        context.log(Level::Info, || format!("{}: stopping the workers", stopped_by(signal)));
         Some(signal)
     }
 
@@ -190,14 +190,6 @@ fn by_stop(cause: Cause, outcome: Outcome, stops: &[i32]) -> bool {
         _ => return false,
     };
     cause == Cause::OwnFailure && stops.contains(&signal)
-}
-
-/// Why a run was stopped, in words.
-pub fn text(signal: i32) -> String {
-    match signal {
-        0 => "stopped by request".into(),
-        signal => format!("stopped by {}", Signal(signal)),
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::control::request::Kind;
 use crate::moment::Moment;
 use crate::rendezvous::request::{JobRequest, Progress, Word};
 use crate::rendezvous::state::{Phase, State, Why};
-use crate::report::exit_status::Exit;
+use crate::spec::names::stopped_by;
 
 /// Of how many requests it is remembered at which step all were to act.
 const ACTED: usize = 16;
@@ -96,13 +96,11 @@ impl Leader {
         let then = request.then.take();
         let nodes = &self.state.nodes;
         let name = |id: &str| nodes.iter().find(|node| node.id == *id).map(|node| node.name.clone());
-        let left = leaving.iter().find_map(|(id, reason)| Some((name(id)?, reason)));
+        let left = leaving.iter().find_map(|(id, signal)| Some((id, name(id)?, *signal)));
         match left {
-            Some((name, reason)) if self.rules.fixed => {
-                return self.close(format!("{name}: {reason}"), Exit::default());
-            }
-            Some((name, reason)) => {
-                let text = format!("{name} has left the job: {reason}");
+            Some((id, _, signal)) if self.rules.fixed => return self.stopped(id, signal),
+            Some((_, name, signal)) => {
+                let text = format!("{name} has left the job: {}", stopped_by(signal));
                 self.end_round_without(
                     Why::Membership(text),
                     leaving.into_iter().map(|(id, _)| id).chain(without),

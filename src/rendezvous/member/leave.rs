@@ -9,13 +9,15 @@ use crate::spec::Level;
 
 impl Part {
     /// The last words, and the end.
-    pub(super) fn go(&mut self, reason: String, linger: Duration) {
+    pub(super) fn go(&mut self, reason: String, signal: Option<i32>, linger: Duration) {
         if !self.has_ended() && self.chain.is_some() {
             // The job does not outlive the place, nor one of a given set of nodes.
             let ends_all = (self.backend.serves() || self.settings.rules.fixed) && !self.is_done;
-            self.outbox.push_back(match ends_all {
-                true => Message::Close { reason: format!("{}: {reason}", self.node.name) },
-                false => Message::Leave { id: self.node.id.clone(), reason },
+            let id = self.node.id.clone();
+            self.outbox.push_back(match (ends_all, signal) {
+                (true, Some(signal)) => Message::Stopped { id, signal },
+                (true, None) => Message::Close { reason: format!("{}: {reason}", self.node.name) },
+                (false, _) => Message::Leave { id, reason },
             });
             let said = self.say_last_words().and_then(|()| self.name_missing());
             if let Err(error) = said {

@@ -153,7 +153,7 @@ impl Agent {
 
     pub fn leave(mut self) {
         let within = Duration::from_secs(20);
-        self.member.take().unwrap().leave("enough".into(), within, Duration::ZERO, || false);
+        self.member.take().unwrap().leave(("enough".into(), None), within, Duration::ZERO, || false);
     }
 
     /// Without a word, as by SIGKILL. The thread waits for ever.
