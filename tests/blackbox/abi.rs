@@ -305,7 +305,9 @@ fn abi_12_handles_in_a_forked_copy() {
         "after\\n",
     ]);
     let ready = format!("await_lines={}:2", t.path("up"));
-    let running = host.steps(&["start", &ready, "fork", "snapshot", "mark=forked_once", "wait=60"]).spawn();
+    let running = host
+        .steps(&["start", &ready, "await_healthy", "fork", "snapshot", "mark=forked_once", "wait=60"])
+        .spawn();
     running.wait_event("forked_once");
     std::fs::write(t.dir.join("go"), "").unwrap();
     let run = running.finish();

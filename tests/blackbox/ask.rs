@@ -85,7 +85,7 @@ fn time_ask_ranks_that_cannot_save() {
     terminal.types(CTRL_C);
     terminal.await_text(QUESTION);
     terminal.types("\n");
-    terminal.await_text("no whole checkpoint: local rank 1 could not save");
+    terminal.await_text("no whole checkpoint: rank 1 could not save");
     assert_eq!(started.finish().status.signal(), Some(libc::SIGINT));
 }
 
