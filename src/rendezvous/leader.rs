@@ -119,6 +119,7 @@ impl Leader {
             Message::Leave { id, reason } => {
                 self.remove(&id, |name| format!("{name} has left the job: {reason}"), now)
             }
+            Message::Unfit { id, reason } => self.unfit(&id, reason, now),
             Message::Close { reason } => self.close(reason, Exit::default()),
             Message::Stopped { id, signal } => self.stopped(&id, signal),
             Message::Void => {}
@@ -334,6 +335,19 @@ impl Leader {
 
     fn close(&mut self, reason: String, exit: Exit) {
         self.end(Ending::Closed { reason, exit });
+    }
+
+    /// A node that cannot start its workers, say, is left out if there are enough others.
+    fn unfit(&mut self, id: &str, reason: String, now: Moment) {
+        let State { nodes, joined, spares, .. } = &self.state;
+        let mut others: Vec<&str> = nodes.iter().chain(joined).chain(spares).map(|node| &*node.id).collect();
+        others.retain(|other| *other != id);
+        others.sort_unstable();
+        others.dedup();
+        if self.rules.fixed || others.len() < self.rules.min_nodes {
+            return self.close(reason, Exit::default());
+        }
+        self.remove(id, |_| reason, now);
     }
 
     fn stopped(&mut self, id: &str, signal: i32) {

@@ -54,8 +54,8 @@ pub enum Wish {
     Done,
     /// About a request to the workers of all hosts.
     Request(Word),
-    /// The job is to end for all.
-    Close { reason: String },
+    /// This node cannot take part. The job is to end for all if it needs it.
+    Unfit { reason: String },
     /// The agent goes: `reason` is for the others, if they did not end together; `signal` that by which it was stopped,
     /// if it was, 0 for none. A place that it serves is there until all have gone, for as long as `linger`.
     Leave { reason: String, signal: Option<i32>, linger: Duration },
@@ -465,9 +465,13 @@ impl Part {
                         self.outbox.push_back(Message::Request { id, round, word });
                     }
                 }
-                Wish::Close { reason } => {
+                Wish::Unfit { reason } => {
                     let reason = format!("{}: {reason}", self.node.name);
-                    self.outbox.push_back(Message::Close { reason });
+                    // The job does not outlive the place.
+                    self.outbox.push_back(match self.backend.serves() {
+                        true => Message::Close { reason },
+                        false => Message::Unfit { id, reason },
+                    });
                 }
                 Wish::Leave { reason, signal, linger } => {
                     self.go(reason, signal, linger);

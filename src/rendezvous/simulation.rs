@@ -86,7 +86,7 @@ fn two_rounds(count: usize) -> [Cost; 2] {
     }
     dense(1);
     let second = cost();
-    agents.iter().for_each(|agent| agent.wish(Wish::Close { reason: "enough".into() }));
+    agents.iter().for_each(|agent| agent.wish(Wish::Unfit { reason: "enough".into() }));
     agents.into_iter().for_each(Agent::leave);
     [first, second]
 }

@@ -168,6 +168,8 @@ pub enum Message {
     Request { id: String, round: u64, word: Word },
     /// It goes, in an orderly way.
     Leave { id: String, reason: String },
+    /// It cannot take part, for this reason: the job is over if it needs it.
+    Unfit { id: String, reason: String },
     /// The job is over for this reason.
     Close { reason: String },
     /// It is stopped by this signal, 0 for none, and the job with it.

@@ -27,6 +27,7 @@ pub fn tests() -> Vec<Trial> {
         job_06_a_host_that_stands_still_keeps_the_others_until_the_deadline_only,
         job_a_pause_and_a_stop_are_of_all_hosts,
         job_an_agent_is_killed_in_the_midst_of_a_request,
+        job_12_a_newcomer_whose_program_is_missing_is_left_out,
         job_17_all_hosts_say_which_of_them_was_stopped_and_how,
     ]
 }
@@ -271,6 +272,21 @@ fn job_an_agent_is_killed_in_the_midst_of_a_request() {
         store.end();
         t.nothing_left();
     }
+}
+
+fn job_12_a_newcomer_whose_program_is_missing_is_left_out() {
+    let t = Case::new();
+    let job = Job::c10d(&t, "1:2").with(&["--max-restarts", "0"]);
+    let first = job.first_agent(&[], |agent| agent.until_go(&t));
+    round(&t, 0, 1);
+    for number in 1..=2 {
+        job.agent(&[]).words(&["--no-python", "/nowhere/program"]).run().exited(127);
+        round(&t, 2 * number, 1);
+    }
+    go(&t);
+    let ended = first.finish();
+    assert!(ended.exited(0).err().contains("/nowhere/program"), "{}", ended.err());
+    t.nothing_left();
 }
 
 fn job_17_all_hosts_say_which_of_them_was_stopped_and_how() {

@@ -258,7 +258,7 @@ impl Membership {
         };
         let signal = context.inbox.stop_requested().filter(|_| end == End::Interrupted);
         if matches!(end, End::StartError | End::AgentError) && ending.is_none() && !is_lost {
-            member.wish(Wish::Close { reason: message.to_string() });
+            member.wish(Wish::Unfit { reason: message.to_string() });
         }
         let reminder = Cell::new(Reminder::since(monotonic()));
         let hurried = move || {

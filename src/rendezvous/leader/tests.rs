@@ -230,6 +230,23 @@ fn dyn_10_one_that_is_heard_anew_has_its_full_time() {
 }
 
 #[test]
+fn job_12_a_node_that_cannot_take_part_is_left_out_where_there_are_enough_others() {
+    let unfit = |id: &str| Message::Unfit { id: id.into(), reason: format!("{id} cannot start x") };
+    for (min_nodes, ends) in [(1, false), (2, true)] {
+        let mut leader = leader(rules(min_nodes, 2));
+        tell(&mut leader, &[join("a"), join("b"), unfit("b")], SECOND);
+        let state = leader.publish().unwrap();
+        assert_eq!(matches!(state.phase, Phase::Ended(_)), ends);
+        assert!(ends || state.why == Why::Membership("b cannot start x".into()), "{state:?}");
+        assert_eq!(state.restarts, 0);
+    }
+    // The last one.
+    let mut leader = leader(rules(1, 1));
+    tell(&mut leader, &[join("a"), unfit("a")], SECOND);
+    assert!(matches!(leader.publish().unwrap().phase, Phase::Ended(_)));
+}
+
+#[test]
 fn stat_06_a_node_rank_for_two_ends_the_job_before_it_begins() {
     let ranked = |id: &str, order| Message::Join(Node { order: Some(order), ..node(id) });
     let fixed = || leader(Rules { fixed: true, ..rules(2, 2) });
