@@ -45,6 +45,16 @@ pub struct Rules {
     pub save_before_change: Duration,
 }
 
+/// The last sign of life of a node.
+#[derive(Clone, Copy)]
+struct Pulse {
+    counter: Option<u64>,
+    /// When it was another one.
+    since: Moment,
+    /// How long it may be the same.
+    limit: Duration,
+}
+
 #[derive(Clone)]
 pub struct Leader {
     rules: Rules,
@@ -54,8 +64,7 @@ pub struct Leader {
     deadline: Option<Moment>,
     /// When the request that is under way is given up.
     request_deadline: Option<Moment>,
-    /// The last sign of life of each node, and when it was another one.
-    pulses: HashMap<String, (Option<u64>, Moment)>,
+    pulses: HashMap<String, Pulse>,
     changed: bool,
 }
 
@@ -101,7 +110,7 @@ impl Leader {
 
     /// When `tick` is due.
     pub fn deadline(&self) -> Option<Moment> {
-        let dead = self.pulses.values().map(|(_, since)| *since + self.rules.dead_after).min();
+        let dead = self.pulses.values().map(|pulse| pulse.since.saturating_add(pulse.limit)).min();
         self.deadline.into_iter().chain(self.request_deadline).chain(dead).min()
     }
 
@@ -128,18 +137,17 @@ impl Leader {
 
     /// What a node's counter says now.
     pub fn saw(&mut self, id: &str, counter: u64, now: Moment) {
-        if let Some((last, since)) = self.pulses.get_mut(id)
-            && *last != Some(counter)
+        if let Some(pulse) = self.pulses.get_mut(id)
+            && pulse.counter != Some(counter)
         {
-            (*last, *since) = (Some(counter), now);
+            (pulse.counter, pulse.since) = (Some(counter), now);
         }
     }
 
     /// Time has passed.
     pub fn tick(&mut self, now: Moment) {
-        let limit = self.rules.dead_after;
-        let is_dead = |since: Moment| now.saturating_sub(since) >= limit;
-        let dead = self.pulses.iter().filter(|(_, (_, since))| is_dead(*since));
+        let is_dead = |pulse: &Pulse| now.saturating_sub(pulse.since) >= pulse.limit;
+        let dead = self.pulses.iter().filter(|(_, pulse)| is_dead(pulse));
         for id in dead.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
             self.miss(&id, now);
         }
@@ -154,13 +162,13 @@ impl Leader {
 
     /// A node gave no sign of life for too long.
     pub fn miss(&mut self, id: &str, now: Moment) {
-        let limit = self.rules.dead_after;
+        let limit = self.pulses.get(id).map_or(self.rules.dead_after, |pulse| pulse.limit);
         self.remove(id, |name| format!("{name} has vanished: no sign of it for {limit:?}"), now);
     }
 
     /// Nobody could be heard up to now, and for so long nobody could join.
     pub fn give_back(&mut self, lost: Duration, now: Moment) {
-        self.pulses.values_mut().for_each(|(_, since)| *since = now);
+        self.pulses.values_mut().for_each(|pulse| pulse.since = now);
         for deadline in [&mut self.deadline, &mut self.request_deadline].into_iter().flatten() {
             *deadline = deadline.saturating_add(lost);
         }
@@ -415,7 +423,9 @@ impl Leader {
         let all = nodes.iter().chain(joined).chain(spares);
         for node in all.filter(|node| node.id != self.me && !done.contains(&node.id)) {
             if !self.pulses.contains_key(&node.id) {
-                self.pulses.insert(node.id.clone(), (None, now));
+                // Those of an agent that beats more rarely than this one are not missed the sooner for it.
+                let limit = Duration::from_millis(node.dead_after_ms).max(self.rules.dead_after);
+                self.pulses.insert(node.id.clone(), Pulse { counter: None, since: now, limit });
             }
         }
     }

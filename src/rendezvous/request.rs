@@ -293,7 +293,7 @@ mod tests {
             role: String::new(),
             local_world_size: 1,
             order: None,
-            seniority: 0,
+            ..Node::default()
         };
         let nodes = NODES.map(node);
         let failed = (Answer::Failed, Some(2));

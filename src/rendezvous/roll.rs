@@ -59,7 +59,7 @@ mod tests {
             role: "default".into(),
             local_world_size: 1,
             order,
-            seniority: 0,
+            ..Node::default()
         }
     }
 

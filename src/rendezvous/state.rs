@@ -12,7 +12,7 @@ use crate::report::exit_status::Exit;
 const FORMAT: &str = "libice rendezvous 2 ";
 
 /// One agent, as it joins.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Node {
     /// Made anew by each agent; never told again from another run.
     pub id: String,
@@ -31,6 +31,8 @@ pub struct Node {
     /// Of its first message; kept as long as the node is there, so that ranks move as little as can be.
     #[serde(default)]
     pub seniority: u64,
+    /// After how many milliseconds without a heartbeat it is missed.
+    pub dead_after_ms: u64,
 }
 
 /// Why a round is over.

@@ -25,7 +25,7 @@ fn node(id: &str) -> Node {
         role: "default".into(),
         local_world_size: 1,
         order: None,
-        seniority: 0,
+        ..Node::default()
     }
 }
 
@@ -227,6 +227,21 @@ fn dyn_10_one_that_is_heard_anew_has_its_full_time() {
     assert_eq!(leader.publish().unwrap().phase, Phase::Complete);
     leader.tick(75 * SECOND);
     assert_eq!(leader.publish().unwrap().phase, Phase::Gathering);
+}
+
+#[test]
+fn job_14_a_node_that_beats_more_rarely_than_the_leader_is_not_missed_for_it() {
+    let mut leader = leader(rules(1, 3));
+    let rare = Node { dead_after_ms: 60_000, ..node("c") };
+    let joined = [join("a"), join("b"), Message::Join(rare)];
+    tell(&mut leader, &joined, Duration::ZERO);
+    leader.publish();
+    assert_eq!(leader.deadline(), Some(15 * SECOND));
+    leader.tick(15 * SECOND);
+    let state = leader.publish().unwrap();
+    assert_eq!(state.why, Why::Membership("node b has vanished: no sign of it for 15s".into()));
+    leader.tick(60 * SECOND);
+    assert!(!leader.state().nodes.iter().any(|node| node.id == "c"));
 }
 
 #[test]

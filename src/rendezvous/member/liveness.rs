@@ -84,7 +84,11 @@ impl Part {
         let Some(Chain { state, number }) = &self.chain else { return Ok(()) };
         let takes_part = !matches!(self.stage, Stage::Idle | Stage::Out);
         let has_ended = matches!(state.phase, Phase::Ended(_));
-        let is_lost = monotonic().saturating_sub(self.leaders_beat.1) >= self.settings.rules.dead_after;
+        let mut all = state.nodes.iter().chain(&state.joined).chain(&state.spares);
+        let leader = all.find(|node| Some(&node.id) == state.leader.as_ref());
+        let limit = Duration::from_millis(leader.map_or(0, |leader| leader.dead_after_ms));
+        let limit = limit.max(self.settings.rules.dead_after);
+        let is_lost = monotonic().saturating_sub(self.leaders_beat.1) >= limit;
         let is_free = state.leader.is_none() || is_lost;
         if self.leader.is_some() || !takes_part || has_ended || !is_free || !self.backend.may_lead() {
             return Ok(());

@@ -120,7 +120,7 @@ impl Agent {
             role: "default".into(),
             local_world_size: 1,
             order: None,
-            seniority: 0,
+            ..Node::default()
         };
         let (ring, heard) = std::sync::mpsc::channel();
         let ring = move || ring.send(()).unwrap_or_default();

@@ -100,7 +100,7 @@ fn node(id: &str) -> Node {
         role: "default".into(),
         local_world_size: 1,
         order: None,
-        seniority: 0,
+        ..Node::default()
     }
 }
 
