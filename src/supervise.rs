@@ -599,10 +599,7 @@ impl Supervisor {
             (State::Joining, Event::NotNeeded) => self.finish(End::NotNeeded),
 
             (State::Barrier { .. }, Event::RoundOver) => self.join_or_start(self.attempt + 1),
-            // What all workers have done is not undone by a rendezvous that is lost.
-            (State::Barrier { .. }, Event::JobSucceeded | Event::Deadline | Event::AgentFailed) => {
-                self.finish(End::Succeeded)
-            }
+            (State::Barrier { .. }, Event::JobSucceeded | Event::Deadline) => self.finish(End::Succeeded),
 
             (
                 State::Leaving { .. },
@@ -624,7 +621,10 @@ impl Supervisor {
             (State::Waiting { .. } | State::Joining | State::Barrier { .. }, Event::JobFailed) => {
                 self.finish(End::WorkerFailure)
             }
-            (State::Waiting { .. } | State::Joining, Event::AgentFailed) => self.finish(End::AgentError),
+            // In the barrier: whether the others have succeeded is not known, and never will be.
+            (State::Waiting { .. } | State::Joining | State::Barrier { .. }, Event::AgentFailed) => {
+                self.finish(End::AgentError)
+            }
 
             // What is left cannot happen or changes nothing: a deadline that was overtaken, a hurry in the last stage
             // or without a stop, workers that end or are stuck while none is there, a round that is over because

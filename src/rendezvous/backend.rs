@@ -116,6 +116,11 @@ pub trait Backend: Send {
         false
     }
 
+    /// Whether nobody serves the place any more, though its host answers: no use in waiting for it for long.
+    fn is_deserted(&self) -> bool {
+        false
+    }
+
     /// What went on all the same, but is for people to know; each thing once.
     fn warning(&mut self) -> Option<String> {
         None

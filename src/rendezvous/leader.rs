@@ -25,6 +25,9 @@ mod requests;
 #[cfg(test)]
 mod tests;
 
+/// In a round of up to so many nodes all are told of each that is done: if the place is lost they know whether the job
+/// has succeeded. More would cost too much.
+const TOLD_OF_EACH: usize = 32;
 /// How many refusals are remembered.
 const REFUSED: usize = 16;
 
@@ -269,6 +272,7 @@ impl Leader {
         }
         if !self.state.done.contains(&id) {
             self.state.done.push(id);
+            self.changed |= self.state.nodes.len() <= TOLD_OF_EACH;
         }
         if self.state.done.len() == self.state.nodes.len() {
             self.end(Ending::Succeeded);

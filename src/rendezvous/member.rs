@@ -30,6 +30,7 @@ use crate::sys::process::{monotonic, poll_timeout};
 
 mod leave;
 mod liveness;
+mod lost;
 #[cfg(test)]
 pub mod tests;
 
@@ -165,6 +166,7 @@ impl Member {
             is_done: false,
             left: None,
             nodes: Vec::new(),
+            done: Vec::new(),
             told: (0, None, false),
             is_reached: false,
             leaders_beat: (None, Duration::ZERO),
@@ -282,6 +284,8 @@ struct Part {
     left: Option<u64>,
     /// Those of the round.
     nodes: Vec<Node>,
+    /// Those of them whose workers are known to have succeeded, by id.
+    done: Vec<String>,
     /// What the agent was told of requests: the last one, how far it had come, whether a pause stands.
     told: (u64, Option<Progress>, bool),
     /// Whether the place has answered, and the agent was told so.
@@ -358,32 +362,6 @@ impl Part {
         }
     }
 
-    /// What to say if the place is out of reach for longer than it may be, since its last answer.
-    fn is_too_long(&self, why: &Error) -> Option<Error> {
-        let now = monotonic();
-        if let Stage::Joining { until: Some(until), .. } = self.stage {
-            return (until <= now).then(|| self.joins_no_more(&format!("it was not reached: {why}")));
-        }
-        let limit = match self.stage {
-            // All is well here: whoever served the others is as good as gone.
-            Stage::In { .. } if self.is_done => self.settings.rules.dead_after,
-            _ => self.settings.options.lost_timeout,
-        };
-        let waited = now.saturating_sub(self.answered);
-        let what = format!("lost rendezvous: not reached for {waited:.1?}: {why}");
-        (waited >= limit).then_some(Error::Rendezvous { what })
-    }
-
-    /// It has waited for a round for as long as it may.
-    fn joins_no_more(&self, why: &str) -> Error {
-        let Settings { options, run_id, .. } = &self.settings;
-        let limit = options.join_timeout;
-        let what = format!(
-            "the time-out passed: no place in the rendezvous of run id {run_id} within {limit:?}; {why}"
-        );
-        Error::Timeout { what }
-    }
-
     /// Waits for the agent to want something.
     fn pause(&self, time: Option<Duration>) {
         let mut items = [PollFd::new(self.shared.bell.as_fd(), PollFlags::POLLIN)];
@@ -403,13 +381,6 @@ impl Part {
     fn warn(&mut self) {
         while let Some(text) = self.backend.warning() {
             self.log(Level::Warning, text);
-        }
-    }
-
-    fn give_up(&mut self, error: Error) {
-        if self.stage != Stage::Out {
-            self.stage = Stage::Out;
-            self.tell(Notice::Failed(error));
         }
     }
 
@@ -588,6 +559,7 @@ impl Part {
             let found = self.settings.local_addr.clone().or_else(|| self.backend.address());
             self.node.addr = found.unwrap_or_else(|| "127.0.0.1".into());
         }
+        self.node.has_place = self.backend.serves();
         self.stage = Stage::Joining { until, posted: Some(u64::MAX) };
         self.outbox.push_back(Message::Join(self.node.clone()));
     }
@@ -705,7 +677,7 @@ impl Part {
                     group_rank,
                     shared_port: self.backend.shared_port(),
                 };
-                self.nodes = state.nodes.clone();
+                (self.nodes, self.done) = (state.nodes.clone(), Vec::new());
                 self.stage = Stage::In { round: state.round };
                 self.from_round = state.round + 1;
                 self.tell(Notice::Joined(Box::new(round)));
@@ -744,6 +716,9 @@ impl Part {
     fn requested(&mut self) -> Option<View> {
         let (Some(Chain { state, .. }), Stage::In { round }) = (&self.chain, self.stage) else { return None };
         let request = state.request.as_ref();
+        if state.round == round {
+            self.done.clone_from(&state.done);
+        }
         let is_ours = state.round == round || request.is_some_and(JobRequest::is_over);
         let told = (
             request.map_or(0, |request| request.number),

@@ -36,7 +36,8 @@ pub fn of_barrier(state: &State) -> String {
 
 const NOBODY: &str = "nobody";
 
-fn names(names: impl Iterator<Item = String>) -> String {
+/// Some of these names, in words.
+pub fn names(names: impl Iterator<Item = String>) -> String {
     let mut names: Vec<String> = names.take(SHOWN + 1).collect();
     if names.len() > SHOWN {
         names[SHOWN] = "...".into();

@@ -31,6 +31,8 @@ pub struct Node {
     /// Of its first message; kept as long as the node is there, so that ranks move as little as can be.
     #[serde(default)]
     pub seniority: u64,
+    /// The place where agents meet is gone when this one is.
+    pub has_place: bool,
     /// After how many milliseconds without a heartbeat it is missed.
     pub dead_after_ms: u64,
 }

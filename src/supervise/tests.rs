@@ -584,7 +584,7 @@ fn bar_01_who_has_succeeded_waits_for_the_others_and_no_longer_than_the_time_out
     for (event, then) in [
         (Event::JobSucceeded, Finish(End::Succeeded)),
         (Event::Deadline, Finish(End::Succeeded)),
-        (Event::AgentFailed, Finish(End::Succeeded)),
+        (Event::AgentFailed, Finish(End::AgentError)),
         (Event::Stop { signal: 15 }, Finish(End::Interrupted)),
         (Event::JobFailed, Finish(End::WorkerFailure)),
         (Event::RoundOver, Join),

@@ -96,7 +96,7 @@ fn bar_05_a_signal_ends_the_wait() {
     }
 }
 
-/// All have succeeded, but one does not go, so the store stays.
+/// All have succeeded, but one does not go, so the store stays. That one never hears of it.
 fn bar_05_a_signal_ends_the_last_wait() {
     let t = Case::new();
     let job = Job::c10d(&t, "2").conf(QUICK);
@@ -111,7 +111,9 @@ fn bar_05_a_signal_ends_the_last_wait() {
     let ended = late.finish();
     ended.exited(0).within(Duration::from_secs(15));
     early.signal(libc::SIGCONT);
-    early.finish().exited(0);
+    let ended = early.finish();
+    let said = "it is not known whether the job has succeeded";
+    assert!(ended.exited(125).err().contains(said), "{}", ended.err());
     t.nothing_left();
 }
 

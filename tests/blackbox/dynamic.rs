@@ -35,7 +35,8 @@ pub fn tests() -> Vec<Trial> {
         dyn_18_clocks_ten_minutes_apart,
         dyn_20_an_outage_and_a_restart_after_it,
         dyn_21_the_host_of_the_store_dies,
-        dyn_21_workers_that_succeed_meanwhile_have_succeeded,
+        dyn_21_job_08_whether_the_job_has_succeeded_is_known_or_not,
+        job_09_the_agent_that_serves_the_store_is_killed,
         dyn_24_who_serves_the_store,
         dyn_28_a_store_of_rank_0,
         dyn_29_each_round_has_an_empty_store,
@@ -381,7 +382,7 @@ fn dyn_21_the_host_of_the_store_dies() {
     no_process_left(&t);
 }
 
-fn dyn_21_workers_that_succeed_meanwhile_have_succeeded() {
+fn dyn_21_job_08_whether_the_job_has_succeeded_is_known_or_not() {
     let t = Case::new();
     let job = Job::c10d(&t, "2").conf(QUICK);
     let [first, second] = two(&t, &job);
@@ -389,8 +390,41 @@ fn dyn_21_workers_that_succeed_meanwhile_have_succeeded() {
     first.kill();
     second.says("the rendezvous is not reached");
     go(&t);
+    let ended = second.finish();
+    let said = "it is not known whether the job has succeeded";
+    assert!(ended.exited(125).err().contains(said), "{}", ended.err());
+    no_process_left(&t);
+    // The workers of the host that is lost had succeeded.
+    let t = Case::new();
+    let job = Job::c10d(&t, "2");
+    let first = job.first_agent(&[], |agent| agent.shell(&t, "exit 0"));
+    let second = job.agent(&[]).until_go(&t).spawn();
+    round(&t, 0, 2);
+    first.says("waiting for the other hosts");
+    // So that this one has heard of it, of which it says nothing.
+    thread::sleep(Duration::from_secs(2));
+    first.kill();
+    go(&t);
     second.finish().exited(0);
     no_process_left(&t);
+}
+
+/// It is not waited for `lost_timeout`, as for a network.
+fn job_09_the_agent_that_serves_the_store_is_killed() {
+    for fixed in [false, true] {
+        let t = Case::new();
+        let job = if fixed { Job::fixed(&t, "2") } else { Job::c10d(&t, "2") };
+        let rank = |number| if fixed { vec!["--node-rank", number] } else { vec![] };
+        let first = job.first_agent(&rank("0"), |agent| agent.until_go(&t));
+        let second = job.agent(&rank("1")).until_go(&t).spawn();
+        round(&t, 0, 2);
+        let name = format!("(PID {}), which served it, is gone", first.pid());
+        first.kill();
+        let ended = second.finish();
+        assert!(ended.exited(125).err().contains(&name), "{}", ended.err());
+        ended.within(Duration::from_secs(30));
+        no_process_left(&t);
+    }
 }
 
 fn dyn_24_who_serves_the_store() {

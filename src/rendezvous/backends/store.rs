@@ -1,6 +1,8 @@
 //! A store with PyTorch's protocol as a back end: one that an agent serves, or somebody else. What `static` and `c10d`
 //! have in common.
 
+use std::io;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
@@ -224,6 +226,17 @@ impl Backend for StoreBackend {
             server.keep_only(anchor(&self.settings.run_id).as_bytes());
         }
         Ok(())
+    }
+
+    fn is_deserted(&self) -> bool {
+        let Endpoint { host, port } = &self.settings.endpoint;
+        let addresses =
+            (host.as_str(), *port).to_socket_addrs().map_or_else(|_| Vec::new(), Iterator::collect);
+        let is_refused = |address: &SocketAddr| {
+            let tried = TcpStream::connect_timeout(address, TRY);
+            tried.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        };
+        !addresses.is_empty() && addresses.iter().all(is_refused)
     }
 
     fn may_lead(&self) -> bool {
