@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::moment::Moment;
 
-/// Nobody wakes up later than this who was not kept from running.
+/// Who wakes up later than this after its deadline was kept from running.
 const SLACK: Duration = Duration::from_millis(500);
 /// A sleep takes this part of what is left.
 const PART: u32 = 8;

@@ -186,7 +186,7 @@ pub enum NoRestart {
     NoProgress(u32),
     /// One that SIGKILL did not end.
     Stuck,
-    /// One that the kernel does not let go of, with what it has.
+    /// A worker in uninterruptible sleep still has its devices: none is started beside it.
     Uninterruptible,
 }
 
@@ -555,7 +555,7 @@ impl Supervisor {
                 self.gentle_stop = None;
                 self.stop(signal, then, now)
             }
-            // They were asked before, for something else: this one is not to wait for them.
+            // An earlier stop waits for answers: another one ends that wait.
             (State::Stopping { stage: Stage::Ask, .. }, Event::Stop { signal }) => {
                 self.stop(self.stop_signal(signal), Then::End(End::Interrupted), now)
             }

@@ -48,6 +48,7 @@ impl Rendezvous {
                 last_call: options.last_call_timeout,
                 dead_after: options.dead_after(),
                 max_restarts: spec.max_restarts,
+                max_host_failures: nodes.max_host_failures,
                 save_before_change: spec.checkpoint_before_stop,
             },
             backend,

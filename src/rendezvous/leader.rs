@@ -12,7 +12,7 @@
 //!
 //! Requests to the workers of all nodes come one after the other: see `request`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::request::JobRequest;
@@ -44,6 +44,8 @@ pub struct Rules {
     pub dead_after: Duration,
     /// How often the job may be restarted.
     pub max_restarts: u32,
+    /// How often workers of one node may fail before it is left out; 0 for any number.
+    pub max_host_failures: u32,
     /// How long workers have to save before nodes that come or go change the group; zero if they are not asked to.
     pub save_before_change: Duration,
 }
@@ -169,7 +171,7 @@ impl Leader {
         self.remove(id, |name| format!("{name} has vanished: no sign of it for {limit:?}"), now);
     }
 
-    /// Nobody could be heard up to now, and for so long nobody could join.
+    /// This agent stood still for so long: nodes are given the time to beat again, and to join.
     pub fn give_back(&mut self, lost: Duration, now: Moment) {
         self.pulses.values_mut().for_each(|pulse| pulse.since = now);
         for deadline in [&mut self.deadline, &mut self.request_deadline].into_iter().flatten() {
@@ -187,6 +189,9 @@ impl Leader {
     }
 
     fn join(&mut self, mut node: Node, seniority: u64, now: Moment) {
+        if self.state.left_out.contains_key(&node.id) {
+            return;
+        }
         let known = self.state.nodes.iter().chain(&self.state.spares).find(|known| known.id == node.id);
         node.seniority = known.map_or(seniority, |known| known.seniority);
         match self.state.phase {
@@ -246,7 +251,12 @@ impl Leader {
         match self.state.phase {
             Phase::Complete if takes_part && round == self.state.round => {
                 let left = self.state.nodes.iter().find(|node| self.state.gone.contains(&node.id));
-                if last || self.state.restarts >= self.rules.max_restarts {
+                let failures = self.state.failures.entry(id.into()).or_default();
+                *failures += 1;
+                let failures = *failures;
+                if (1..=failures).contains(&self.rules.max_host_failures) && self.has_others(id) {
+                    self.leave_out(id, &reason, failures, now);
+                } else if last || self.state.restarts >= self.rules.max_restarts {
                     self.close(reason, exit);
                 } else if let (true, Some(node)) = (self.rules.fixed, left) {
                     let why = format!("{} has succeeded and left, so there is no restart", node.name);
@@ -351,15 +361,28 @@ impl Leader {
 
     /// A node that cannot start its workers, say, is left out if there are enough others.
     fn unfit(&mut self, id: &str, reason: String, now: Moment) {
-        let State { nodes, joined, spares, .. } = &self.state;
-        let mut others: Vec<&str> = nodes.iter().chain(joined).chain(spares).map(|node| &*node.id).collect();
-        others.retain(|other| *other != id);
-        others.sort_unstable();
-        others.dedup();
-        if self.rules.fixed || others.len() < self.rules.min_nodes {
+        if !self.has_others(id) {
             return self.close(reason, Exit::default());
         }
         self.remove(id, |_| reason, now);
+    }
+
+    /// Whether there are enough nodes without this one.
+    fn has_others(&self, id: &str) -> bool {
+        let State { nodes, joined, spares, .. } = &self.state;
+        let all = nodes.iter().chain(joined).chain(spares).map(|node| &*node.id);
+        let others: BTreeSet<&str> = all.filter(|other| *other != id).collect();
+        !self.rules.fixed && others.len() >= self.rules.min_nodes
+    }
+
+    /// The workers of a node have failed too often. That was no fault of the others: no restart is counted.
+    fn leave_out(&mut self, id: &str, reason: &str, failures: u32, now: Moment) {
+        let why = format!("left out, as its workers have failed {failures} times: {reason}");
+        self.state.left_out.insert(id.into(), why.clone());
+        self.pulses.remove(id);
+        self.state.nodes.retain(|node| node.id != id);
+        self.over(Why::Membership(format!("a host is {why}")));
+        self.settle(now);
     }
 
     fn stopped(&mut self, id: &str, signal: i32) {

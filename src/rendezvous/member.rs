@@ -589,7 +589,7 @@ impl Part {
     fn lead(&mut self) -> Result<(), Error> {
         let Some(leader) = &mut self.leader else { return Ok(()) };
         while let Some(found) = self.backend.get(&inbox_key(leader.taken()))? {
-            // Who writes what nobody can read is not heard.
+            // A message that cannot be read is counted, and has no effect.
             let message = decode(&found.value, "inbox").unwrap_or(Message::Void);
             leader.receive(message, monotonic());
         }
@@ -644,6 +644,10 @@ impl Part {
         if let Some((_, reason)) = state.refused.iter().find(|(refused, _)| refused == id) {
             let error = Error::config("node_rank", self.node.order.unwrap_or(0), reason.clone());
             return self.give_up(error);
+        }
+        if let Some(why) = state.left_out.get(id) {
+            let what = format!("this host is {why}");
+            return self.give_up(Error::Rendezvous { what });
         }
         if let Phase::Ended(ending) = &state.phase {
             let takes_part = place(&state.nodes).or(place(&state.joined)).is_some();

@@ -73,6 +73,7 @@ mod tests {
             last_call: time,
             dead_after: time,
             max_restarts: 0,
+            max_host_failures: 0,
             save_before_change: Duration::ZERO,
         }
     }

@@ -113,6 +113,10 @@ pub struct State {
     pub spares: Vec<Node>,
     /// Who cannot take part, and why; the last of them.
     pub refused: Vec<(String, String)>,
+    /// How often workers have failed, by the id of their node.
+    pub failures: BTreeMap<String, u32>,
+    /// Nodes that take part no more, and why.
+    pub left_out: BTreeMap<String, String>,
     /// What the workers of the round are asked for, or were last.
     pub request: Option<JobRequest>,
     /// What they are to be asked for after that; the nodes that ask.
@@ -142,6 +146,8 @@ impl State {
             gone: Vec::new(),
             spares: Vec::new(),
             refused: Vec::new(),
+            failures: BTreeMap::new(),
+            left_out: BTreeMap::new(),
             request: None,
             asks: Vec::new(),
             requests: 0,

@@ -33,6 +33,8 @@ pub struct Nodes {
     pub local_addr: Option<String>,
     /// Of the environment, or torch's, if it is not said.
     pub exit_barrier_timeout: Option<Duration>,
+    /// How often workers of one host may fail before it is left out; 0 for any number.
+    pub max_host_failures: u32,
 }
 
 impl Default for Nodes {
@@ -45,6 +47,7 @@ impl Default for Nodes {
             options: Options::default(),
             local_addr: None,
             exit_barrier_timeout: None,
+            max_host_failures: 0,
         }
     }
 }

@@ -48,7 +48,7 @@ impl Newcomers {
         self.0.push_back(Newcomer { client, deadline, origin });
     }
 
-    /// Who is none any more is forgotten.
+    /// Forgets connections that are no newcomers any more.
     pub fn retain(&mut self, mut is_one: impl FnMut(Client) -> bool) {
         self.0.retain(|newcomer| is_one(newcomer.client));
     }

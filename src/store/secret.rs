@@ -139,7 +139,7 @@ pub struct Refused;
 
 /// The beginning of one connection, as a server has it.
 pub enum Door {
-    /// Who has no secret lets in who asks for none.
+    /// A server without a secret refuses clients that begin to show one, and lets in all others.
     Unlocked,
     Locked(Lock),
     /// The client has said hello, and is to show what it knows of the two nonces.

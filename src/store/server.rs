@@ -455,7 +455,7 @@ impl Service {
             let mut event = EpollEvent::new(session.interest(), client);
             goes_on &= self.epoll.modify(&*session, &mut event).is_ok();
         }
-        // Who brings it over the limit pays for it.
+        // If all buffers together are over the limit, the connection that has just grown is closed.
         if self.buffered > self.memory && session.bytes() > bytes {
             self.shared.counts.count_refusal();
             goes_on = false;

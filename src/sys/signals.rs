@@ -25,7 +25,7 @@ pub struct Inbox {
     hurry: AtomicBool,
     /// Signals to hand to the workers, bit n - 1 for signal n.
     pass: AtomicU64,
-    /// Somebody wants to see that it is taken care of.
+    /// The health check asks for one turn of the loop; nothing else is wanted.
     knocked: AtomicBool,
     /// How many interrupts there were that are not to stop at once.
     interrupts: AtomicUsize,

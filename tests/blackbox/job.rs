@@ -28,6 +28,7 @@ pub fn tests() -> Vec<Trial> {
         job_a_pause_and_a_stop_are_of_all_hosts,
         job_an_agent_is_killed_in_the_midst_of_a_request,
         job_12_a_newcomer_whose_program_is_missing_is_left_out,
+        job_12_a_host_whose_workers_fail_again_and_again_is_left_out,
         job_17_all_hosts_say_which_of_them_was_stopped_and_how,
     ]
 }
@@ -287,6 +288,24 @@ fn job_12_a_newcomer_whose_program_is_missing_is_left_out() {
     let ended = first.finish();
     assert!(ended.exited(0).err().contains("/nowhere/program"), "{}", ended.err());
     t.nothing_left();
+}
+
+fn job_12_a_host_whose_workers_fail_again_and_again_is_left_out() {
+    // With restarts left, and with the last one used up.
+    for (restarts, status) in [("3", 125), ("2", 5)] {
+        let t = Case::new();
+        let job = Job::c10d(&t, "1:2").with(&["--max-restarts", restarts, "--max-host-failures", "3"]);
+        let first = job.first_agent(&[], |agent| agent.until_go(&t));
+        round(&t, 0, 1);
+        let bad = job.agent(&[]).shell(&t, "exit 5").run();
+        let said = "left out, as its workers have failed 3 times";
+        assert!(bad.exited(status).err().contains(said) || status == 5, "{}", bad.err());
+        round(&t, 4, 1);
+        go(&t);
+        let ended = first.finish();
+        assert!(ended.exited(0).err().contains(said), "{}", ended.err());
+        t.nothing_left();
+    }
 }
 
 fn job_17_all_hosts_say_which_of_them_was_stopped_and_how() {

@@ -170,8 +170,7 @@ impl Control {
                 Taken::Done
             }
             Wish::Request(_) if ticket.deadline <= monotonic() => {
-                pending
-                    .settle(ticket, Answers::none(group.ranks().first().map_or(0, |rank| rank.world_size)));
+                pending.settle(ticket, Answers::none(world_size(group)));
                 Taken::Done
             }
             Wish::Request(_) if !is_running || self.open.is_none() => Taken::Waits,
@@ -330,10 +329,10 @@ impl Control {
 
     /// What is known here, of all ranks of the job by their global rank.
     fn answers_so_far(&self, group: &Group) -> Vec<RankAnswer> {
-        let world_size = group.ranks().first().map_or(0, |rank| rank.world_size);
-        let mut answers = vec![(Answer::None, None); world_size];
-        let here = self.open.as_ref().and_then(|open| open.channel.answers_so_far(group));
-        for (rank, answer) in group.ranks().iter().zip(here.into_iter().flatten()) {
+        let mut answers = vec![(Answer::None, None); world_size(group)];
+        let so_far = self.open.as_ref().and_then(|open| open.channel.answers_so_far(group));
+        let here = so_far.unwrap_or_else(|| self.job.said().to_vec());
+        for (rank, answer) in group.ranks().iter().zip(here) {
             answers[rank.global] = answer;
         }
         answers
@@ -471,4 +470,8 @@ impl Control {
             open.channel.give_back(lost);
         }
     }
+}
+
+fn world_size(group: &Group) -> usize {
+    group.ranks().first().map_or(0, |rank| rank.world_size)
 }

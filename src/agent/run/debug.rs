@@ -14,7 +14,7 @@ use crate::sys::terminal::Terminal;
 /// Debuggers of the workers.
 #[derive(Default)]
 pub struct Debuggers {
-    /// Who has called for one, of those who did the first to be heard.
+    /// The rank whose call for a debugger is served now; others that call wait for its end.
     called: Option<Debugged>,
     terminal: Option<Terminal>,
     /// Whose group is in its foreground; the host's if none.

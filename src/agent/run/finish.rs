@@ -60,7 +60,7 @@ impl Run<'_> {
         self.context.output.close(number);
         self.results.end_attempt(&self.context, &attempt, succeeded, self.server.end());
         self.timeline.end_attempt(&self.context, number);
-        // That of an attempt which is not the last one is history.
+        // If another attempt follows, the error is one of the failures on the way, and not that of the run.
         let start_error = if self.supervisor.goes_on() { self.error.take() } else { None };
         if !succeeded && let Some(failure) = self.results.note_failure(start_error.as_ref()) {
             // Of the last attempt the result tells all.

@@ -20,6 +20,8 @@ pub struct JobRequests {
     asks: u64,
     own: Vec<Own>,
     current: Option<Current>,
+    /// What the workers here have said to the last one that was over for them.
+    said: Vec<RankAnswer>,
     is_paused: bool,
     words: Vec<Word>,
 }
@@ -154,6 +156,7 @@ impl JobRequests {
                     todo.push(Todo::StopGently { until });
                 }
                 self.current = Some(Current { seen, until, hold: Hold::Due });
+                self.said.clear();
             }
             Progress::Acting { at_step } => todo.extend(self.act(at_step)),
             Progress::Over { at_step } => {
@@ -233,7 +236,13 @@ impl JobRequests {
     /// They have answered the request `number`.
     pub fn answered(&mut self, number: u64, ranks: Vec<RankAnswer>) {
         self.current.take_if(|current| current.seen.number == number);
+        self.said.clone_from(&ranks);
         self.words.push(Word::Answers { number, ranks });
+    }
+
+    /// What they have said to the last request that was over for them, by local rank; empty once another has begun.
+    pub fn said(&self) -> &[RankAnswer] {
+        &self.said
     }
 
     /// There are none that could answer.
@@ -289,6 +298,7 @@ mod tests {
         assert_eq!(requests.hear(acting.clone(), SECOND), [Todo::Act { at_step: 7 }]);
         assert_eq!(requests.hear(acting, SECOND), [], "once");
         requests.answered(5, vec![(Answer::Succeeded, Some(7))]);
+        assert_eq!(requests.said(), [(Answer::Succeeded, Some(7))], "whatever becomes of the others");
         assert!(matches!(&requests.take_words()[..], [Word::Answers { number: 5, .. }]));
         let over = view(5, Kind::Save, Progress::Over { at_step: Some(7) }, &[1]);
         let told = requests.hear(over, SECOND);

@@ -267,7 +267,7 @@ impl Membership {
                 let left = seconds(within.max(linger).saturating_sub(waited));
                 context.log(Level::Warning, || {
                     format!(
-                        "the other hosts have not heard of the end for {}; left in {left}",
+                        "waiting for {} for the other hosts to hear of the end; left without them in {left}",
                         seconds(waited)
                     )
                 });

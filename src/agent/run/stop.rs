@@ -155,7 +155,7 @@ pub fn send(
     control: &Control,
     signal: i32,
 ) -> Vec<(i32, Errno)> {
-    // It is meant.
+    // This stop is meant for the workers: they are to ignore these signals no longer.
     if let Some(page) = control.page() {
         page.shield().store(0, Ordering::Release);
     }

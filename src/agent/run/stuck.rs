@@ -362,7 +362,8 @@ impl Stuck {
             Ok(Some(search)) => Stage::LookedFor(search),
             Ok(None) => Stage::Decided,
             Err(error) => {
-                context.log(Level::Warning, || format!("nobody looks where it is: {error}"));
+                context
+                    .log(Level::Warning, || format!("it cannot be found out where the worker is: {error}"));
                 Stage::Decided
             }
         };

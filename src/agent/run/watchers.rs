@@ -52,7 +52,7 @@ impl Watchers {
     /// Once the workers run, so that none of them has to wait for it.
     pub fn start_second(&mut self, context: &Context, descendants: &mut Descendants) {
         if let (None, Some(table)) = (&self.second, &self.table) {
-            // One is enough for all but those who kill it.
+            // The second only helps where somebody kills the first: without it the run goes on.
             self.second = add(context, descendants, WatcherRole::Second, table).ok();
         }
     }

@@ -11,6 +11,7 @@ fn rules(min_nodes: usize, max_nodes: usize) -> Rules {
         last_call: 2 * SECOND,
         dead_after: 15 * SECOND,
         max_restarts: 3,
+        max_host_failures: 0,
         save_before_change: Duration::ZERO,
     }
 }
@@ -227,6 +228,25 @@ fn dyn_10_one_that_is_heard_anew_has_its_full_time() {
     assert_eq!(leader.publish().unwrap().phase, Phase::Complete);
     leader.tick(75 * SECOND);
     assert_eq!(leader.publish().unwrap().phase, Phase::Gathering);
+}
+
+#[test]
+fn job_12_a_node_whose_workers_fail_too_often_is_left_out_where_there_are_enough_others() {
+    for (min_nodes, is_left_out) in [(1, true), (2, false)] {
+        let rules = Rules { max_host_failures: 2, max_restarts: 1, ..rules(min_nodes, 2) };
+        let mut leader = leader(rules);
+        tell(&mut leader, &[join("a"), join("b"), failed("b", 0), join("a"), join("b")], SECOND);
+        assert_eq!(leader.state().restarts, 1);
+        tell(&mut leader, &[failed("b", 1), join("b"), join("a")], SECOND);
+        let state = leader.publish().unwrap();
+        if !is_left_out {
+            assert!(matches!(state.phase, Phase::Ended(Ending::Closed { exit: THREE, .. })));
+            continue;
+        }
+        assert_eq!((state.restarts, &state.phase, state.nodes.len()), (1, &Phase::Complete, 1));
+        assert!(state.left_out["b"].contains("failed 2 times: b failed"), "{state:?}");
+        assert!(state.why.text().contains("left out"), "{state:?}");
+    }
 }
 
 #[test]

@@ -94,6 +94,7 @@ pub fn settings(min_nodes: usize, max_nodes: usize) -> Settings {
         last_call: options.last_call_timeout,
         dead_after: options.dead_after(),
         max_restarts: 3,
+        max_host_failures: 0,
         save_before_change: Duration::ZERO,
     };
     Settings { rules, options, run_id: "job".into(), local_addr: None }

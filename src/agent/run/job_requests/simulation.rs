@@ -114,6 +114,7 @@ impl World {
             // Nobody is missed for that the time of a request is over.
             dead_after: 100 * TIME,
             max_restarts: 0,
+            max_host_failures: 0,
             save_before_change: Duration::ZERO,
         };
         let ids: Vec<String> = (0..count).map(|number| format!("n{number}")).collect();

@@ -2,6 +2,7 @@
 
 use super::super::{Kind, Row, parse};
 use super::{each, flag, number, seconds, text};
+use crate::spec::MAX_RESTARTS;
 use crate::spec::nodes::{MAX_NODES, NodeRank};
 use crate::spec::values::{not_empty, plain};
 
@@ -82,6 +83,15 @@ pub const RENDEZVOUS: &[Row] = &[
          TORCH_ELASTIC_EXIT_BARRIER_TIMEOUT, else 300.",
         |spec, time| spec.nodes.exit_barrier_timeout = Some(time),
     ),
+    number(
+        "max_host_failures",
+        (0, MAX_RESTARTS),
+        "N",
+        "A host of several whose workers have failed so many times is left out, without a restart being counted, where \
+         the job has enough others; 0 for any number.",
+        |spec, count| spec.nodes.max_host_failures = count as u32,
+    )
+    .default("0"),
     text(
         "master_addr",
         "ADDRESS",
