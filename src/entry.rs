@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::control::page::Page;
 use crate::probe;
-use crate::process::channel::{Kind, WorkerEnd};
+use crate::process::channel::{ChannelKind, WorkerEnd};
 use crate::process::function::{self, NOT_STARTED, Order, Surroundings};
 use crate::process::host;
 use crate::process::start::forkserver::server;
@@ -43,7 +43,7 @@ fn become_worker(descriptors: [std::os::fd::OwnedFd; inherited::MOST]) -> ! {
         end.refuse(why);
         std::process::exit(NOT_STARTED)
     };
-    if end.kind() == Some(Kind::Probe) {
+    if end.kind() == Some(ChannelKind::Probe) {
         // Without exit functions: the driver's may hang as its other functions may.
         process::exit_at_once(probe::serve(&end));
     }
@@ -63,7 +63,7 @@ fn become_worker(descriptors: [std::os::fd::OwnedFd; inherited::MOST]) -> ! {
         Err(why) => refuse(&why),
     };
     let code = match end.kind() {
-        Some(Kind::Worker) => {
+        Some(ChannelKind::Worker) => {
             // In the place of a server's socket: the page, or /dev/null.
             let page = Page::open(socket.as_raw_fd()).map(Arc::new);
             drop((socket, groups));
@@ -71,8 +71,10 @@ fn become_worker(descriptors: [std::os::fd::OwnedFd; inherited::MOST]) -> ! {
             function::prepare_crash_records(crash_records);
             function::run(functions.0, end, Surroundings { argument: blob, crash_records, page })
         }
-        Some(Kind::Server) => server::serve(functions, end, blob, &order, Packets::from(socket), groups),
-        Some(Kind::Probe) | None => refuse("the agent is of another version of the library"),
+        Some(ChannelKind::Server) => {
+            server::serve(functions, end, blob, &order, Packets::from(socket), groups)
+        }
+        Some(ChannelKind::Probe) | None => refuse("the agent is of another version of the library"),
     };
     std::process::exit(code)
 }

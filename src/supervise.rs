@@ -29,7 +29,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::control::request::{Kind, Reason};
+use crate::control::request::{Reason, RequestKind};
 use crate::moment::Moment;
 use crate::report::End;
 use crate::spec::StopSignals;
@@ -120,7 +120,7 @@ pub enum Action {
     /// Start all workers of this attempt.
     Start { attempt: u32 },
     /// Ask the workers to save, or to save and end, by then.
-    Ask { to: Kind, reason: Reason, until: Moment },
+    Ask { to: RequestKind, reason: Reason, until: Moment },
     /// Send this to every group of the attempt, dead leader or not.
     Signal(i32),
     /// SIGKILL to every group of the attempt.
@@ -526,7 +526,7 @@ impl Supervisor {
             (State::Running { .. }, Event::Stop { signal }) => match self.policy.save_before_stop {
                 Some(time) => {
                     let then = Then::End(End::Interrupted);
-                    self.ask(Kind::Save, self.stop_signal(signal), then, now + time, now)
+                    self.ask(RequestKind::Save, self.stop_signal(signal), then, now + time, now)
                 }
                 None => self.stop(self.stop_signal(signal), Then::End(End::Interrupted), now),
             },
@@ -537,10 +537,10 @@ impl Supervisor {
                 self.stop(self.stop_signal(signal), Then::End(End::Interrupted), now)
             }
             (State::Running { .. }, Event::SaveAndStop { until }) => {
-                self.ask(Kind::Save, self.policy.stop.stop, Then::End(End::Interrupted), until, now)
+                self.ask(RequestKind::Save, self.policy.stop.stop, Then::End(End::Interrupted), until, now)
             }
             (State::Running { .. }, Event::StopGently { until }) => {
-                self.ask(Kind::Stop, self.policy.stop.stop, Then::End(End::Interrupted), until, now)
+                self.ask(RequestKind::Stop, self.policy.stop.stop, Then::End(End::Interrupted), until, now)
             }
 
             (State::Stopping { then, .. }, Event::Lost | Event::AgentFailed) => {
@@ -693,13 +693,14 @@ impl Supervisor {
     }
 
     /// Before a stop: `signal` follows when they have done so, or when it is `until`.
-    fn ask(&mut self, to: Kind, signal: i32, then: Then, until: Moment, now: Moment) -> Vec<Action> {
+    fn ask(&mut self, to: RequestKind, signal: i32, then: Then, until: Moment, now: Moment) -> Vec<Action> {
         if self.alive == 0 {
             return self.stop(signal, then, now);
         }
         self.state = State::Stopping { stage: Stage::Ask, deadline: until, signal, then };
-        self.gentle_stop = Some(until).filter(|_| to == Kind::Stop && self.policy.rendezvous.is_some());
-        let reason = if to == Kind::Save { Reason::Preemption } else { Reason::Host };
+        self.gentle_stop =
+            Some(until).filter(|_| to == RequestKind::Stop && self.policy.rendezvous.is_some());
+        let reason = if to == RequestKind::Save { Reason::Preemption } else { Reason::Host };
         vec![Action::Ask { to, reason, until }]
     }
 

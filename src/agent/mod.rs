@@ -17,8 +17,8 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::control::pace::{Pace, Paces};
 use crate::control::page::Page;
-use crate::control::pending::{PendingRequests, Wish};
-use crate::control::request::{Answers, Kind};
+use crate::control::pending::{HostWish, PendingRequests};
+use crate::control::request::{Answers, RequestKind};
 use crate::control::watch::Said;
 use crate::device;
 use crate::device::visibility::Source;
@@ -339,16 +339,16 @@ impl Agent {
     }
 
     /// Asks all workers for something at one step, and waits for their answers.
-    pub fn request(&self, kind: Kind, limit: Duration) -> Result<Answers, Error> {
+    pub fn request(&self, kind: RequestKind, limit: Duration) -> Result<Answers, Error> {
         self.check_control()?;
-        let answers = self.shared.pending.ask(Wish::Request(kind), limit, || self.inbox.ring())?;
+        let answers = self.shared.pending.ask(HostWish::Request(kind), limit, || self.inbox.ring())?;
         Ok(answers.unwrap_or_else(|| Answers::none(self.spec.local_world_size)))
     }
 
     /// Ends a pause.
     pub fn resume(&self) -> Result<(), Error> {
         self.check_control()?;
-        self.shared.pending.tell(Wish::Resume, || self.inbox.ring())
+        self.shared.pending.tell(HostWish::Resume, || self.inbox.ring())
     }
 
     fn check_control(&self) -> Result<(), Error> {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::request::{Answered, Debugged, Kind, Reason, Request, View};
+use super::request::{Answered, Debugged, Reason, Request, RequestKind, View};
 use super::section::{Course, NAME_WORDS, Name, SECTIONS_MOST, Seen, Whereabouts};
 use super::watch::{Said, Timer};
 use crate::moment::Moment;
@@ -40,7 +40,7 @@ const SHIELD: usize = 4;
 const SEQUENCE: usize = 16;
 /// The number of the request: it grows with each.
 const ID: usize = 17;
-/// A `Kind` and a `Reason`, as numbers.
+/// A `RequestKind` and a `Reason`, as numbers.
 const KIND: usize = 18;
 const REASON: usize = 19;
 /// The step at which all ranks carry the request out.
@@ -252,7 +252,7 @@ impl Page {
             return None;
         }
         let word = |word| self.long(word).load(Ordering::Relaxed);
-        let request = Kind::from_number(word(KIND)).map(|kind| Request {
+        let request = RequestKind::from_number(word(KIND)).map(|kind| Request {
             id: word(ID),
             kind,
             reason: Reason::from_number(word(REASON)),
@@ -566,7 +566,7 @@ mod tests {
 
         let request = Request {
             id: 1,
-            kind: Kind::Save,
+            kind: RequestKind::Save,
             reason: Reason::Preemption,
             at_step: 12,
             held: true,

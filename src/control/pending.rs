@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::request::{Answers, Kind};
+use super::request::{Answers, RequestKind};
 use crate::error::Error;
 use crate::moment::Moment;
 use crate::sys::process::monotonic;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Wish {
-    Request(Kind),
+pub enum HostWish {
+    Request(RequestKind),
     Resume,
 }
 
@@ -24,7 +24,7 @@ const GRACE: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ticket {
     pub number: u64,
-    pub wish: Wish,
+    pub wish: HostWish,
     pub begin: Moment,
     pub deadline: Moment,
 }
@@ -49,7 +49,7 @@ impl Inner {
         self.closed.map_or(Ok(()), |what| Err(Error::State { what }))
     }
 
-    fn push(&mut self, wish: Wish, begin: Moment, deadline: Moment) -> Result<u64, Error> {
+    fn push(&mut self, wish: HostWish, begin: Moment, deadline: Moment) -> Result<u64, Error> {
         self.open()?;
         self.numbers += 1;
         self.waiting.push_back(Ticket { number: self.numbers, wish, begin, deadline });
@@ -59,7 +59,12 @@ impl Inner {
 
 impl PendingRequests {
     /// Waits for the answers; none if the loop, which is woken by `ring`, has not given them by the deadline.
-    pub fn ask(&self, wish: Wish, limit: Duration, ring: impl FnOnce()) -> Result<Option<Answers>, Error> {
+    pub fn ask(
+        &self,
+        wish: HostWish,
+        limit: Duration,
+        ring: impl FnOnce(),
+    ) -> Result<Option<Answers>, Error> {
         let (begin, patience) = (monotonic(), Instant::now().checked_add(limit + GRACE));
         let mut inner = self.inner.lock();
         let number = inner.push(wish, begin, begin.saturating_add(limit))?;
@@ -84,7 +89,7 @@ impl PendingRequests {
     }
 
     /// The same for what has no answers.
-    pub fn tell(&self, wish: Wish, ring: impl FnOnce()) -> Result<(), Error> {
+    pub fn tell(&self, wish: HostWish, ring: impl FnOnce()) -> Result<(), Error> {
         let now = monotonic();
         self.inner.lock().push(wish, now, now)?;
         ring();
@@ -102,7 +107,7 @@ impl PendingRequests {
         let before = inner.waiting.len();
         inner.waiting.retain(|waiting| waiting.number != ticket.number);
         // Else who asked has lost his patience.
-        if inner.waiting.len() < before && ticket.wish != Wish::Resume {
+        if inner.waiting.len() < before && ticket.wish != HostWish::Resume {
             inner.done.insert(ticket.number, answers);
             self.changed.notify_all();
         }
@@ -133,7 +138,8 @@ mod tests {
     #[test]
     fn who_asks_gets_the_answers_or_learns_that_there_are_none() {
         let pending = PendingRequests::default();
-        let ask = |seconds| pending.ask(Wish::Request(Kind::Save), Duration::from_secs(seconds), || ());
+        let ask =
+            |seconds| pending.ask(HostWish::Request(RequestKind::Save), Duration::from_secs(seconds), || ());
         std::thread::scope(|scope| {
             let asks = scope.spawn(|| ask(1 << 40));
             pending.settle(next(&pending), Answers::none(2));
@@ -141,7 +147,7 @@ mod tests {
         });
         assert_eq!(ask(0), Ok(None), "nobody is there to answer");
         assert_eq!(pending.first(), None);
-        pending.tell(Wish::Resume, || ()).unwrap();
+        pending.tell(HostWish::Resume, || ()).unwrap();
         pending.settle(next(&pending), Answers::none(2));
         assert!(pending.inner.lock().done.is_empty());
         std::thread::scope(|scope| {

@@ -37,19 +37,19 @@ use crate::moment::Moment;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum RequestKind {
     Pause = 1,
     Save = 2,
     Stop = 3,
 }
 
-impl Kind {
+impl RequestKind {
     /// None for a number that only a later version knows.
-    pub fn from_number(number: u64) -> Option<Kind> {
+    pub fn from_number(number: u64) -> Option<RequestKind> {
         match number {
-            1 => Some(Kind::Pause),
-            2 => Some(Kind::Save),
-            3 => Some(Kind::Stop),
+            1 => Some(RequestKind::Pause),
+            2 => Some(RequestKind::Save),
+            3 => Some(RequestKind::Stop),
             _ => None,
         }
     }
@@ -82,7 +82,7 @@ impl Reason {
 pub struct Request {
     /// Not 0, and another for each request.
     pub id: u64,
-    pub kind: Kind,
+    pub kind: RequestKind,
     pub reason: Reason,
     pub at_step: u64,
     /// Nobody acts yet: who comes to that step waits until the hosts of the job have agreed on one.
@@ -135,7 +135,7 @@ pub fn verdict(view: &View, mine: &Mine) -> Verdict {
     let paused = mine.paused != 0 && mine.paused == view.paused_by;
     match view.request {
         Some(request) if request.id == mine.answered => {}
-        Some(request) if mine.debugged && request.kind == Kind::Pause => {}
+        Some(request) if mine.debugged && request.kind == RequestKind::Pause => {}
         Some(request) if paused || mine.step.is_none_or(|step| step >= request.at_step) => {
             return if request.held { Verdict::Pause } else { Verdict::Due(request) };
         }
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn request(id: u64, kind: Kind, at_step: u64) -> Request {
+    fn request(id: u64, kind: RequestKind, at_step: u64) -> Request {
         Request { id, kind, reason: Reason::Host, at_step, held: false, deadline: Duration::ZERO }
     }
 
@@ -225,13 +225,13 @@ mod tests {
 
     #[test]
     fn job_01_nobody_acts_while_the_hosts_have_not_agreed_on_a_step() {
-        let held = view(Request { held: true, ..request(1, Kind::Save, 10) }, 0);
+        let held = view(Request { held: true, ..request(1, RequestKind::Save, 10) }, 0);
         let at = |step, answered| Mine { step, answered, ..Mine::default() };
         assert_eq!(verdict(&held, &at(Some(9), 0)), Verdict::Later);
         assert_eq!(verdict(&held, &at(Some(10), 0)), Verdict::Pause);
         assert_eq!(verdict(&held, &at(None, 0)), Verdict::Pause);
         assert_eq!(
-            verdict(&view(request(1, Kind::Save, 12), 0), &at(Some(10), 0)),
+            verdict(&view(request(1, RequestKind::Save, 12), 0), &at(Some(10), 0)),
             Verdict::Later,
             "goes on"
         );
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_request_is_due_at_its_step_and_once() {
-        let save = request(1, Kind::Save, 10);
+        let save = request(1, RequestKind::Save, 10);
         let at = |step, answered| Mine { step, answered, ..Mine::default() };
         assert_eq!(verdict(&view(save, 0), &at(Some(9), 0)), Verdict::Later);
         assert_eq!(verdict(&view(save, 0), &at(Some(10), 0)), Verdict::Due(save));
@@ -251,16 +251,16 @@ mod tests {
 
     #[test]
     fn a_paused_rank_waits_saves_where_it_stands_and_goes_on() {
-        let pause = request(1, Kind::Pause, 10);
+        let pause = request(1, RequestKind::Pause, 10);
         let paused = Mine { step: Some(10), answered: 1, paused: 1, debugged: false };
         assert_eq!(verdict(&view(pause, 1), &paused), Verdict::Pause);
-        let save = request(2, Kind::Save, 11);
+        let save = request(2, RequestKind::Save, 11);
         assert_eq!(verdict(&view(save, 1), &paused), Verdict::Due(save));
         assert_eq!(verdict(&view(save, 1), &Mine { answered: 2, ..paused }), Verdict::Pause);
         assert_eq!(verdict(&View { request: None, paused_by: 1, debugged: None }, &paused), Verdict::Pause);
         assert_eq!(verdict(&NOTHING, &paused), Verdict::Nothing);
         // One that slept through the resume must not take the next pause for its own.
-        let next = request(3, Kind::Pause, 11);
+        let next = request(3, RequestKind::Pause, 11);
         assert_eq!(verdict(&view(next, 3), &paused), Verdict::Later);
     }
 
@@ -318,7 +318,7 @@ mod tests {
                         Phase::Quiet => phase = Phase::Announced,
                         Phase::Announced if read.len() < ranks.len() => read.push(Some(ranks[read.len()].step)),
                         Phase::Announced => {
-                            view = self::view(request(1, Kind::Save, common_step(read.drain(..))), 0);
+                            view = self::view(request(1, RequestKind::Save, common_step(read.drain(..))), 0);
                             phase = Phase::Published;
                         }
                         Phase::Published => {}

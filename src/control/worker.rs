@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::page::{Page, SCOPE_MOST, TIMERS_MOST};
-use super::request::{Answered, Debugged, Kind, Mine, Request, Verdict, verdict};
+use super::request::{Answered, Debugged, Mine, Request, RequestKind, Verdict, verdict};
 use super::section::{ENOUGH, Name, SECTIONS_MOST, Whereabouts};
 use super::watch::{Timer, earlier};
 use crate::error::Error;
@@ -111,7 +111,7 @@ impl Control {
             return Err(Error::State { what: "no request is due: ice_worker_poll() says when one is" });
         };
         let mut state = line.state.lock();
-        if request.kind == Kind::Pause && success {
+        if request.kind == RequestKind::Pause && success {
             line.pause(&mut state, request.id);
         }
         let answer = Answered { id: request.id, success, step: line.page.step(line.rank) };
@@ -316,7 +316,7 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     /// What the agent does to publish a request.
-    fn publish(page: &Page, sequence: i32, id: u64, kind: Kind, paused_by: u64) -> i32 {
+    fn publish(page: &Page, sequence: i32, id: u64, kind: RequestKind, paused_by: u64) -> i32 {
         page.announce(sequence);
         let at_step = common_step((0..page.ranks()).map(|rank| page.step(rank)));
         let request =
@@ -378,7 +378,7 @@ mod tests {
             }
             let mut sequence = 0;
             for id in 1..=400 {
-                sequence = publish(&page, sequence, id, Kind::Save, 0);
+                sequence = publish(&page, sequence, id, RequestKind::Save, 0);
                 let end = monotonic() + Duration::from_secs(20);
                 while (0..RANKS).any(|rank| page.answered(rank).id != id) && monotonic() < end {
                     std::thread::yield_now();
@@ -404,7 +404,7 @@ mod tests {
         page.announce(0);
         let request = Request {
             id: 1,
-            kind: Kind::Save,
+            kind: RequestKind::Save,
             reason: Reason::Host,
             at_step: 6,
             held: true,
@@ -440,17 +440,20 @@ mod tests {
         control.section(Name::new(b"step")).unwrap();
         let before = page.timer(0, 0).unwrap().expires;
         let entered = page.place(0).unwrap().since;
-        let sequence = publish(&page, 0, 1, Kind::Pause, 1);
+        let sequence = publish(&page, 0, 1, RequestKind::Pause, 1);
         assert!(control.poll().is_none(), "not at this step");
         control.step(6);
-        assert_eq!(control.poll().map(|request| (request.kind, request.at_step)), Some((Kind::Pause, 6)));
+        assert_eq!(
+            control.poll().map(|request| (request.kind, request.at_step)),
+            Some((RequestKind::Pause, 6))
+        );
         control.acknowledge(true).unwrap();
         assert!(page.said(0).paused);
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| control.poll().map(|request| request.kind));
             std::thread::sleep(Duration::from_millis(20));
-            let sequence = publish(&page, sequence, 2, Kind::Save, 1);
-            assert_eq!(waits.join().unwrap(), Some(Kind::Save), "where it stands");
+            let sequence = publish(&page, sequence, 2, RequestKind::Save, 1);
+            assert_eq!(waits.join().unwrap(), Some(RequestKind::Save), "where it stands");
             control.acknowledge(false).unwrap();
             let waits = scope.spawn(|| control.poll().map(|request| request.kind));
             std::thread::sleep(Duration::from_millis(20));
@@ -506,7 +509,7 @@ mod tests {
             page.announce(0);
             let request = Request {
                 id: 1,
-                kind: Kind::Pause,
+                kind: RequestKind::Pause,
                 reason: Reason::Host,
                 at_step: 0,
                 held: false,
@@ -517,7 +520,7 @@ mod tests {
             begins.join().unwrap().unwrap();
         });
         assert!(one.debug_begin().is_err());
-        assert_eq!((one.poll(), other.poll().map(|request| request.kind)), (None, Some(Kind::Pause)));
+        assert_eq!((one.poll(), other.poll().map(|request| request.kind)), (None, Some(RequestKind::Pause)));
         one.debug_end().unwrap();
         assert_eq!(page.debug(0), 0);
     }
@@ -528,7 +531,7 @@ mod tests {
         let first = Control::new(page.clone(), 0);
         first.step(7);
         first.expires(b"step", Duration::from_secs(1)).unwrap();
-        publish(&page, 0, 1, Kind::Save, 0);
+        publish(&page, 0, 1, RequestKind::Save, 0);
         first.step(8);
         assert!(first.poll().is_some());
         first.acknowledge(true).unwrap();

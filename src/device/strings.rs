@@ -7,28 +7,28 @@ use crate::ranks::MAX_LOCAL_WORLD_SIZE;
 
 /// What devices are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum DeviceKind {
     /// CUDA where there is a device of it, else the CPU.
     Auto,
     Cuda,
     Cpu,
 }
 
-impl Kind {
-    fn parse(text: &str) -> Option<Kind> {
+impl DeviceKind {
+    fn parse(text: &str) -> Option<DeviceKind> {
         match text {
-            "auto" => Some(Kind::Auto),
-            "cuda" => Some(Kind::Cuda),
-            "cpu" => Some(Kind::Cpu),
+            "auto" => Some(DeviceKind::Auto),
+            "cuda" => Some(DeviceKind::Cuda),
+            "cpu" => Some(DeviceKind::Cpu),
             _ => None,
         }
     }
 
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Auto => "auto",
-            Kind::Cuda => "cuda",
-            Kind::Cpu => "cpu",
+            DeviceKind::Auto => "auto",
+            DeviceKind::Cuda => "cuda",
+            DeviceKind::Cpu => "cpu",
         }
     }
 }
@@ -46,7 +46,7 @@ pub enum Item {
 /// The devices that the workers of one agent run on, one for each, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Devices {
-    pub kind: Kind,
+    pub kind: DeviceKind,
     /// At least one.
     pub items: Vec<Item>,
 }
@@ -60,13 +60,13 @@ impl Devices {
         let bad = |want: String| Error::config(FIELD, text, want);
         let whole = text.trim();
         let (kind, list) = match whole.split_once(':') {
-            _ if is_uuid(whole) => (Kind::Cuda, whole),
-            Some((kind, list)) => (Kind::parse(kind).ok_or_else(|| bad(FORM.into()))?, list),
+            _ if is_uuid(whole) => (DeviceKind::Cuda, whole),
+            Some((kind, list)) => (DeviceKind::parse(kind).ok_or_else(|| bad(FORM.into()))?, list),
             // One device, the first.
-            None => (Kind::parse(whole).ok_or_else(|| bad(FORM.into()))?, "0"),
+            None => (DeviceKind::parse(whole).ok_or_else(|| bad(FORM.into()))?, "0"),
         };
         let item = |item: &str| match Item::parse(item.trim()) {
-            Ok(Item::Uuid(uuid)) if kind != Kind::Cuda => {
+            Ok(Item::Uuid(uuid)) if kind != DeviceKind::Cuda => {
                 Err(bad(format!("{uuid} is a CUDA device, name it as cuda:{uuid}")))
             }
             parsed => parsed.map_err(|want| bad(want.unwrap_or_else(|| FORM.into()))),
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn numbers(text: &str, count: usize) -> (Kind, Vec<usize>) {
+    fn numbers(text: &str, count: usize) -> (DeviceKind, Vec<usize>) {
         let devices = Devices::parse(text).unwrap();
         let none = |uuid: &str| Err(Error::config("devices", uuid, "none"));
         (devices.kind, devices.numbers(count, none).unwrap())
@@ -207,15 +207,15 @@ mod tests {
 
     #[test]
     fn dev_strings_of_ice_learn() {
-        assert_eq!(numbers("auto", 8), (Kind::Auto, vec![0]));
-        assert_eq!(numbers("cpu", 8), (Kind::Cpu, vec![0]));
-        assert_eq!(numbers("cuda", 8), (Kind::Cuda, vec![0]));
-        assert_eq!(numbers("cuda:0", 8), (Kind::Cuda, vec![0]));
-        assert_eq!(numbers("cuda:*", 3), (Kind::Cuda, vec![0, 1, 2]));
-        assert_eq!(numbers("auto:*", 2), (Kind::Auto, vec![0, 1]));
-        assert_eq!(numbers("cpu:0-3", 1), (Kind::Cpu, vec![0, 1, 2, 3]));
-        assert_eq!(numbers("cuda:0-2,7", 8), (Kind::Cuda, vec![0, 1, 2, 7]));
-        assert_eq!(numbers(" cuda:1, 3 ,0,0", 8), (Kind::Cuda, vec![1, 3, 0, 0]));
+        assert_eq!(numbers("auto", 8), (DeviceKind::Auto, vec![0]));
+        assert_eq!(numbers("cpu", 8), (DeviceKind::Cpu, vec![0]));
+        assert_eq!(numbers("cuda", 8), (DeviceKind::Cuda, vec![0]));
+        assert_eq!(numbers("cuda:0", 8), (DeviceKind::Cuda, vec![0]));
+        assert_eq!(numbers("cuda:*", 3), (DeviceKind::Cuda, vec![0, 1, 2]));
+        assert_eq!(numbers("auto:*", 2), (DeviceKind::Auto, vec![0, 1]));
+        assert_eq!(numbers("cpu:0-3", 1), (DeviceKind::Cpu, vec![0, 1, 2, 3]));
+        assert_eq!(numbers("cuda:0-2,7", 8), (DeviceKind::Cuda, vec![0, 1, 2, 7]));
+        assert_eq!(numbers(" cuda:1, 3 ,0,0", 8), (DeviceKind::Cuda, vec![1, 3, 0, 0]));
         let uuids = ["GPU-89,MIG-1", "cuda:GPU-89,MIG-1"].map(|text| Devices::parse(text).unwrap());
         assert_eq!(uuids[0], uuids[1]);
         assert_eq!(uuids[0].items, [Item::Uuid("GPU-89".into()), Item::Uuid("MIG-1".into())]);
@@ -270,9 +270,9 @@ mod tests {
     }
 
     fn devices() -> impl Strategy<Value = Devices> {
-        let kind = prop::sample::select(vec![Kind::Auto, Kind::Cuda, Kind::Cpu]);
+        let kind = prop::sample::select(vec![DeviceKind::Auto, DeviceKind::Cuda, DeviceKind::Cpu]);
         kind.prop_flat_map(|kind| {
-            let items = prop::collection::vec(item(kind == Kind::Cuda), 1..6);
+            let items = prop::collection::vec(item(kind == DeviceKind::Cuda), 1..6);
             items.prop_map(move |items| Devices { kind, items })
         })
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::status::{guard, guard_value, ice_status};
 use super::worker::{ice_worker, side};
 use super::{output, text};
-use crate::control::request::{Kind, Reason};
+use crate::control::request::{Reason, RequestKind};
 use crate::control::section::Name;
 use crate::control::worker::Control;
 use crate::error::Error;
@@ -153,9 +153,9 @@ pub extern "C" fn ice_worker_poll(worker: *mut ice_worker, out: *mut ice_request
         return ice_request_kind::ICE_REQUEST_NONE;
     };
     let kind = match request.kind {
-        Kind::Pause => ice_request_kind::ICE_REQUEST_PAUSE,
-        Kind::Save => ice_request_kind::ICE_REQUEST_SAVE,
-        Kind::Stop => ice_request_kind::ICE_REQUEST_STOP,
+        RequestKind::Pause => ice_request_kind::ICE_REQUEST_PAUSE,
+        RequestKind::Save => ice_request_kind::ICE_REQUEST_SAVE,
+        RequestKind::Stop => ice_request_kind::ICE_REQUEST_STOP,
     };
     let reason = match request.reason {
         Reason::Host => ice_request_reason::ICE_REASON_HOST,

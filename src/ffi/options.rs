@@ -16,7 +16,7 @@ use super::status::{guard_value, ice_status};
 use super::{text, utf8};
 use crate::error::{Error, errno_text};
 use crate::spec::config_file;
-use crate::spec::options::{self, Kind, find};
+use crate::spec::options::{self, OptionKind, find};
 
 /// A config file of more is a mistake.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -159,15 +159,15 @@ fn table() -> &'static Table {
     })
 }
 
-fn kind(kind: &Kind) -> ice_option_kind {
+fn kind(kind: &OptionKind) -> ice_option_kind {
     match kind {
-        Kind::Flag(_) => ice_option_kind::ICE_OPTION_FLAG,
-        Kind::Number { .. } | Kind::Signal { .. } => ice_option_kind::ICE_OPTION_NUMBER,
-        Kind::Seconds { .. } => ice_option_kind::ICE_OPTION_SECONDS,
-        Kind::Word { .. } => ice_option_kind::ICE_OPTION_WORD,
-        Kind::Text(_) => ice_option_kind::ICE_OPTION_TEXT,
-        Kind::List { .. } => ice_option_kind::ICE_OPTION_LIST,
-        Kind::Each { .. } => ice_option_kind::ICE_OPTION_EACH,
+        OptionKind::Flag(_) => ice_option_kind::ICE_OPTION_FLAG,
+        OptionKind::Number { .. } | OptionKind::Signal { .. } => ice_option_kind::ICE_OPTION_NUMBER,
+        OptionKind::Seconds { .. } => ice_option_kind::ICE_OPTION_SECONDS,
+        OptionKind::Word { .. } => ice_option_kind::ICE_OPTION_WORD,
+        OptionKind::Text(_) => ice_option_kind::ICE_OPTION_TEXT,
+        OptionKind::List { .. } => ice_option_kind::ICE_OPTION_LIST,
+        OptionKind::Each { .. } => ice_option_kind::ICE_OPTION_EACH,
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::status::{guard, ice_status};
 use super::{bytes, output, utf8};
 use crate::error::Error;
-use crate::rendezvous::backend::{Found, Token};
+use crate::rendezvous::backend::{Stored, Token};
 use crate::rendezvous::backends::foreign::{self, Functions, Reply, Verdict};
 use crate::spec::{HostPointer, not_empty};
 
@@ -15,7 +15,7 @@ use crate::spec::{HostPointer, not_empty};
 /// It belongs to the library and is valid during the call that it was given to, in the thread of
 /// that call.
 pub struct ice_rendezvous_reply {
-    found: Option<Found>,
+    found: Option<Stored>,
     message: Option<String>,
 }
 
@@ -207,7 +207,7 @@ pub extern "C" fn ice_rendezvous_reply_found(
     guard(|| {
         let value = bytes(value.cast(), value_length, "value")?.to_vec();
         let token = bytes(token.cast(), token_length, "token")?.to_vec();
-        output(reply, "reply")?.found = Some(Found { value, token });
+        output(reply, "reply")?.found = Some(Stored { value, token });
         Ok(())
     })
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::agent::{agent, ice_agent};
 use super::status::{guard, guard_value, ice_status};
 use super::{handle, output};
-use crate::control::request::{Answer, Answers, Kind};
+use crate::control::request::{Answer, Answers, RequestKind};
 use crate::error::Error;
 use crate::spec;
 
@@ -40,7 +40,7 @@ pub struct ice_answers {
 }
 
 /// Asks every worker to do `kind`, and waits.
-fn request(agent: *mut ice_agent, seconds: f64, kind: Kind, out: *mut *mut ice_answers) -> ice_status {
+fn request(agent: *mut ice_agent, seconds: f64, kind: RequestKind, out: *mut *mut ice_answers) -> ice_status {
     guard(|| {
         let agent = self::agent(agent)?;
         let out = output(out, "out")?;
@@ -73,7 +73,7 @@ pub extern "C" fn ice_agent_request_checkpoint(
     seconds: f64,
     out: *mut *mut ice_answers,
 ) -> ice_status {
-    request(agent, seconds, Kind::Save, out)
+    request(agent, seconds, RequestKind::Save, out)
 }
 
 /// Asks all workers to pause at the same step, and waits, as `ice_agent_request_checkpoint()`. They stay so
@@ -87,7 +87,7 @@ pub extern "C" fn ice_agent_pause(
     seconds: f64,
     out: *mut *mut ice_answers,
 ) -> ice_status {
-    request(agent, seconds, Kind::Pause, out)
+    request(agent, seconds, RequestKind::Pause, out)
 }
 
 /// Ends a pause, after the requests that were made before, and returns at once. Without a pause nothing
@@ -107,7 +107,7 @@ pub extern "C" fn ice_agent_request_stop(
     seconds: f64,
     out: *mut *mut ice_answers,
 ) -> ice_status {
-    request(agent, seconds, Kind::Stop, out)
+    request(agent, seconds, RequestKind::Stop, out)
 }
 
 /// 1 if every rank did as it was asked, else 0; 0 for NULL.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::device::numa::Binding;
-use crate::device::strings::{Devices, Item, Kind, Nproc, is_uuid};
+use crate::device::strings::{DeviceKind, Devices, Item, Nproc, is_uuid};
 use crate::device::visibility::{Source, Visibility, devices as devices_text};
 use crate::device::{Device, Found};
 use crate::error::Error;
@@ -35,11 +35,11 @@ impl Backend {
     }
 
     /// NCCL wants a GPU for each rank.
-    fn fitting(kind: Kind, numbers: &[usize]) -> Backend {
+    fn fitting(kind: DeviceKind, numbers: &[usize]) -> Backend {
         let mut sorted = numbers.to_vec();
         sorted.sort_unstable();
         let repeats = sorted.windows(2).any(|pair| pair[0] == pair[1]);
-        if kind == Kind::Cuda && !repeats { Backend::Nccl } else { Backend::Gloo }
+        if kind == DeviceKind::Cuda && !repeats { Backend::Nccl } else { Backend::Gloo }
     }
 }
 
@@ -48,12 +48,14 @@ pub fn backend(spec: &Spec) -> Option<Backend> {
     let devices = spec.devices.as_ref()?;
     let known = |uuid: &str| Err(Error::config("devices", uuid, "not known"));
     match devices.kind {
-        Kind::Auto => None,
-        Kind::Cpu => Some(Backend::Gloo),
-        Kind::Cuda if spec.ranks_per_device > 1 => Some(Backend::Gloo),
+        DeviceKind::Auto => None,
+        DeviceKind::Cpu => Some(Backend::Gloo),
+        DeviceKind::Cuda if spec.ranks_per_device > 1 => Some(Backend::Gloo),
         // A star stands for different devices, but nobody knows if for those named beside it.
-        Kind::Cuda if devices.items.len() > 1 && devices.items.contains(&Item::All) => None,
-        Kind::Cuda => devices.numbers(0, known).ok().map(|numbers| Backend::fitting(Kind::Cuda, &numbers)),
+        DeviceKind::Cuda if devices.items.len() > 1 && devices.items.contains(&Item::All) => None,
+        DeviceKind::Cuda => {
+            devices.numbers(0, known).ok().map(|numbers| Backend::fitting(DeviceKind::Cuda, &numbers))
+        }
     }
 }
 
@@ -72,7 +74,7 @@ pub struct Assignment {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RankDevices {
-    pub kind: Kind,
+    pub kind: DeviceKind,
     /// As the host sees them.
     pub numbers: Vec<usize>,
     /// As the worker sees them.
@@ -153,7 +155,7 @@ impl Assignment {
 }
 
 /// `cuda:0,1`.
-fn list(kind: Kind, numbers: &[usize]) -> String {
+fn list(kind: DeviceKind, numbers: &[usize]) -> String {
     let numbers: Vec<String> = numbers.iter().map(usize::to_string).collect();
     format!("{}:{}", kind.name(), numbers.join(","))
 }
@@ -171,7 +173,7 @@ pub fn assign(spec: &Spec, host: &Host) -> Result<Assignment, Error> {
             let local_world_size = asked.unwrap_or(spec.local_world_size);
             return Ok(Assignment { local_world_size, found: seen.list(), ..Assignment::default() });
         }
-        None => (Kind::Cuda, seen.first_for(spec, asked.unwrap_or(spec.local_world_size))?),
+        None => (DeviceKind::Cuda, seen.first_for(spec, asked.unwrap_or(spec.local_world_size))?),
     };
     let mut ranks = split(spec, kind, &numbers)?;
     match (asked, &devices) {
@@ -183,7 +185,7 @@ pub fn assign(spec: &Spec, host: &Host) -> Result<Assignment, Error> {
         _ => {}
     }
     let narrowed = match (kind, visibility) {
-        (Kind::Cuda, Visibility::Own | Visibility::All) => seen.source.names(),
+        (DeviceKind::Cuda, Visibility::Own | Visibility::All) => seen.source.names(),
         _ => &[],
     };
     if !narrowed.is_empty() {
@@ -193,14 +195,14 @@ pub fn assign(spec: &Spec, host: &Host) -> Result<Assignment, Error> {
     let backend = devices.is_some().then(|| Backend::fitting(kind, &ranks.concat()));
     let show = if narrowed.is_empty() { Visibility::Inherit } else { visibility };
     let ranks = show_to(ranks, kind, show, |numbers| seen.tokens(spec, numbers))?;
-    let found = if kind == Kind::Cuda { seen.list() } else { Vec::new() };
+    let found = if kind == DeviceKind::Cuda { seen.list() } else { Vec::new() };
     Ok(Assignment { local_world_size: ranks.len(), backend, ranks, narrowed, found })
 }
 
 /// What each rank sees of its devices; `tokens` is the value of a variable that shows some.
 fn show_to(
     ranks: Vec<Vec<usize>>,
-    kind: Kind,
+    kind: DeviceKind,
     visibility: Visibility,
     tokens: impl Fn(&[usize]) -> Result<Arc<str>, Error>,
 ) -> Result<Vec<RankDevices>, Error> {
@@ -247,7 +249,7 @@ fn check_env(spec: &Spec, narrowed: &[&str]) -> Result<(), Error> {
 }
 
 /// The devices of each rank: contiguous parts, each device as often as it has ranks.
-fn split(spec: &Spec, kind: Kind, numbers: &[usize]) -> Result<Vec<Vec<usize>>, Error> {
+fn split(spec: &Spec, kind: DeviceKind, numbers: &[usize]) -> Result<Vec<Vec<usize>>, Error> {
     let (each, ranks) = (spec.devices_per_rank, spec.ranks_per_device);
     workers_of(spec, numbers.len())?;
     let slots: Vec<usize> = numbers.iter().flat_map(|number| std::iter::repeat_n(*number, ranks)).collect();
@@ -307,7 +309,7 @@ struct Seen<'a> {
 
 impl<'a> Seen<'a> {
     fn look(spec: &Spec, host: &'a Host) -> Result<Seen<'a>, Error> {
-        let named = spec.devices.as_ref().is_some_and(|devices| devices.kind != Kind::Cpu);
+        let named = spec.devices.as_ref().is_some_and(|devices| devices.kind != DeviceKind::Cpu);
         let counted = matches!(spec.nproc, Some(Nproc::Gpu | Nproc::Auto));
         let near = spec.cpu_binding.is_some_and(Binding::is_near_devices);
         let wanted = (named || counted || near || spec.device_uuids) && !host.source.is_hip();
@@ -353,17 +355,17 @@ impl<'a> Seen<'a> {
             Nproc::Auto => self.has_devices(),
             Nproc::Cpu | Nproc::Number(_) => false,
         };
-        by_device.then(|| Devices { kind: Kind::Cuda, items: vec![Item::All] })
+        by_device.then(|| Devices { kind: DeviceKind::Cuda, items: vec![Item::All] })
     }
 
     /// The devices that a string names, as numbers that the host sees.
-    fn named(&self, devices: &Devices) -> Result<(Kind, Vec<usize>), Error> {
+    fn named(&self, devices: &Devices) -> Result<(DeviceKind, Vec<usize>), Error> {
         let kind = match devices.kind {
-            Kind::Auto if self.has_devices() => Kind::Cuda,
-            Kind::Auto => Kind::Cpu,
+            DeviceKind::Auto if self.has_devices() => DeviceKind::Cuda,
+            DeviceKind::Auto => DeviceKind::Cpu,
             kind => kind,
         };
-        if kind == Kind::Cpu {
+        if kind == DeviceKind::Cpu {
             return Ok((kind, devices.numbers((self.cpus)(), |uuid| self.number_of(uuid))?));
         }
         let count = self.count().unwrap_or(0);

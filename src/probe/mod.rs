@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use crate::device::Found;
 use crate::error::Error;
-use crate::process::channel::{Channel, Kind};
+use crate::process::channel::{Channel, ChannelKind};
 use crate::process::program::{Failure, Single};
 use crate::process::{host, image};
 use crate::reminder::{Reminder, seconds};
@@ -72,7 +72,7 @@ impl Probe {
         reap_stuck();
         let (path, argv) = image::own_process(request.runner, c"ice-probe".into(), request.how)
             .map_err(|why| Error::config("runner", "NULL", why))?;
-        let channel = Channel::new(Kind::Probe)
+        let channel = Channel::new(ChannelKind::Probe)
             .map_err(|errno| Error::system("cannot prepare a probe", errno as i32))?;
         let child = start(&channel, &path, &argv, &without_stubs(request.env))?;
         let now = process::monotonic();

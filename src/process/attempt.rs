@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use crate::control::file_timer::Holder;
 use crate::logs::run_dir::WorkerFiles;
 use crate::process::channel::Channel;
-use crate::process::descent::{self, Finder, Found, Process, Since};
+use crate::process::descent::{self, Descendant, Finder, Process, Since};
 use crate::process::start::forkserver::Forkserver;
 use crate::process::watcher::Table;
 use crate::ranks::Rank;
@@ -133,7 +133,7 @@ pub struct Attempt {
     begun: Duration,
     ticks: u64,
     /// Descendants of workers beside their groups, found when the workers were stopped.
-    strays: Vec<Found>,
+    strays: Vec<Descendant>,
     /// Descendants, in a group or beside, with an agent of their own, which is to stop its workers.
     guests: Vec<Process>,
 }
@@ -319,19 +319,19 @@ impl Attempt {
 
     fn note_orphan(&mut self, orphan: Process) {
         let (found, is_host) = descent::below(orphan.pid);
-        self.note(Found { process: orphan, group: 0, is_host, is_guarded: false }, -1, false);
+        self.note(Descendant { process: orphan, group: 0, is_host, is_guarded: false }, -1, false);
         for found in found {
             self.note(found, -1, is_host);
         }
     }
 
-    fn note(&mut self, found: Found, group: i32, below_host: bool) {
+    fn note(&mut self, found: Descendant, group: i32, below_host: bool) {
         let is_guest = found.is_host && !found.is_guarded && !below_host;
         if is_guest && !self.guests.contains(&found.process) {
             self.guests.push(found.process);
         }
         if found.group != group && self.strays.iter().all(|stray| stray.process != found.process) {
-            self.strays.push(Found { is_guarded: found.is_guarded || below_host, ..found });
+            self.strays.push(Descendant { is_guarded: found.is_guarded || below_host, ..found });
         }
     }
 

@@ -44,7 +44,7 @@ const TOLD: usize = 2048;
 
 /// What the process at the other end is to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum ChannelKind {
     Worker = 1,
     Server = 2,
     Probe = 3,
@@ -57,7 +57,7 @@ pub struct Channel {
 }
 
 impl Channel {
-    pub fn new(kind: Kind) -> Result<Channel, Errno> {
+    pub fn new(kind: ChannelKind) -> Result<Channel, Errno> {
         let fd = fd::above_protocol(memory::memfd(c"ice-value")?)?;
         memory::resize(fd.as_raw_fd(), PAGE)?;
         // The process at the other end may do anything with its descriptor: cut the file, and a look at the page, or
@@ -71,7 +71,7 @@ impl Channel {
 
     /// For a worker, which takes its order from it.
     pub fn for_worker(rank: &Rank, restarts: u32) -> Result<Channel, Errno> {
-        let channel = Channel::new(Kind::Worker)?;
+        let channel = Channel::new(ChannelKind::Worker)?;
         channel.page.long(RESTARTS).store(u64::from(restarts), Ordering::Relaxed);
         for (index, number) in numbers(rank).into_iter().enumerate() {
             channel.page.long(RANKS + index).store(number as u64, Ordering::Relaxed);
@@ -231,11 +231,11 @@ impl WorkerEnd {
         Ok(WorkerEnd { fd, page: ManuallyDrop::new(Mapping::of_file(fd, 0, PAGE, true)?) })
     }
 
-    pub fn kind(&self) -> Option<Kind> {
+    pub fn kind(&self) -> Option<ChannelKind> {
         match self.page.long(KIND).load(Ordering::Acquire) {
-            1 => Some(Kind::Worker),
-            2 => Some(Kind::Server),
-            3 => Some(Kind::Probe),
+            1 => Some(ChannelKind::Worker),
+            2 => Some(ChannelKind::Server),
+            3 => Some(ChannelKind::Probe),
             _ => None,
         }
     }

@@ -108,7 +108,7 @@ impl Process {
 
 /// A descendant of a worker.
 #[derive(Clone, Copy, Debug)]
-pub struct Found {
+pub struct Descendant {
     pub process: Process,
     pub group: i32,
     /// It has an agent of its own.
@@ -118,7 +118,7 @@ pub struct Found {
 }
 
 /// Who is below a process now, and whether that has an agent of its own. Needs `proc_is_ours`.
-pub fn below(root: i32) -> (Vec<Found>, bool) {
+pub fn below(root: i32) -> (Vec<Descendant>, bool) {
     let own = std::cell::OnceCell::new();
     below_by(root, process::children, process::stat, |pid, stat| {
         if WATCHERS.contains(&&stat.name[..]) {
@@ -141,8 +141,8 @@ fn below_by(
     children: impl Fn(i32) -> Option<Vec<i32>>,
     stat: impl Fn(i32) -> Option<Stat>,
     tells_host: impl Fn(i32, &Stat) -> bool,
-) -> (Vec<Found>, bool) {
-    let mut found: Vec<Found> = Vec::new();
+) -> (Vec<Descendant>, bool) {
+    let mut found: Vec<Descendant> = Vec::new();
     let mut root_is_host = false;
     let mut todo = vec![(root, None::<usize>)];
     while let (Some((parent, place)), true) = (todo.pop(), found.len() < MOST) {
@@ -162,7 +162,7 @@ fn below_by(
         for (pid, stat) in living {
             todo.push((pid, Some(found.len())));
             let process = Process { pid, started: stat.started };
-            found.push(Found { process, group: stat.group, is_host: false, is_guarded });
+            found.push(Descendant { process, group: stat.group, is_host: false, is_guarded });
         }
     }
     (found, root_is_host)

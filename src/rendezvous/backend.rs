@@ -17,7 +17,7 @@ pub type Token = Vec<u8>;
 
 /// A value, and its token.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Found {
+pub struct Stored {
     pub value: Vec<u8>,
     pub token: Token,
 }
@@ -27,7 +27,7 @@ pub struct Found {
 pub enum Swap {
     Done,
     /// Not stored: what is there, if anything.
-    Refused(Option<Found>),
+    Refused(Option<Stored>),
 }
 
 /// One agent's way to the place. It is used by one thread.
@@ -39,7 +39,7 @@ pub trait Backend: Send {
     fn connect(&mut self) -> Result<(), Error>;
 
     /// The value of a key, if there is one.
-    fn get(&mut self, key: &str) -> Result<Option<Found>, Error>;
+    fn get(&mut self, key: &str) -> Result<Option<Stored>, Error>;
 
     /// Stores a value if the one that is there has the token `expected`, or if none is there and none is expected.
     fn compare_and_set(&mut self, key: &str, expected: Option<&Token>, value: &[u8]) -> Result<Swap, Error>;

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::request::JobRequest;
 use super::state::{Ending, Message, Node, Phase, State, Why};
-use crate::control::request::{Kind, Reason};
+use crate::control::request::{Reason, RequestKind};
 use crate::moment::Moment;
 use crate::report::exit_status::Exit;
 
@@ -323,7 +323,7 @@ impl Leader {
         if !self.is_asking() {
             self.state.requests += 1;
             let number = self.state.requests;
-            self.state.request = Some(JobRequest::new(number, Kind::Save, Reason::Membership, time));
+            self.state.request = Some(JobRequest::new(number, RequestKind::Save, Reason::Membership, time));
             self.give_time(now);
         }
         if let Some(request) = &mut self.state.request {

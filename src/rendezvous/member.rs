@@ -46,7 +46,7 @@ const REMOVED_AT_ONCE: usize = 64;
 
 /// What the agent asks for.
 #[derive(Debug)]
-pub enum Wish {
+pub enum MemberWish {
     /// To be in the next round; `port` is kept for a store.
     Join { port: u16 },
     /// A worker failed; `last` if the run is over for this agent.
@@ -122,7 +122,7 @@ pub struct Member {
 }
 
 struct Shared {
-    wishes: Mutex<VecDeque<Wish>>,
+    wishes: Mutex<VecDeque<MemberWish>>,
     bell: Bell,
     notices: Mutex<VecDeque<Notice>>,
     /// Why the place was not reached by the last try.
@@ -185,7 +185,7 @@ impl Member {
         Ok(Member { shared, thread, end, interrupter })
     }
 
-    pub fn wish(&self, wish: Wish) {
+    pub fn wish(&self, wish: MemberWish) {
         self.shared.wishes.lock().push_back(wish);
         self.shared.bell.ring();
     }
@@ -213,7 +213,7 @@ impl Member {
         linger: Duration,
         hurried: impl Fn() -> bool,
     ) -> VecDeque<Notice> {
-        self.wish(Wish::Leave { reason, signal, linger });
+        self.wish(MemberWish::Leave { reason, signal, linger });
         let mut begin = monotonic();
         let mut until = begin.saturating_add(within.max(linger));
         while self.end.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
@@ -410,7 +410,7 @@ impl Part {
         while let Some(wish) = { self.shared.wishes.lock().pop_front() } {
             let id = self.node.id.clone();
             match wish {
-                Wish::Join { port } => {
+                MemberWish::Join { port } => {
                     self.node.port = port;
                     if let Stage::In { round } = self.stage {
                         self.left = Some(round);
@@ -419,24 +419,24 @@ impl Part {
                     self.stage = Stage::Joining { until, posted: None };
                     self.is_done = false;
                 }
-                Wish::Failed { reason, exit, last } => {
+                MemberWish::Failed { reason, exit, last } => {
                     if let Stage::In { round } = self.stage {
                         let reason = format!("{}: {reason}", self.node.name);
                         self.outbox.push_back(Message::Failed { id, round, reason, exit, last });
                     }
                 }
-                Wish::Done => {
+                MemberWish::Done => {
                     if let Stage::In { round } = self.stage {
                         self.is_done = true;
                         self.outbox.push_back(Message::Done { id, round });
                     }
                 }
-                Wish::Request(word) => {
+                MemberWish::Request(word) => {
                     if let Stage::In { round } = self.stage {
                         self.outbox.push_back(Message::Request { id, round, word });
                     }
                 }
-                Wish::Unfit { reason } => {
+                MemberWish::Unfit { reason } => {
                     let reason = format!("{}: {reason}", self.node.name);
                     // The job does not outlive the place.
                     self.outbox.push_back(match self.backend.serves() {
@@ -444,7 +444,7 @@ impl Part {
                         false => Message::Unfit { id, reason },
                     });
                 }
-                Wish::Leave { reason, signal, linger } => {
+                MemberWish::Leave { reason, signal, linger } => {
                     self.go(reason, signal, linger);
                     return false;
                 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::state::{Node, State, Why};
-use crate::control::request::{Answer, Kind, Reason};
+use crate::control::request::{Answer, Reason, RequestKind};
 
 /// The answer of a rank, and at which step it was.
 pub type RankAnswer = (Answer, Option<u64>);
@@ -40,7 +40,7 @@ pub enum Progress {
 pub struct JobRequest {
     /// Another for each request of the job.
     pub number: u64,
-    pub kind: Kind,
+    pub kind: RequestKind,
     pub reason: Reason,
     /// How many milliseconds workers have from when their node hears of it.
     pub within_ms: u64,
@@ -64,7 +64,7 @@ pub struct JobRequest {
 pub struct Ask {
     /// The node's own number for it.
     pub ask: u64,
-    pub kind: Kind,
+    pub kind: RequestKind,
     pub reason: Reason,
     pub within_ms: u64,
     /// The signal by which the node is stopped then, if it is; 0 for none.
@@ -91,7 +91,7 @@ pub enum Word {
 }
 
 impl JobRequest {
-    pub fn new(number: u64, kind: Kind, reason: Reason, within: Duration) -> JobRequest {
+    pub fn new(number: u64, kind: RequestKind, reason: Reason, within: Duration) -> JobRequest {
         JobRequest {
             number,
             kind,
@@ -204,7 +204,7 @@ pub struct View {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
     pub number: u64,
-    pub kind: Kind,
+    pub kind: RequestKind,
     pub reason: Reason,
     pub within: Duration,
     pub progress: Progress,
@@ -235,12 +235,12 @@ impl View {
 mod tests {
     use super::*;
 
-    fn ask(kind: Kind, reason: Reason, ask: u64, leaves: Option<i32>) -> Ask {
+    fn ask(kind: RequestKind, reason: Reason, ask: u64, leaves: Option<i32>) -> Ask {
         Ask { ask, kind, reason, within_ms: 3000, leaves }
     }
 
     fn request() -> JobRequest {
-        JobRequest::of_ask(7, "a", ask(Kind::Save, Reason::Host, 1, None))
+        JobRequest::of_ask(7, "a", ask(RequestKind::Save, Reason::Host, 1, None))
     }
 
     const NODES: [&str; 3] = ["a", "b", "c"];
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn job_04_who_asks_for_the_same_meanwhile_joins_and_a_stop_has_its_reason() {
         let mut request = request();
-        request.join("b", ask(Kind::Save, Reason::Preemption, 4, Some(15)));
+        request.join("b", ask(RequestKind::Save, Reason::Preemption, 4, Some(15)));
         assert_eq!(request.reason, Reason::Preemption);
         assert_eq!(request.leaving, [("b".to_string(), 15)]);
         let view = View::of("b", &State { request: Some(request), ..State::new("a") }, &[]);

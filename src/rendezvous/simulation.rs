@@ -8,7 +8,7 @@ use super::backend::Backend;
 use super::backends::store::{self, StoreBackend};
 use super::hosting::Hosting;
 use super::member::tests::{Agent, settings};
-use super::member::{Notice, Settings, Wish};
+use super::member::{MemberWish, Notice, Settings};
 use super::secret::Source;
 use crate::report::exit_status::Exit;
 use crate::spec::endpoint::Endpoint;
@@ -75,18 +75,18 @@ fn two_rounds(count: usize) -> [Cost; 2] {
     };
     dense(0);
     let first = cost();
-    agents[count / 2].wish(Wish::Failed {
+    agents[count / 2].wish(MemberWish::Failed {
         reason: "x".into(),
         exit: Exit { code: Some(1), timed_out: false },
         last: false,
     });
     for agent in &agents {
         assert!(matches!(agent.notice(), Notice::Over { round: 0, .. }));
-        agent.wish(Wish::Join { port: 1 });
+        agent.wish(MemberWish::Join { port: 1 });
     }
     dense(1);
     let second = cost();
-    agents.iter().for_each(|agent| agent.wish(Wish::Unfit { reason: "enough".into() }));
+    agents.iter().for_each(|agent| agent.wish(MemberWish::Unfit { reason: "enough".into() }));
     agents.into_iter().for_each(Agent::leave);
     [first, second]
 }
@@ -146,10 +146,10 @@ fn stat_05_workers_of_the_next_round_find_an_empty_store() {
         assert_eq!(worker.find(b"default_pg/0").unwrap(), None, "in round {number}");
         worker.set(b"default_pg/0", b"address").unwrap();
         assert!(worker.find(b"default_pg/0").unwrap().is_some());
-        agents[1].wish(Wish::Failed { reason: "x".into(), exit: Exit::default(), last: false });
+        agents[1].wish(MemberWish::Failed { reason: "x".into(), exit: Exit::default(), last: false });
         for agent in &agents {
             assert!(matches!(agent.notice(), Notice::Over { .. }));
-            agent.wish(Wish::Join { port: 1 });
+            agent.wish(MemberWish::Join { port: 1 });
         }
     }
     agents.into_iter().for_each(Agent::leave);

@@ -6,7 +6,7 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
 use super::Spec;
-use super::options::{Kind, Row, find};
+use super::options::{OptionKind, Row, find};
 use crate::error::Error;
 
 /// Sets all that a file says; `path` is for errors. Nothing is set where something is wrong.
@@ -36,8 +36,8 @@ pub fn apply(spec: &mut Spec, path: &str, text: &str) -> Result<(), Error> {
 /// What the option is to be set to, one after the other.
 fn texts(row: &Row, value: &DeValue<'_>) -> Result<Vec<String>, Error> {
     match row.kind {
-        Kind::List { joints, .. } => Ok(vec![flat(row, joints, value)?.join(",")]),
-        Kind::Each { joints, .. } => flat(row, joints, value),
+        OptionKind::List { joints, .. } => Ok(vec![flat(row, joints, value)?.join(",")]),
+        OptionKind::Each { joints, .. } => flat(row, joints, value),
         _ => scalar(row, value).map(|text| vec![text]),
     }
 }

@@ -214,7 +214,7 @@ fn kill_14_an_early_signal_comes_first() {
 #[test]
 fn time_workers_are_asked_to_save_before_a_stop() {
     let saving = || started(Policy { save_before_stop: Some(9 * SECOND), ..policy() });
-    let ask = [Ask { to: Kind::Save, reason: Reason::Preemption, until: 10 * SECOND }];
+    let ask = [Ask { to: RequestKind::Save, reason: Reason::Preemption, until: 10 * SECOND }];
     let mut group = saving();
     assert_eq!(group.step(Event::Stop { signal: 15 }, SECOND), ask);
     assert_eq!(group.deadline(), Some(10 * SECOND));
@@ -237,7 +237,7 @@ fn time_workers_that_end_at_a_gentle_stop_are_interrupted() {
     let until = 5 * SECOND;
     assert_eq!(
         group.step(Event::StopGently { until }, SECOND),
-        [Ask { to: Kind::Stop, reason: Reason::Host, until }]
+        [Ask { to: RequestKind::Stop, reason: Reason::Host, until }]
     );
     group.step(OK, SECOND);
     assert_eq!(group.step(OK, SECOND), [EndAttempt { succeeded: false }, Finish(End::Interrupted)]);
@@ -318,7 +318,7 @@ fn sig_all_a_job_that_is_closed_elsewhere_may_be_stopped_here_too() {
     let (stop, end) =
         (Event::Stop { signal: 15 }, [EndAttempt { succeeded: false }, Finish(End::Interrupted)]);
     let saving = || Policy { save_before_stop: Some(9 * SECOND), ..of_hosts() };
-    let ask = |reason| [Ask { to: Kind::Save, reason, until: 10 * SECOND }];
+    let ask = |reason| [Ask { to: RequestKind::Save, reason, until: 10 * SECOND }];
     let mut group = joined(saving(), 0, 0);
     assert_eq!(group.step(Event::JobClosed, SECOND), []);
     assert_eq!(group.step(stop, SECOND), ask(Reason::Preemption), "as if it had been the first");
@@ -377,7 +377,7 @@ fn sig_warning_a_signal_may_have_workers_save_before_the_stop() {
     let until = 9 * SECOND;
     let save = Event::SaveAndStop { until };
     let mut group = started(policy());
-    assert_eq!(group.step(save, SECOND), [Ask { to: Kind::Save, reason: Reason::Preemption, until }]);
+    assert_eq!(group.step(save, SECOND), [Ask { to: RequestKind::Save, reason: Reason::Preemption, until }]);
     assert_eq!(group.step(Event::Answered, SECOND), [Signal(15)]);
     let (mut group, _) = Supervisor::new(policy());
     assert_eq!(group.step(save, SECOND).last(), Some(&Finish(End::Interrupted)), "nobody has come to run");
@@ -555,7 +555,7 @@ fn job_a_host_whose_workers_have_ended_as_asked_leaves_with_the_others() {
     let until = 9 * SECOND;
     let asked = || {
         let mut group = joined(of_hosts(), 0, 0);
-        let ask = Ask { to: Kind::Stop, reason: Reason::Host, until };
+        let ask = Ask { to: RequestKind::Stop, reason: Reason::Host, until };
         assert_eq!(group.step(Event::StopGently { until }, SECOND), [ask]);
         assert_eq!(group.step(OK, SECOND), []);
         group

@@ -12,8 +12,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::context::Context;
 use super::debug::Debuggers;
 use crate::agent::{OVER, Shared};
-use crate::control::pending::Wish;
-use crate::control::request::{Answer, Answers, Kind};
+use crate::control::pending::HostWish;
+use crate::control::request::{Answer, Answers, RequestKind};
 use crate::error::Error;
 use crate::logs::output::Talker;
 use crate::spec::Level;
@@ -82,12 +82,12 @@ struct Dialogue {
 
 impl Dialogue {
     fn hold(mut self) {
-        let _ = self.request(Kind::Pause, PAUSE_TIME);
+        let _ = self.request(RequestKind::Pause, PAUSE_TIME);
         match self.question() {
             None => return,
             Some(false) => {}
             Some(true) => {
-                if let Ok(Some(answers)) = self.request(Kind::Save, self.save_time) {
+                if let Ok(Some(answers)) = self.request(RequestKind::Save, self.save_time) {
                     told(&answers).into_iter().for_each(|line| self.talker.say(line));
                 }
             }
@@ -102,8 +102,8 @@ impl Dialogue {
         fd::is_readable(self.over.as_fd())
     }
 
-    fn request(&self, kind: Kind, limit: Duration) -> Result<Option<Answers>, Error> {
-        self.shared.pending.ask(Wish::Request(kind), limit, || self.inbox.ring())
+    fn request(&self, kind: RequestKind, limit: Duration) -> Result<Option<Answers>, Error> {
+        self.shared.pending.ask(HostWish::Request(kind), limit, || self.inbox.ring())
     }
 
     /// None if the run is stopped meanwhile.

@@ -11,8 +11,8 @@ use super::group::Group;
 use super::job_requests::{JobRequests, Todo, Waiter};
 use crate::control::listener::Listener;
 use crate::control::page::Page;
-use crate::control::pending::{Ticket, Wish};
-use crate::control::request::{Answer, Answers, Debugged, Kind, Reason};
+use crate::control::pending::{HostWish, Ticket};
+use crate::control::request::{Answer, Answers, Debugged, Reason, RequestKind};
 use crate::control::section::LearntLimits;
 use crate::control::watch::earlier;
 use crate::error::Error;
@@ -160,7 +160,7 @@ impl Control {
     fn take(&mut self, context: &Context, group: &Group, is_running: bool, ticket: Ticket) -> Taken {
         let pending = &context.shared.pending;
         match ticket.wish {
-            Wish::Resume => {
+            HostWish::Resume => {
                 if context.settled.rendezvous.is_some() {
                     self.job.resume();
                 } else if let Some(open) = &mut self.open {
@@ -169,17 +169,17 @@ impl Control {
                 pending.settle(ticket, Answers::none(0));
                 Taken::Done
             }
-            Wish::Request(_) if ticket.deadline <= monotonic() => {
+            HostWish::Request(_) if ticket.deadline <= monotonic() => {
                 pending.settle(ticket, Answers::none(world_size(group)));
                 Taken::Done
             }
-            Wish::Request(_) if !is_running || self.open.is_none() => Taken::Waits,
-            Wish::Request(Kind::Stop) => {
+            HostWish::Request(_) if !is_running || self.open.is_none() => Taken::Waits,
+            HostWish::Request(RequestKind::Stop) => {
                 // The supervisor has it asked.
                 self.gentle_stop = Some(ticket);
                 Taken::Stop(Event::StopGently { until: ticket.deadline })
             }
-            Wish::Request(kind) => {
+            HostWish::Request(kind) => {
                 let (deadline, ticket) = (ticket.deadline, Some(ticket));
                 let reason = Reason::Host;
                 self.ask(context, group, Ask { kind, reason, deadline, ticket, before_stop: false }, None);
@@ -194,7 +194,7 @@ impl Control {
         &mut self,
         context: &Context,
         group: &mut Group,
-        (kind, reason, deadline): (Kind, Reason, Moment),
+        (kind, reason, deadline): (RequestKind, Reason, Moment),
         is_answered: bool,
     ) -> Option<Event> {
         let is_job = context.settled.rendezvous.is_some();
@@ -205,11 +205,11 @@ impl Control {
         if settled == Standing::BeforeStop || self.open.is_none() || is_answered || is_alone {
             return Some(Event::Answered);
         }
-        if let (Kind::Stop, Some(attempt)) = (kind, group.attempt_mut()) {
+        if let (RequestKind::Stop, Some(attempt)) = (kind, group.attempt_mut()) {
             attempt.expect_ends();
         }
         // The others are to know before this host's workers are gone.
-        let leaves = (kind == Kind::Save && reason == Reason::Preemption)
+        let leaves = (kind == RequestKind::Save && reason == Reason::Preemption)
             .then(|| context.inbox.stop_requested().unwrap_or(0));
         self.ask(context, group, Ask { kind, reason, deadline, ticket, before_stop: true }, leaves);
         None
@@ -217,7 +217,7 @@ impl Control {
 
     /// Has the workers save a checkpoint, for a signal.
     pub fn ask_to_save(&mut self, context: &Context, group: &Group, deadline: Moment) {
-        let (kind, reason) = (Kind::Save, Reason::Host);
+        let (kind, reason) = (RequestKind::Save, Reason::Host);
         self.ask(context, group, Ask { kind, reason, deadline, ticket: None, before_stop: false }, None);
     }
 
@@ -232,7 +232,7 @@ impl Control {
         let begin = ticket.map_or(now, |ticket| ticket.begin);
         let waiter = Waiter { kind, begin, until, ticket, before_stop };
         // A stop of another host's is one and the same.
-        let is_asked = kind == Kind::Stop && ticket.is_none() && self.job.wait_for_others(waiter);
+        let is_asked = kind == RequestKind::Stop && ticket.is_none() && self.job.wait_for_others(waiter);
         if !is_asked {
             self.job.ask(waiter, reason, leaves, now);
         }
@@ -347,7 +347,7 @@ impl Control {
         answers: Vec<RankAnswer>,
     ) -> Option<Event> {
         let Waiter { kind, begin, ticket, before_stop, .. } = waiter;
-        if kind == Kind::Stop && before_stop {
+        if kind == RequestKind::Stop && before_stop {
             // Those that said they would end are given the time.
             let says_so = |rank: usize| answers.get(group.ranks()[rank].global).map(|answer| answer.0);
             self.ending = (0..group.ranks().len())
@@ -363,7 +363,7 @@ impl Control {
 
     /// Whether the workers are asked to save, and go on.
     pub fn is_saving(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| open.channel.asked_for() == Some(Kind::Save))
+        self.open.as_ref().is_some_and(|open| open.channel.asked_for() == Some(RequestKind::Save))
     }
 
     /// The global ranks of those whose answer is waited for.

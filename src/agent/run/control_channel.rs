@@ -8,7 +8,7 @@ use super::context::Context;
 use super::group::Group;
 use crate::control::page::Page;
 use crate::control::pending::Ticket;
-use crate::control::request::{Answer, Answers, Debugged, Kind, Reason, Request, View, common_step};
+use crate::control::request::{Answer, Answers, Debugged, Reason, Request, RequestKind, View, common_step};
 use crate::error::Error;
 use crate::moment::Moment;
 use crate::rendezvous::request::{RankAnswer, Seen};
@@ -47,7 +47,7 @@ struct Asked {
 /// What workers are to be asked for.
 #[derive(Clone, Copy)]
 pub struct Ask {
-    pub kind: Kind,
+    pub kind: RequestKind,
     pub reason: Reason,
     pub deadline: Moment,
     /// Who waits for the answers, if it is a thread of the host.
@@ -94,7 +94,7 @@ impl ControlChannel {
     /// Publishes a request for the ranks that live: see `control::request`.
     fn request(
         &mut self,
-        (kind, reason): (Kind, Reason),
+        (kind, reason): (RequestKind, Reason),
         deadline: Moment,
         held: bool,
         lives: impl Fn(usize) -> bool,
@@ -106,7 +106,7 @@ impl ControlChannel {
         self.page.announce(self.sequence);
         let steps = living().map(|rank| self.page.step(rank));
         let request = Request { id, kind, reason, at_step: common_step(steps), held, deadline };
-        let paused_by = if kind == Kind::Pause && !held { id } else { self.view.paused_by };
+        let paused_by = if kind == RequestKind::Pause && !held { id } else { self.view.paused_by };
         self.say(View { request: Some(request), paused_by, ..self.view });
         request
     }
@@ -169,7 +169,7 @@ impl ControlChannel {
         let Some(asked) = self.asked.as_mut().filter(|asked| asked.request.held) else { return };
         (asked.request.at_step, asked.request.held) = (at_step, false);
         let request = asked.request;
-        let paused_by = if request.kind == Kind::Pause { request.id } else { self.view.paused_by };
+        let paused_by = if request.kind == RequestKind::Pause { request.id } else { self.view.paused_by };
         self.page.announce(self.sequence);
         self.say(View { request: Some(request), paused_by, ..self.view });
         context.log(Level::Info, || asked_text(&request));
@@ -202,7 +202,7 @@ impl ControlChannel {
     // ---- what becomes of a request
 
     /// What workers are asked for, if they are.
-    pub fn asked_for(&self) -> Option<Kind> {
+    pub fn asked_for(&self) -> Option<RequestKind> {
         self.asked.map(|asked| asked.request.kind)
     }
 
@@ -239,17 +239,17 @@ impl ControlChannel {
         }
         let (mut answers, open) = self.answers_to(id, group);
         let leaving = asked.before_stop
-            && asked.request.kind == Kind::Stop
+            && asked.request.kind == RequestKind::Stop
             && (0..page.ranks()).any(|rank| answers.ranks[rank].0 == Answer::Succeeded && group.lives(rank));
         answers.took = monotonic().saturating_sub(asked.begin);
         // Too late for a checkpoint of all; a late rank still joins a pause, or ends. Before anybody is told: what the
         // host does then may be what brings a late rank to where it looks.
-        if open && asked.request.kind == Kind::Save && asked.of_job.is_none() {
+        if open && asked.request.kind == RequestKind::Save && asked.of_job.is_none() {
             self.withdraw_save(&asked.request, group);
         }
         if !asked.told {
             // A checkpoint that is not there is what somebody will look for.
-            let saves = matches!(asked.request.kind, Kind::Save | Kind::Stop);
+            let saves = matches!(asked.request.kind, RequestKind::Save | RequestKind::Stop);
             let missed =
                 answers.ranks.iter().any(|(answer, _)| !matches!(answer, Answer::Succeeded | Answer::Gone));
             let level = if saves && missed { Level::Warning } else { Level::Info };
@@ -273,7 +273,7 @@ impl ControlChannel {
     pub fn begin_debugging(&mut self, debugged: Debugged, lives: impl Fn(usize) -> bool) {
         self.view.debugged = Some(debugged);
         if self.asked.is_none() && self.view.paused_by == 0 {
-            self.debug_pause = self.request((Kind::Pause, Reason::Host), Moment::MAX, false, lives).id;
+            self.debug_pause = self.request((RequestKind::Pause, Reason::Host), Moment::MAX, false, lives).id;
         } else {
             self.page.announce(self.sequence);
             self.say(self.view);
@@ -310,11 +310,11 @@ fn asked_text(request: &Request) -> String {
     format!("asked the workers to {} at step {}, within {seconds:.3} s", verb(request.kind), request.at_step)
 }
 
-fn verb(kind: Kind) -> &'static str {
+fn verb(kind: RequestKind) -> &'static str {
     match kind {
-        Kind::Pause => "pause",
-        Kind::Save => "save",
-        Kind::Stop => "stop",
+        RequestKind::Pause => "pause",
+        RequestKind::Save => "save",
+        RequestKind::Stop => "stop",
     }
 }
 

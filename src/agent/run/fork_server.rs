@@ -12,7 +12,7 @@ use crate::moment::Moment;
 use crate::plan;
 use crate::process::descent::{Mark, Since};
 use crate::process::launch::Launcher;
-use crate::process::start::forkserver::{Answer, Forkserver, Heard};
+use crate::process::start::forkserver::{Forkserver, Heard, ServerAnswer};
 use crate::reminder::Reminder;
 use crate::spec::Level;
 use crate::spec::variables::DESCENT;
@@ -112,7 +112,7 @@ impl ForkServer {
     ) -> Result<Warmth, Error> {
         while let Some((server, reminder)) = &mut self.warming {
             match server.hear() {
-                Heard::Answer(Answer::Ready, _) => self.is_warm(context, descendants)?,
+                Heard::Answer(ServerAnswer::Ready, _) => self.is_warm(context, descendants)?,
                 Heard::Nothing if context.inbox.has_requests() => return Ok(Warmth::Requests),
                 Heard::Nothing => {
                     let pid = server.pid();
@@ -180,7 +180,7 @@ impl ForkServer {
     }
 
     /// What it told while the agent waited for something else.
-    pub fn take_kept(&mut self) -> Vec<Answer> {
+    pub fn take_kept(&mut self) -> Vec<ServerAnswer> {
         self.server.as_mut().map(Forkserver::take_kept).unwrap_or_default()
     }
 
@@ -189,13 +189,13 @@ impl ForkServer {
         let (slots, inbox) = (slot(context), context.inbox);
         while let Some(server) = self.server.as_mut().filter(|server| server.births() > left) {
             match server.hear() {
-                Heard::Answer(Answer::Born { slot, pid }, Some(pidfd)) if slot < slots => {
+                Heard::Answer(ServerAnswer::Born { slot, pid }, Some(pidfd)) if slot < slots => {
                     return Birth::Born { slot, child: Child { pid, pidfd } };
                 }
-                Heard::Answer(Answer::NotBorn { slot, errno }, _) if slot < slots => {
+                Heard::Answer(ServerAnswer::NotBorn { slot, errno }, _) if slot < slots => {
                     return Birth::NotBorn { slot, errno };
                 }
-                Heard::Answer(answer @ (Answer::Ended { .. } | Answer::Lost { .. }), _) => {
+                Heard::Answer(answer @ (ServerAnswer::Ended { .. } | ServerAnswer::Lost { .. }), _) => {
                     server.keep(answer);
                 }
                 Heard::Answer(..) | Heard::Gone => return Birth::Gone,

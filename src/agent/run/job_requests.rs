@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::control::pending::Ticket;
-use crate::control::request::{Kind, Reason};
+use crate::control::request::{Reason, RequestKind};
 use crate::moment::Moment;
 use crate::rendezvous::request::{Ask, Progress, RankAnswer, Seen, View, Word};
 
@@ -45,7 +45,7 @@ struct Own {
 /// Who waits for answers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Waiter {
-    pub kind: Kind,
+    pub kind: RequestKind,
     pub begin: Moment,
     pub until: Moment,
     /// A thread of the host.
@@ -152,7 +152,7 @@ impl JobRequests {
                 let (part, most) = EARLIER;
                 let time = seen.within - (seen.within / part).min(most);
                 let until = now.saturating_add(time);
-                if seen.kind == Kind::Stop && !self.own.iter().any(|own| own.waiter.before_stop) {
+                if seen.kind == RequestKind::Stop && !self.own.iter().any(|own| own.waiter.before_stop) {
                     todo.push(Todo::StopGently { until });
                 }
                 self.current = Some(Current { seen, until, hold: Hold::Due });
@@ -265,11 +265,11 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn waiter(kind: Kind, before_stop: bool) -> Waiter {
+    fn waiter(kind: RequestKind, before_stop: bool) -> Waiter {
         Waiter { kind, begin: SECOND, until: 4 * SECOND, ticket: None, before_stop }
     }
 
-    fn view(number: u64, kind: Kind, progress: Progress, asks: &[u64]) -> View {
+    fn view(number: u64, kind: RequestKind, progress: Progress, asks: &[u64]) -> View {
         let answers = vec![(Answer::Succeeded, Some(7)); 3];
         let request = Seen {
             number,
@@ -286,21 +286,21 @@ mod tests {
     #[test]
     fn job_01_workers_are_held_and_act_and_who_asked_is_told() {
         let mut requests = JobRequests::default();
-        requests.ask(waiter(Kind::Save, true), Reason::Preemption, Some(15), SECOND);
+        requests.ask(waiter(RequestKind::Save, true), Reason::Preemption, Some(15), SECOND);
         assert!(matches!(&requests.take_words()[..], [Word::Ask(Ask { ask: 1, within_ms: 3000, .. })]));
-        assert_eq!(requests.hear(view(5, Kind::Save, Progress::Held, &[1]), SECOND), []);
+        assert_eq!(requests.hear(view(5, RequestKind::Save, Progress::Held, &[1]), SECOND), []);
         let (seen, until) = requests.due().unwrap();
         assert_eq!((seen.number, until), (5, 4 * SECOND - EARLIER.1));
         requests.held(6);
         assert_eq!(requests.due(), None);
         assert_eq!(requests.take_words(), [Word::Holds { number: 5, step: 6 }]);
-        let acting = view(5, Kind::Save, Progress::Acting { at_step: 7 }, &[1]);
+        let acting = view(5, RequestKind::Save, Progress::Acting { at_step: 7 }, &[1]);
         assert_eq!(requests.hear(acting.clone(), SECOND), [Todo::Act { at_step: 7 }]);
         assert_eq!(requests.hear(acting, SECOND), [], "once");
         requests.answered(5, vec![(Answer::Succeeded, Some(7))]);
         assert_eq!(requests.said(), [(Answer::Succeeded, Some(7))], "whatever becomes of the others");
         assert!(matches!(&requests.take_words()[..], [Word::Answers { number: 5, .. }]));
-        let over = view(5, Kind::Save, Progress::Over { at_step: Some(7) }, &[1]);
+        let over = view(5, RequestKind::Save, Progress::Over { at_step: Some(7) }, &[1]);
         let told = requests.hear(over, SECOND);
         assert!(
             matches!(&told[..], [Todo::Tell { waiter, answers }] if waiter.before_stop && answers.len() == 3)
@@ -315,19 +315,19 @@ mod tests {
             (Progress::Over { at_step: Some(9) }, Todo::Act { at_step: 9 }),
             (Progress::Over { at_step: None }, Todo::LetGo),
         ] {
-            requests.hear(view(1, Kind::Save, Progress::Held, &[]), SECOND);
+            requests.hear(view(1, RequestKind::Save, Progress::Held, &[]), SECOND);
             requests.held(6);
-            assert_eq!(requests.hear(view(1, Kind::Save, progress, &[]), SECOND), [todo]);
+            assert_eq!(requests.hear(view(1, RequestKind::Save, progress, &[]), SECOND), [todo]);
             requests.answered_by_nobody(vec![]);
         }
         // Another one follows one whose end was not heard.
-        requests.hear(view(2, Kind::Save, Progress::Held, &[]), SECOND);
+        requests.hear(view(2, RequestKind::Save, Progress::Held, &[]), SECOND);
         requests.held(6);
-        assert_eq!(requests.hear(view(3, Kind::Save, Progress::Held, &[]), SECOND), [Todo::LetGo]);
+        assert_eq!(requests.hear(view(3, RequestKind::Save, Progress::Held, &[]), SECOND), [Todo::LetGo]);
         assert!(requests.due().is_some_and(|(seen, _)| seen.number == 3));
-        requests.hear(view(8, Kind::Save, Progress::Held, &[]), SECOND);
+        requests.hear(view(8, RequestKind::Save, Progress::Held, &[]), SECOND);
         requests.held(6);
-        let next = view(9, Kind::Save, Progress::Held, &[]);
+        let next = view(9, RequestKind::Save, Progress::Held, &[]);
         assert_eq!(requests.hear(next, SECOND), [Todo::Act { at_step: 9 }], "as all others did");
         assert!(requests.due().is_some_and(|(seen, _)| seen.number == 9));
         requests.take_words();
@@ -339,25 +339,25 @@ mod tests {
     #[test]
     fn a_stop_that_another_host_asks_for_is_one_of_this_host_too() {
         let mut requests = JobRequests::default();
-        assert!(!requests.wait_for_others(waiter(Kind::Stop, true)));
-        let held = view(2, Kind::Stop, Progress::Held, &[]);
+        assert!(!requests.wait_for_others(waiter(RequestKind::Stop, true)));
+        let held = view(2, RequestKind::Stop, Progress::Held, &[]);
         assert!(matches!(requests.hear(held, SECOND)[..], [Todo::StopGently { .. }]));
-        assert!(requests.wait_for_others(waiter(Kind::Stop, true)));
-        let over = view(2, Kind::Stop, Progress::Over { at_step: Some(9) }, &[]);
+        assert!(requests.wait_for_others(waiter(RequestKind::Stop, true)));
+        let over = view(2, RequestKind::Stop, Progress::Over { at_step: Some(9) }, &[]);
         assert!(matches!(&requests.hear(over, SECOND)[..], [Todo::Tell { .. }]));
     }
 
     #[test]
     fn job_06_nobody_waits_for_ever() {
         let mut requests = JobRequests::default();
-        requests.ask(waiter(Kind::Save, false), Reason::Host, None, SECOND);
+        requests.ask(waiter(RequestKind::Save, false), Reason::Host, None, SECOND);
         assert_eq!(requests.deadline(), Some(4 * SECOND + ON_THE_WAY));
         assert_eq!(requests.late(4 * SECOND), []);
-        assert_eq!(requests.late(5 * SECOND), [waiter(Kind::Save, false)]);
-        requests.ask(waiter(Kind::Save, false), Reason::Host, None, SECOND);
-        requests.hear(view(2, Kind::Save, Progress::Held, &[]), SECOND);
+        assert_eq!(requests.late(5 * SECOND), [waiter(RequestKind::Save, false)]);
+        requests.ask(waiter(RequestKind::Save, false), Reason::Host, None, SECOND);
+        requests.hear(view(2, RequestKind::Save, Progress::Held, &[]), SECOND);
         requests.held(6);
-        assert_eq!(requests.forget(), (vec![waiter(Kind::Save, false)], Some(Todo::LetGo)));
+        assert_eq!(requests.forget(), (vec![waiter(RequestKind::Save, false)], Some(Todo::LetGo)));
     }
 
     #[test]

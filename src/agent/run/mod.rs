@@ -65,7 +65,7 @@ use self::wake::Wake;
 use self::watchers::Watchers;
 use super::health::Health;
 use super::{Host, Settled, Shared, binding};
-use crate::control::request::{Kind, Reason};
+use crate::control::request::{Reason, RequestKind};
 use crate::control::watch::earlier;
 use crate::error::{Error, panic_text};
 use crate::logs::run_dir::RunDir;
@@ -74,7 +74,7 @@ use crate::plan;
 use crate::process::attempt::Attempt;
 use crate::process::launch::Launcher;
 use crate::process::start::forkserver;
-use crate::process::start::{self as start_method, forkserver::Answer};
+use crate::process::start::{self as start_method, forkserver::ServerAnswer};
 use crate::process::watcher::Name;
 use crate::ranks;
 use crate::report::exit_status::Exit;
@@ -467,10 +467,10 @@ impl<'a> Run<'a> {
     }
 
     /// The fork server told of the end of a worker.
-    fn told(&mut self, answer: Answer) {
+    fn told(&mut self, answer: ServerAnswer) {
         let (slot, outcome, usage) = match answer {
-            Answer::Ended { slot, status, usage } => (slot, Outcome::from(status), usage),
-            Answer::Lost { slot } => (slot, Outcome::Lost, Usage::default()),
+            ServerAnswer::Ended { slot, status, usage } => (slot, Outcome::from(status), usage),
+            ServerAnswer::Lost { slot } => (slot, Outcome::Lost, Usage::default()),
             _ => return,
         };
         if self.group.attempt_mut().is_some_and(|attempt| attempt.told(slot, outcome, usage)) {
@@ -671,9 +671,9 @@ impl<'a> Run<'a> {
         self.membership.say(self.control.take_words());
     }
 
-    fn ask_before_stop(&mut self, kind: Kind, reason: Reason, until: Moment) {
+    fn ask_before_stop(&mut self, kind: RequestKind, reason: Reason, until: Moment) {
         // Whoever was asked at the terminal, and answered or did not want to, is not asked again.
-        let is_answered = kind == Kind::Save && self.question.is_answered(&self.context);
+        let is_answered = kind == RequestKind::Save && self.question.is_answered(&self.context);
         let ask = (kind, reason, until);
         match self.control.ask_before_stop(&self.context, &mut self.group, ask, is_answered) {
             Some(event) => self.tell(event),

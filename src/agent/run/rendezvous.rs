@@ -13,7 +13,7 @@ use crate::ranks::{self, Rank};
 use crate::reminder::{Reminder, seconds};
 use crate::rendezvous::backends::Opening;
 use crate::rendezvous::config::Rendezvous;
-use crate::rendezvous::member::{Member, Notice, Round, Settings, Wish};
+use crate::rendezvous::member::{Member, MemberWish, Notice, Round, Settings};
 use crate::rendezvous::request::{View, Word};
 use crate::rendezvous::state::{Ending, Node, State};
 use crate::report::End;
@@ -98,7 +98,7 @@ impl Membership {
         let port = port.offer()?;
         if let Some(met) = &mut self.0 {
             met.joining = Some(monotonic());
-            met.member.wish(Wish::Join { port });
+            met.member.wish(MemberWish::Join { port });
         }
         context.log(Level::Info, || {
             let run_id = String::from_utf8_lossy(&context.run_id);
@@ -111,7 +111,7 @@ impl Membership {
     pub fn announce(&mut self, reason: String, exit: Exit, last: bool) {
         if let Some(met) = &mut self.0 {
             met.was_us |= last;
-            met.member.wish(Wish::Failed { reason, exit, last });
+            met.member.wish(MemberWish::Failed { reason, exit, last });
         }
     }
 
@@ -119,14 +119,14 @@ impl Membership {
     pub fn arrive(&self, context: &Context) {
         context.log(Level::Info, || "all workers have succeeded here: waiting for the other hosts".into());
         if let Some(met) = &self.0 {
-            met.member.wish(Wish::Done);
+            met.member.wish(MemberWish::Done);
         }
     }
 
     /// Tells the others about requests to all workers.
     pub fn say(&self, words: Vec<Word>) {
         if let Some(met) = &self.0 {
-            words.into_iter().for_each(|word| met.member.wish(Wish::Request(word)));
+            words.into_iter().for_each(|word| met.member.wish(MemberWish::Request(word)));
         }
     }
 
@@ -258,7 +258,7 @@ impl Membership {
         };
         let signal = context.inbox.stop_requested().filter(|_| end == End::Interrupted);
         if matches!(end, End::StartError | End::AgentError) && ending.is_none() && !is_lost {
-            member.wish(Wish::Unfit { reason: message.to_string() });
+            member.wish(MemberWish::Unfit { reason: message.to_string() });
         }
         let reminder = Cell::new(Reminder::since(monotonic()));
         let hurried = move || {

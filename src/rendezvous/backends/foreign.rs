@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 
 use super::{Asked, BackendKind, Configured, Opening};
 use crate::error::{Error, c_string_lossy};
-use crate::rendezvous::backend::{Backend, Found, Swap, Token};
+use crate::rendezvous::backend::{Backend, Stored, Swap, Token};
 use crate::spec::HostPointer;
 use crate::sys::process::poll_timeout;
 
@@ -25,7 +25,7 @@ const ANCHOR: &str = "anchor";
 pub struct Reply {
     pub verdict: Verdict,
     /// What is at the key, if anything.
-    pub found: Option<Found>,
+    pub found: Option<Stored>,
     /// What went wrong.
     pub message: Option<String>,
 }
@@ -109,7 +109,7 @@ impl Way {
     }
 
     /// What was found, if the call went well.
-    fn found(&self, function: &str, reply: Reply) -> Result<Option<Found>, Error> {
+    fn found(&self, function: &str, reply: Reply) -> Result<Option<Stored>, Error> {
         let said = reply.message.unwrap_or_else(|| "it does not say why".into());
         let what = format!("{function} of the rendezvous {} failed: {said}", self.kind.name);
         match reply.verdict {
@@ -134,7 +134,7 @@ impl Backend for Way {
         Ok(())
     }
 
-    fn get(&mut self, name: &str) -> Result<Option<Found>, Error> {
+    fn get(&mut self, name: &str) -> Result<Option<Stored>, Error> {
         self.found("get", self.kind.functions.get(self.connection()?, &key(name)))
     }
 

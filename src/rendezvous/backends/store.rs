@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{Asked, Opening};
 use crate::error::Error;
-use crate::rendezvous::backend::{Backend, Found, Swap, Token};
+use crate::rendezvous::backend::{Backend, Stored, Swap, Token};
 use crate::rendezvous::hosting::{Hosting, is_here};
 use crate::rendezvous::secret::Source;
 use crate::spec::endpoint::Endpoint;
@@ -166,9 +166,9 @@ impl Backend for StoreBackend {
         Ok(())
     }
 
-    fn get(&mut self, key: &str) -> Result<Option<Found>, Error> {
+    fn get(&mut self, key: &str) -> Result<Option<Stored>, Error> {
         let value = self.client()?.find(self.key(key).as_bytes())?;
-        Ok(value.map(|value| Found { token: value.clone(), value }))
+        Ok(value.map(|value| Stored { token: value.clone(), value }))
     }
 
     fn compare_and_set(&mut self, key: &str, expected: Option<&Token>, value: &[u8]) -> Result<Swap, Error> {
@@ -183,7 +183,7 @@ impl Backend for StoreBackend {
         }
         // What was expected comes back where nothing is.
         let gone = Some(&there) == expected;
-        Ok(Swap::Refused((!gone).then(|| Found { token: there.clone(), value: there })))
+        Ok(Swap::Refused((!gone).then(|| Stored { token: there.clone(), value: there })))
     }
 
     fn wait(&mut self, key: &str, until: Instant, bell: BorrowedFd) -> Result<bool, Error> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Leader;
-use crate::control::request::Kind;
+use crate::control::request::RequestKind;
 use crate::moment::Moment;
 use crate::rendezvous::request::{JobRequest, Progress, Word};
 use crate::rendezvous::state::{Phase, State, Why};
@@ -77,7 +77,7 @@ impl Leader {
             if acted.len() > ACTED {
                 acted.pop_first();
             }
-            if request.kind == Kind::Pause {
+            if request.kind == RequestKind::Pause {
                 *paused_by = request.number;
             }
         }

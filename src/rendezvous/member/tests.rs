@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Condvar;
 
 use super::*;
-use crate::rendezvous::backend::{Found, Swap, Token};
+use crate::rendezvous::backend::{Stored, Swap, Token};
 use crate::rendezvous::state::Why;
 
 /// A place in memory that counts what is done there.
@@ -37,9 +37,9 @@ impl Backend for Way {
         self.count()
     }
 
-    fn get(&mut self, key: &str) -> Result<Option<Found>, Error> {
+    fn get(&mut self, key: &str) -> Result<Option<Stored>, Error> {
         self.count()?;
-        Ok(self.0.keys.lock().get(key).map(|value| Found { value: value.clone(), token: value.clone() }))
+        Ok(self.0.keys.lock().get(key).map(|value| Stored { value: value.clone(), token: value.clone() }))
     }
 
     fn compare_and_set(&mut self, key: &str, expected: Option<&Token>, value: &[u8]) -> Result<Swap, Error> {
@@ -47,7 +47,7 @@ impl Backend for Way {
         let mut keys = self.0.keys.lock();
         let there = keys.get(key).cloned();
         if there.as_ref() != expected {
-            return Ok(Swap::Refused(there.map(|value| Found { token: value.clone(), value })));
+            return Ok(Swap::Refused(there.map(|value| Stored { token: value.clone(), value })));
         }
         keys.insert(key.into(), value.into());
         self.0.changed.notify_all();
@@ -126,11 +126,11 @@ impl Agent {
         let (ring, heard) = std::sync::mpsc::channel();
         let ring = move || ring.send(()).unwrap_or_default();
         let member = Member::start(backend, settings, node, ring).unwrap();
-        member.wish(Wish::Join { port: 1 });
+        member.wish(MemberWish::Join { port: 1 });
         Agent { member: Some(member), heard }
     }
 
-    pub fn wish(&self, wish: Wish) {
+    pub fn wish(&self, wish: MemberWish) {
         self.member.as_ref().unwrap().wish(wish);
     }
 
@@ -179,12 +179,12 @@ fn dyn_why_a_round_is_over_is_said_to_who_joins_again_before_it_is() {
         let member = agents[0].member.as_ref().unwrap();
         let exit = Exit { code: Some(7), timed_out: false };
         let mut wishes = member.shared.wishes.lock();
-        wishes.push_back(Wish::Failed { reason: "rank 0".into(), exit, last: false });
-        wishes.push_back(Wish::Join { port: 2 });
+        wishes.push_back(MemberWish::Failed { reason: "rank 0".into(), exit, last: false });
+        wishes.push_back(MemberWish::Join { port: 2 });
         member.shared.bell.ring();
     }
     assert_eq!(agents[1].notice(), Notice::Over { round: 0, why: "node a: rank 0".into() });
-    agents[1].wish(Wish::Join { port: 2 });
+    agents[1].wish(MemberWish::Join { port: 2 });
     let said = || loop {
         agents[0].heard.recv_timeout(Duration::from_secs(60)).unwrap();
         match agents[0].member.as_ref().unwrap().notice() {
@@ -204,20 +204,20 @@ fn dyn_01_two_agents_meet_restart_and_end() {
     let rounds = agents.each_ref().map(Agent::joined);
     assert_eq!(rounds[0].nodes, rounds[1].nodes);
     assert_ne!(rounds[0].group_rank, rounds[1].group_rank);
-    agents[1].wish(Wish::Failed {
+    agents[1].wish(MemberWish::Failed {
         reason: "rank 1".into(),
         exit: Exit { code: Some(7), timed_out: false },
         last: false,
     });
     for agent in &agents {
         assert_eq!(agent.notice(), Notice::Over { round: 0, why: "node b: rank 1".into() });
-        agent.wish(Wish::Join { port: 2 });
+        agent.wish(MemberWish::Join { port: 2 });
     }
     for agent in &agents {
         let round = agent.joined();
         assert_eq!((round.number, round.restarts, round.nodes[0].port), (1, 1, 2));
     }
-    agents.iter().for_each(|agent| agent.wish(Wish::Done));
+    agents.iter().for_each(|agent| agent.wish(MemberWish::Done));
     for agent in agents {
         assert_eq!(agent.notice(), Notice::Ended(Ending::Succeeded));
         agent.leave();
@@ -242,7 +242,7 @@ fn dyn_10_the_others_go_on_without_one_that_died_leader_or_not() {
         for agent in &agents {
             let Notice::Over { why, .. } = agent.notice() else { panic!() };
             assert!(why.contains("has vanished"), "{why}");
-            agent.wish(Wish::Join { port: 1 });
+            agent.wish(MemberWish::Join { port: 1 });
         }
         // Both before one leaves, which ends the round.
         for agent in &agents {
@@ -274,7 +274,7 @@ fn dyn_10_what_a_leader_has_heard_and_not_told_is_not_lost_with_it() {
             match agent.notice() {
                 Notice::Joined(round) if round.nodes.iter().all(|node| node.id != "a") => return agent,
                 Notice::Joined(_) => {}
-                Notice::Over { .. } => agent.wish(Wish::Join { port: 1 }),
+                Notice::Over { .. } => agent.wish(MemberWish::Join { port: 1 }),
                 other => panic!("{other:?}"),
             }
         }
@@ -304,7 +304,7 @@ fn dyn_09_dyn_08_a_spare_takes_a_place_or_is_not_needed() {
     first.leave();
     let Notice::Over { why, .. } = second.notice() else { panic!() };
     assert_eq!(why, "node a has left the job: enough");
-    second.wish(Wish::Join { port: 1 });
+    second.wish(MemberWish::Join { port: 1 });
     let round = second.joined();
     assert_eq!(round.nodes.len(), 2);
     let [third, fourth] = spares;
@@ -312,7 +312,7 @@ fn dyn_09_dyn_08_a_spare_takes_a_place_or_is_not_needed() {
     let (promoted, waiting) = if is_third { (third, fourth) } else { (fourth, third) };
     assert_eq!(promoted.joined().nodes, round.nodes);
     let in_it = [second, promoted];
-    in_it.iter().for_each(|agent| agent.wish(Wish::Done));
+    in_it.iter().for_each(|agent| agent.wish(MemberWish::Done));
     in_it.iter().for_each(|agent| assert_eq!(agent.notice(), Notice::Ended(Ending::Succeeded)));
     assert_eq!(waiting.notice(), Notice::NotNeeded);
     in_it.into_iter().for_each(Agent::leave);
@@ -360,10 +360,10 @@ fn dyn_20_an_outage_is_outlived_and_a_long_one_is_told() {
     place.unreachable.store(true, Ordering::Relaxed);
     std::thread::sleep(Duration::from_millis(300));
     place.unreachable.store(false, Ordering::Relaxed);
-    agents[0].wish(Wish::Failed { reason: "x".into(), exit: Exit::default(), last: false });
+    agents[0].wish(MemberWish::Failed { reason: "x".into(), exit: Exit::default(), last: false });
     for agent in &agents {
         assert!(matches!(agent.notice(), Notice::Over { .. }));
-        agent.wish(Wish::Join { port: 1 });
+        agent.wish(MemberWish::Join { port: 1 });
     }
     let _ = agents.each_ref().map(Agent::joined);
     place.unreachable.store(true, Ordering::Relaxed);

@@ -24,7 +24,7 @@ type StoreWord = fn(&mut Spec);
 
 /// What a value is, what it may be, and how it is stored.
 #[derive(Clone, Copy)]
-pub enum Kind {
+pub enum OptionKind {
     Flag(fn(&mut Spec, bool)),
     Number {
         low: i64,
@@ -71,7 +71,7 @@ pub struct Row {
     pub also: Option<&'static str>,
     /// Of icerun's short form.
     pub letter: Option<char>,
-    pub kind: Kind,
+    pub kind: OptionKind,
     /// What a help calls the value; empty for a flag.
     pub argument: &'static str,
     /// Words that the value may be, among others.
@@ -90,7 +90,7 @@ pub struct Group {
 }
 
 impl Row {
-    const fn new(name: &'static str, kind: Kind, argument: &'static str, help: &'static str) -> Row {
+    const fn new(name: &'static str, kind: OptionKind, argument: &'static str, help: &'static str) -> Row {
         let (also, letter, default) = (None, None, None);
         Row { name, also, letter, kind, argument, offers: &[], default, help, is_tool: true }
     }
@@ -120,7 +120,7 @@ impl Row {
     pub fn set(&self, spec: &mut Spec, text: &[u8]) -> Result<(), Error> {
         c_bytes(self.name, text)?;
         match self.kind {
-            Kind::Text(store) | Kind::List { store, .. } | Kind::Each { store, .. } => {
+            OptionKind::Text(store) | OptionKind::List { store, .. } | OptionKind::Each { store, .. } => {
                 store(spec, self.name, text)
             }
             _ => self.set_plain(spec, plain(self.name, text)?),
@@ -131,39 +131,43 @@ impl Row {
         let wrong = || Error::config(self.name, text, self.want());
         let is = |word: &str| text.trim().eq_ignore_ascii_case(word);
         match self.kind {
-            Kind::Flag(store) => match text.trim().to_ascii_lowercase().as_str() {
+            OptionKind::Flag(store) => match text.trim().to_ascii_lowercase().as_str() {
                 "1" | "true" | "yes" | "on" => store(spec, true),
                 "0" | "false" | "no" | "off" => store(spec, false),
                 _ => return Err(wrong()),
             },
-            Kind::Number { word: Some((word, store)), .. } if is(word) => store(spec),
-            Kind::Number { .. } => return self.set_number(spec, digits(text).parse().map_err(|_| wrong())?),
-            Kind::Signal { .. } => {
+            OptionKind::Number { word: Some((word, store)), .. } if is(word) => store(spec),
+            OptionKind::Number { .. } => {
+                return self.set_number(spec, digits(text).parse().map_err(|_| wrong())?);
+            }
+            OptionKind::Signal { .. } => {
                 let named = || Signal::parse(text.trim()).map(|signal| i64::from(signal.0));
                 let signal = digits(text).parse().ok().or_else(named);
                 return self.set_number(spec, signal.ok_or_else(wrong)?);
             }
-            Kind::Seconds { .. } => {
+            OptionKind::Seconds { .. } => {
                 return self.set_seconds(spec, digits(text).parse().map_err(|_| wrong())?);
             }
-            Kind::Word { words, store, .. } => {
+            OptionKind::Word { words, store, .. } => {
                 store(spec, words.iter().position(|word| is(word)).ok_or_else(wrong)?);
             }
-            Kind::Text(_) | Kind::List { .. } | Kind::Each { .. } => return Err(self.is_other()),
+            OptionKind::Text(_) | OptionKind::List { .. } | OptionKind::Each { .. } => {
+                return Err(self.is_other());
+            }
         }
         Ok(())
     }
 
     pub fn set_flag(&self, spec: &mut Spec, on: bool) -> Result<(), Error> {
-        let Kind::Flag(store) = self.kind else { return Err(self.is_other()) };
+        let OptionKind::Flag(store) = self.kind else { return Err(self.is_other()) };
         store(spec, on);
         Ok(())
     }
 
     pub fn set_number(&self, spec: &mut Spec, value: i64) -> Result<(), Error> {
         match self.kind {
-            Kind::Number { low, high, store, .. } => store(spec, number(self.name, value, low, high)?),
-            Kind::Signal { low, store } => {
+            OptionKind::Number { low, high, store, .. } => store(spec, number(self.name, value, low, high)?),
+            OptionKind::Signal { low, store } => {
                 store(spec, number(self.name, value, low, i64::from(libc::SIGRTMAX()))? as i32);
             }
             _ => return Err(self.is_other()),
@@ -172,7 +176,7 @@ impl Row {
     }
 
     pub fn set_seconds(&self, spec: &mut Spec, value: f64) -> Result<(), Error> {
-        let Kind::Seconds { least, store } = self.kind else { return Err(self.is_other()) };
+        let OptionKind::Seconds { least, store } = self.kind else { return Err(self.is_other()) };
         let time = seconds(self.name, value).ok().filter(|_| value >= least);
         store(spec, time.ok_or_else(|| Error::config(self.name, value, self.want()))?);
         Ok(())
@@ -180,7 +184,7 @@ impl Row {
 
     /// By its number in the C enum.
     pub fn set_word(&self, spec: &mut Spec, value: i32) -> Result<(), Error> {
-        let Kind::Word { words, first, of, store } = self.kind else { return Err(self.is_other()) };
+        let OptionKind::Word { words, first, of, store } = self.kind else { return Err(self.is_other()) };
         let index = value.checked_sub(first).and_then(|index| usize::try_from(index).ok());
         let Some(index) = index.filter(|&index| index < words.len()) else {
             let last = first + words.len() as i32 - 1;
@@ -201,27 +205,27 @@ impl Row {
     /// What would be right, for an error; empty where only the reader of the text knows it.
     pub fn want(&self) -> String {
         match self.kind {
-            Kind::Flag(_) => "must be 1 or 0, or true, yes, on, false, no or off".into(),
-            Kind::Number { low, high, word, .. } => {
+            OptionKind::Flag(_) => "must be 1 or 0, or true, yes, on, false, no or off".into(),
+            OptionKind::Number { low, high, word, .. } => {
                 let other = word.map_or(String::new(), |(word, _)| format!(", or {word}"));
                 format!("must be a whole number from {low} to {high}{other}")
             }
-            Kind::Signal { low, .. } => {
+            OptionKind::Signal { low, .. } => {
                 let none = if low == 0 { ", or 0 for none" } else { "" };
                 format!("must be a signal, like SIGTERM or 15{none}")
             }
-            Kind::Seconds { least, .. } => match least {
+            OptionKind::Seconds { least, .. } => match least {
                 TINY => format!("must be more than 0 seconds, up to {MAX_SECONDS:.0}"),
                 least => format!("must be seconds from {least} to {MAX_SECONDS:.0}"),
             },
-            Kind::Word { words, .. } => format!("must be {}", alternatives(words)),
-            Kind::Text(_) | Kind::List { .. } | Kind::Each { .. } => String::new(),
+            OptionKind::Word { words, .. } => format!("must be {}", alternatives(words)),
+            OptionKind::Text(_) | OptionKind::List { .. } | OptionKind::Each { .. } => String::new(),
         }
     }
 
     /// Whether that is the number of that word in the C enum.
     pub const fn is_word(&self, number: i32, word: &str) -> bool {
-        let Kind::Word { words, first, .. } = self.kind else { return false };
+        let OptionKind::Word { words, first, .. } = self.kind else { return false };
         let index = number - first;
         index >= 0
             && (index as usize) < words.len()
@@ -231,7 +235,7 @@ impl Row {
     /// Words for a shell to offer.
     pub fn words(&self) -> &'static [&'static str] {
         match self.kind {
-            Kind::Word { words, .. } => words,
+            OptionKind::Word { words, .. } => words,
             _ => self.offers,
         }
     }

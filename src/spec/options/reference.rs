@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{GROUPS, Kind, Row, TINY};
+use super::{GROUPS, OptionKind, Row, TINY};
 
 pub fn page() -> String {
     let mut page = String::from(HEAD);
@@ -21,8 +21,8 @@ pub fn page() -> String {
             };
             let default = match (row.default, row.kind) {
                 (Some(""), _) | (None, _) => String::new(),
-                (Some("1"), Kind::Flag(_)) => "on".into(),
-                (Some(_), Kind::Flag(_)) => "off".into(),
+                (Some("1"), OptionKind::Flag(_)) => "on".into(),
+                (Some(_), OptionKind::Flag(_)) => "off".into(),
                 (Some(text), _) => format!("`{text}`"),
             };
             let cell = |text: String| text.replace('|', "\\|");
@@ -75,23 +75,23 @@ impl Row {
     /// What the value may be, in a few words.
     fn value(&self) -> String {
         match self.kind {
-            Kind::Flag(_) => "on or off".into(),
-            Kind::Number { low, high, word, .. } => {
+            OptionKind::Flag(_) => "on or off".into(),
+            OptionKind::Number { low, high, word, .. } => {
                 let other = word.map_or(String::new(), |(word, _)| format!(", or `{word}`"));
                 format!("{low} to {high}{other}")
             }
-            Kind::Signal { low, .. } => if low == 0 { "a signal, or 0" } else { "a signal" }.into(),
-            Kind::Seconds { least, .. } => match least {
+            OptionKind::Signal { low, .. } => if low == 0 { "a signal, or 0" } else { "a signal" }.into(),
+            OptionKind::Seconds { least, .. } => match least {
                 0.0 => "seconds".into(),
                 TINY => "seconds, more than 0".into(),
                 least => format!("seconds, {least} or more"),
             },
-            Kind::Word { words, .. } => {
+            OptionKind::Word { words, .. } => {
                 words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
             }
-            Kind::Text(_) => format!("`{}`", self.argument),
-            Kind::List { .. } => format!("a list: `{}`", self.argument),
-            Kind::Each { .. } => format!("`{}`, more than once", self.argument),
+            OptionKind::Text(_) => format!("`{}`", self.argument),
+            OptionKind::List { .. } => format!("a list: `{}`", self.argument),
+            OptionKind::Each { .. } => format!("`{}`, more than once", self.argument),
         }
     }
 }

@@ -17,14 +17,16 @@ fn wrong(row: &Row) -> Vec<String> {
     let mut texts: Vec<String> = Vec::new();
     let garbage = ["", " ", "garbage!", "1 2", "0x10", "--1", "1,2", "\u{e9}", "true false"];
     match row.kind {
-        Kind::Flag(_) => texts.extend(garbage.map(String::from).into_iter().chain(["2".into(), "-1".into()])),
-        Kind::Number { low, high, .. } => {
+        OptionKind::Flag(_) => {
+            texts.extend(garbage.map(String::from).into_iter().chain(["2".into(), "-1".into()]))
+        }
+        OptionKind::Number { low, high, .. } => {
             texts.extend(garbage.map(String::from));
             texts.extend([(low - 1).to_string(), (high + 1).to_string(), format!("{low}.5")]);
             texts
                 .extend(["99999999999999999999", "1__0", "_1", "1_", "nan", "inf", "true"].map(String::from));
         }
-        Kind::Signal { low, .. } => {
+        OptionKind::Signal { low, .. } => {
             texts.extend(garbage.map(String::from));
             texts.extend([
                 (low - 1).to_string(),
@@ -34,18 +36,18 @@ fn wrong(row: &Row) -> Vec<String> {
                 "1.5".into(),
             ]);
         }
-        Kind::Seconds { least, .. } => {
+        OptionKind::Seconds { least, .. } => {
             texts.extend(garbage.map(String::from));
             texts.extend(["-1", "-0.1", "nan", "inf", "-inf", "1e300", "1000000001", "1s"].map(String::from));
             if least > 0.0 {
                 texts.extend(["0".to_string(), (least / 2.0).to_string()]);
             }
         }
-        Kind::Word { words, .. } => {
+        OptionKind::Word { words, .. } => {
             texts.extend(garbage.map(String::from));
             texts.extend([format!("{}s", words[0]), "0".into(), words[..2].join(",")]);
         }
-        Kind::Text(_) | Kind::List { .. } | Kind::Each { .. } => texts.extend(
+        OptionKind::Text(_) | OptionKind::List { .. } | OptionKind::Each { .. } => texts.extend(
             WRONG_TEXTS
                 .iter()
                 .filter(|(name, _)| *name == row.name)
@@ -106,7 +108,8 @@ const WRONG_TEXTS: &[(&str, &[&str])] = &[
 #[test]
 fn cfg_options_every_option_refuses_every_kind_of_wrong_value() {
     for row in all() {
-        let own_form = matches!(row.kind, Kind::Text(_) | Kind::List { .. } | Kind::Each { .. });
+        let own_form =
+            matches!(row.kind, OptionKind::Text(_) | OptionKind::List { .. } | OptionKind::Each { .. });
         let is_listed = WRONG_TEXTS.iter().any(|(name, _)| *name == row.name);
         assert_eq!(own_form, is_listed, "{}: name its wrong texts in WRONG_TEXTS", row.name);
         let before = shown(&Spec::default());
@@ -121,7 +124,8 @@ fn cfg_options_every_option_refuses_every_kind_of_wrong_value() {
         // What no C string and no variable can hold.
         let error = set(row, "a\0b").unwrap_err();
         assert!(error.contains(row.name) && error.contains("NUL byte at offset 1"), "{error}");
-        let numeric = matches!(row.kind, Kind::Flag(_) | Kind::Number { .. } | Kind::Seconds { .. });
+        let numeric =
+            matches!(row.kind, OptionKind::Flag(_) | OptionKind::Number { .. } | OptionKind::Seconds { .. });
         if numeric {
             let mut spec = Spec::default();
             let error = row.set(&mut spec, b"\xff\xfe").unwrap_err().to_string();
@@ -140,18 +144,18 @@ fn cfg_options_every_bound_holds_for_typed_values_too() {
         };
         let mut spec = Spec::default();
         match row.kind {
-            Kind::Number { low, high, .. } => {
+            OptionKind::Number { low, high, .. } => {
                 [low, high].iter().for_each(|&bound| row.set_number(&mut spec, bound).expect(row.name));
                 [low - 1, high + 1, i64::MIN, i64::MAX]
                     .iter()
                     .for_each(|&beyond| refused(row.set_number(&mut spec, beyond)));
             }
-            Kind::Signal { low, .. } => {
+            OptionKind::Signal { low, .. } => {
                 let high = i64::from(libc::SIGRTMAX());
                 [low, high].iter().for_each(|&bound| row.set_number(&mut spec, bound).expect(row.name));
                 [low - 1, high + 1].iter().for_each(|&beyond| refused(row.set_number(&mut spec, beyond)));
             }
-            Kind::Seconds { least, .. } => {
+            OptionKind::Seconds { least, .. } => {
                 [least, MAX_SECONDS]
                     .iter()
                     .for_each(|&bound| row.set_seconds(&mut spec, bound).expect(row.name));
@@ -159,7 +163,7 @@ fn cfg_options_every_bound_holds_for_typed_values_too() {
                     .iter()
                     .for_each(|&beyond| refused(row.set_seconds(&mut spec, beyond)));
             }
-            Kind::Word { words, first, .. } => {
+            OptionKind::Word { words, first, .. } => {
                 let last = first + words.len() as i32 - 1;
                 (first..=last).for_each(|word| row.set_word(&mut spec, word).expect(row.name));
                 [first - 1, last + 1, i32::MIN, i32::MAX]
@@ -185,11 +189,11 @@ fn cfg_options_every_word_and_number_is_stored() {
     for row in all() {
         let mut stored = BTreeSet::new();
         let texts: Vec<String> = match row.kind {
-            Kind::Flag(_) => ["0", "1"].map(String::from).into(),
-            Kind::Word { words, .. } => words.iter().map(|word| word.to_string()).collect(),
-            Kind::Number { low, high, .. } => vec![low.to_string(), high.to_string()],
-            Kind::Signal { .. } => ["SIGUSR1", "usr2"].map(String::from).into(),
-            Kind::Seconds { .. } => ["1", " 2.5 ", "1_0e0"].map(String::from).into(),
+            OptionKind::Flag(_) => ["0", "1"].map(String::from).into(),
+            OptionKind::Word { words, .. } => words.iter().map(|word| word.to_string()).collect(),
+            OptionKind::Number { low, high, .. } => vec![low.to_string(), high.to_string()],
+            OptionKind::Signal { .. } => ["SIGUSR1", "usr2"].map(String::from).into(),
+            OptionKind::Seconds { .. } => ["1", " 2.5 ", "1_0e0"].map(String::from).into(),
             _ => continue,
         };
         for text in &texts {
@@ -210,7 +214,7 @@ fn cfg_options_names_are_names() {
             assert_eq!(find(&name.replace('_', "-")).unwrap().name, row.name);
         }
         assert!(row.help.ends_with('.') || row.help.ends_with('\''), "{}: {}", row.name, row.help);
-        assert_eq!(row.argument.is_empty(), matches!(row.kind, Kind::Flag(_)), "{}", row.name);
+        assert_eq!(row.argument.is_empty(), matches!(row.kind, OptionKind::Flag(_)), "{}", row.name);
     }
     for (name, near) in [("max_restart", "(max_restarts?)"), ("nproc-per-nod", "(nproc_per_node?)")] {
         let error = find(name).err().unwrap().to_string();

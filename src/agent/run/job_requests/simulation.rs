@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{JobRequests, Todo, Waiter};
-use crate::control::request::{Answer, Kind, Reason};
+use crate::control::request::{Answer, Reason, RequestKind};
 use crate::moment::Moment;
 use crate::rendezvous::leader::{Leader, Rules};
 use crate::rendezvous::request::{View, Word};
@@ -187,8 +187,13 @@ impl World {
             }
             Move::Ask(number) => {
                 self.asks += 1;
-                let waiter =
-                    Waiter { kind: Kind::Save, begin: NOW, until: TIME, ticket: None, before_stop: false };
+                let waiter = Waiter {
+                    kind: RequestKind::Save,
+                    begin: NOW,
+                    until: TIME,
+                    ticket: None,
+                    before_stop: false,
+                };
                 self.agents[number].requests.ask(waiter, Reason::Host, None, NOW);
                 self.flush(number);
             }

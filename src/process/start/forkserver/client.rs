@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::wire::{Answer, Request};
+use super::wire::{ServerAnswer, ServerRequest};
 use crate::process::channel::{Channel, Strings};
 use crate::sys::child::Child;
 use crate::sys::memory;
@@ -30,7 +30,7 @@ pub struct Forkserver {
     channel: Channel,
     socket: Packets,
     /// How workers ended that was told while something else was waited for.
-    early: Vec<Answer>,
+    early: Vec<ServerAnswer>,
     births: usize,
     /// The streams that it has for the next workers.
     streams: Option<[RawFd; 3]>,
@@ -38,7 +38,7 @@ pub struct Forkserver {
 
 /// What the server said next.
 pub enum Heard {
-    Answer(Answer, Option<OwnedFd>),
+    Answer(ServerAnswer, Option<OwnedFd>),
     /// Nothing within the time.
     Nothing,
     /// It is gone, or says what nobody can understand.
@@ -70,11 +70,11 @@ impl Forkserver {
         // In the place of a mark that is not there any file does.
         let mark = mark.unwrap_or(file.as_raw_fd());
         let descriptors: Vec<RawFd> = [file.as_raw_fd(), mark].into_iter().chain(page).collect();
-        self.send(Request::Common { length: strings.bytes().len() }, &descriptors)
+        self.send(ServerRequest::Common { length: strings.bytes().len() }, &descriptors)
     }
 
     /// One that is gone is no error here: that is heard instead of an answer.
-    fn send(&self, request: Request, descriptors: &[RawFd]) -> Result<(), Errno> {
+    fn send(&self, request: ServerRequest, descriptors: &[RawFd]) -> Result<(), Errno> {
         match self.socket.send(request.words(), descriptors) {
             Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
             sent => sent,
@@ -91,10 +91,10 @@ impl Forkserver {
     ) -> Result<(), Errno> {
         // Descriptors cost more than the rest of a message.
         if self.streams != Some(streams) {
-            self.send(Request::Streams, &streams)?;
+            self.send(ServerRequest::Streams, &streams)?;
         }
         self.streams = (!own_streams).then_some(streams);
-        self.send(Request::Birth { slot }, &[channel.fd()])?;
+        self.send(ServerRequest::Birth { slot }, &[channel.fd()])?;
         self.births += 1;
         Ok(())
     }
@@ -107,10 +107,10 @@ impl Forkserver {
         match self.socket.receive() {
             Ok(None) if ended => Heard::Gone,
             Ok(None) => Heard::Nothing,
-            Ok(Some((words, [descriptor, ..]))) => match Answer::read(words) {
+            Ok(Some((words, [descriptor, ..]))) => match ServerAnswer::read(words) {
                 None => Heard::Gone,
                 Some(answer) => {
-                    if matches!(answer, Answer::Born { .. } | Answer::NotBorn { .. }) {
+                    if matches!(answer, ServerAnswer::Born { .. } | ServerAnswer::NotBorn { .. }) {
                         self.births = self.births.saturating_sub(1);
                     }
                     Heard::Answer(answer, descriptor)
@@ -129,23 +129,23 @@ impl Forkserver {
     }
 
     /// Keeps an answer that came while another was waited for.
-    pub fn keep(&mut self, answer: Answer) {
+    pub fn keep(&mut self, answer: ServerAnswer) {
         self.early.push(answer);
     }
 
-    pub fn take_kept(&mut self) -> Vec<Answer> {
+    pub fn take_kept(&mut self) -> Vec<ServerAnswer> {
         std::mem::take(&mut self.early)
     }
 
     /// Has it reap its dead workers; false if it does not.
     pub fn reap(&mut self) -> bool {
-        if self.socket.send(Request::Reap.words(), &[]).is_err() {
+        if self.socket.send(ServerRequest::Reap.words(), &[]).is_err() {
             return false;
         }
         let deadline = monotonic() + REAPED_WITHIN;
         loop {
             match self.hear() {
-                Heard::Answer(Answer::Reaped, _) => return true,
+                Heard::Answer(ServerAnswer::Reaped, _) => return true,
                 Heard::Answer(answer, _) => self.keep(answer),
                 Heard::Nothing => {
                     let left = deadline.saturating_sub(monotonic());

@@ -9,13 +9,13 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 
 pub use self::client::{BIRTHS_AT_ONCE, Forkserver, Heard};
-pub use self::wire::Answer;
+pub use self::wire::ServerAnswer;
 
 use self::client::WHOLE_ENVIRONMENT;
 use super::{Method, NewServer, Newborn, Starter, refuse_callback};
 use crate::error::{Error, c_string_lossy};
 use crate::plan::as_c_strs;
-use crate::process::channel::{Channel, Kind};
+use crate::process::channel::{Channel, ChannelKind};
 use crate::process::image::Image;
 use crate::process::program::execute;
 use crate::spec::Spec;
@@ -76,7 +76,7 @@ impl Starter for Served {
     fn start_server(&mut self, server: NewServer) -> Result<Forkserver, Error> {
         let NewServer { spec, env, setup, groups, nursery, null } = server;
         let failed = |errno: nix::errno::Errno| Error::system("cannot prepare a fork server", errno as i32);
-        let channel = Channel::new(Kind::Server).map_err(failed)?;
+        let channel = Channel::new(ChannelKind::Server).map_err(failed)?;
         self.image.tell(&channel)?;
         let (ours, theirs) = Packets::pair().map_err(failed)?;
         let theirs = fd::above_protocol(theirs.into_fd()).map_err(failed)?;

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::client::{BIRTHS_AT_ONCE, WHOLE_ENVIRONMENT};
-use super::wire::{Answer, Request};
+use super::wire::{ServerAnswer, ServerRequest};
 use crate::control::page::Page;
 use crate::control::worker::Control;
 use crate::device::cpus::Cpus;
@@ -122,7 +122,7 @@ impl Server {
     fn run(mut self) -> Result<(), Errno> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&self.socket, EpollEvent::new(EpollFlags::EPOLLIN, SOCKET))?;
-        self.say(Answer::Ready, &[])?;
+        self.say(ServerAnswer::Ready, &[])?;
         loop {
             let mut events = [EpollEvent::empty(); 64];
             let count = match epoll.wait(&mut events, EpollTimeout::NONE) {
@@ -141,7 +141,7 @@ impl Server {
         }
     }
 
-    fn say(&self, answer: Answer, descriptors: &[i32]) -> Result<(), Errno> {
+    fn say(&self, answer: ServerAnswer, descriptors: &[i32]) -> Result<(), Errno> {
         self.socket.send(answer.words(), descriptors)
     }
 
@@ -155,25 +155,25 @@ impl Server {
                 announced = self.announce(epoll, announced)?;
             }
             let Some((words, descriptors)) = request else { return Ok(()) };
-            match Request::read(words) {
-                Some(Request::Common { length }) => {
+            match ServerRequest::read(words) {
+                Some(ServerRequest::Common { length }) => {
                     let [Some(file), mark, page, ..] = descriptors else { return Err(Errno::EBADMSG) };
                     self.mark = mark;
                     self.page = page.and_then(|page| Page::open(page.as_raw_fd())).map(Arc::new);
                     self.common = Strings::read(file.as_raw_fd(), length)?;
                     self.prepare();
                 }
-                Some(Request::Streams) => self.streams = descriptors,
-                Some(Request::Birth { slot }) => match self.give_birth(slot, &descriptors) {
+                Some(ServerRequest::Streams) => self.streams = descriptors,
+                Some(ServerRequest::Birth { slot }) => match self.give_birth(slot, &descriptors) {
                     Ok(child) => self.workers.push(Worker { slot, child, ended: false }),
-                    Err(errno) => self.say(Answer::NotBorn { slot, errno: errno as i32 }, &[])?,
+                    Err(errno) => self.say(ServerAnswer::NotBorn { slot, errno: errno as i32 }, &[])?,
                 },
-                Some(Request::Reap) => {
+                Some(ServerRequest::Reap) => {
                     for worker in self.workers.extract_if(.., |worker| worker.ended) {
                         process::wait(&worker.child.pidfd, true);
                     }
                     announced = self.workers.len();
-                    self.say(Answer::Reaped, &[])?;
+                    self.say(ServerAnswer::Reaped, &[])?;
                 }
                 None => return Err(Errno::EBADMSG),
             }
@@ -184,7 +184,7 @@ impl Server {
     fn announce(&self, epoll: &Epoll, from: usize) -> Result<usize, Errno> {
         for Worker { slot, child, .. } in &self.workers[from..] {
             epoll.add(&child.pidfd, EpollEvent::new(EpollFlags::EPOLLIN, child.pid as u64))?;
-            self.say(Answer::Born { slot: *slot, pid: child.pid }, &[child.pidfd.as_raw_fd()])?;
+            self.say(ServerAnswer::Born { slot: *slot, pid: child.pid }, &[child.pidfd.as_raw_fd()])?;
         }
         Ok(self.workers.len())
     }
@@ -259,8 +259,8 @@ impl Server {
         let slot = worker.slot;
         let answer = match process::wait(&worker.child.pidfd, false) {
             Waited::Running => return Ok(()),
-            Waited::Ended { status, usage, .. } => Answer::Ended { slot, status, usage },
-            Waited::Lost => Answer::Lost { slot },
+            Waited::Ended { status, usage, .. } => ServerAnswer::Ended { slot, status, usage },
+            Waited::Lost => ServerAnswer::Lost { slot },
         };
         worker.ended = true;
         let _ = epoll.delete(worker.child.pidfd.as_fd());

@@ -4,7 +4,7 @@ use crate::sys::packets::{WORDS, Words};
 use crate::sys::process::{Status, Usage};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Request {
+pub enum ServerRequest {
     /// What the next workers have in common: with it comes a memfd of that many bytes, with the working
     /// directory, or nothing, and the environment, and then the control page, if there is one.
     Common { length: usize },
@@ -17,7 +17,7 @@ pub enum Request {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Answer {
+pub enum ServerAnswer {
     /// The warm-up is over.
     Ready,
     /// With it comes a pidfd.
@@ -41,34 +41,34 @@ pub enum Answer {
     Reaped,
 }
 
-impl Request {
+impl ServerRequest {
     pub fn words(self) -> Words {
         match self {
-            Request::Birth { slot } => words(&[1, slot as i64]),
-            Request::Reap => words(&[2]),
-            Request::Common { length } => words(&[3, length as i64]),
-            Request::Streams => words(&[4]),
+            ServerRequest::Birth { slot } => words(&[1, slot as i64]),
+            ServerRequest::Reap => words(&[2]),
+            ServerRequest::Common { length } => words(&[3, length as i64]),
+            ServerRequest::Streams => words(&[4]),
         }
     }
 
-    pub fn read(words: Words) -> Option<Request> {
+    pub fn read(words: Words) -> Option<ServerRequest> {
         match words[0] {
-            1 => Some(Request::Birth { slot: words[1] as usize }),
-            2 => Some(Request::Reap),
-            3 => Some(Request::Common { length: words[1] as usize }),
-            4 => Some(Request::Streams),
+            1 => Some(ServerRequest::Birth { slot: words[1] as usize }),
+            2 => Some(ServerRequest::Reap),
+            3 => Some(ServerRequest::Common { length: words[1] as usize }),
+            4 => Some(ServerRequest::Streams),
             _ => None,
         }
     }
 }
 
-impl Answer {
+impl ServerAnswer {
     pub fn words(self) -> Words {
         match self {
-            Answer::Ready => words(&[1]),
-            Answer::Born { slot, pid } => words(&[2, slot as i64, i64::from(pid)]),
-            Answer::NotBorn { slot, errno } => words(&[3, slot as i64, i64::from(errno)]),
-            Answer::Ended { slot, status, usage } => {
+            ServerAnswer::Ready => words(&[1]),
+            ServerAnswer::Born { slot, pid } => words(&[2, slot as i64, i64::from(pid)]),
+            ServerAnswer::NotBorn { slot, errno } => words(&[3, slot as i64, i64::from(errno)]),
+            ServerAnswer::Ended { slot, status, usage } => {
                 let (kind, number) = match status {
                     Status::Exited(code) => (0, code),
                     Status::Signaled { signal, core: false } => (1, signal),
@@ -78,18 +78,18 @@ impl Answer {
                 let usage = [max_rss_bytes as i64, user_cpu_ns as i64, system_cpu_ns as i64];
                 words(&[4, slot as i64, kind, i64::from(number), usage[0], usage[1], usage[2]])
             }
-            Answer::Reaped => words(&[5]),
-            Answer::Lost { slot } => words(&[6, slot as i64]),
+            ServerAnswer::Reaped => words(&[5]),
+            ServerAnswer::Lost { slot } => words(&[6, slot as i64]),
         }
     }
 
-    pub fn read(words: Words) -> Option<Answer> {
+    pub fn read(words: Words) -> Option<ServerAnswer> {
         let [kind, slot, ..] = words;
         let slot = slot as usize;
         Some(match kind {
-            1 => Answer::Ready,
-            2 => Answer::Born { slot, pid: words[2] as i32 },
-            3 => Answer::NotBorn { slot, errno: words[2] as i32 },
+            1 => ServerAnswer::Ready,
+            2 => ServerAnswer::Born { slot, pid: words[2] as i32 },
+            3 => ServerAnswer::NotBorn { slot, errno: words[2] as i32 },
             4 => {
                 let number = words[3] as i32;
                 let status = match words[2] {
@@ -101,10 +101,10 @@ impl Answer {
                     user_cpu_ns: words[5] as u64,
                     system_cpu_ns: words[6] as u64,
                 };
-                Answer::Ended { slot, status, usage }
+                ServerAnswer::Ended { slot, status, usage }
             }
-            5 => Answer::Reaped,
-            6 => Answer::Lost { slot },
+            5 => ServerAnswer::Reaped,
+            6 => ServerAnswer::Lost { slot },
             _ => return None,
         })
     }
@@ -128,23 +128,26 @@ mod tests {
             Status::Signaled { signal: 9, core: false },
             Status::Signaled { signal: 11, core: true },
         ] {
-            let ended = Answer::Ended { slot: 7, status, usage };
-            assert_eq!(Answer::read(ended.words()), Some(ended));
+            let ended = ServerAnswer::Ended { slot: 7, status, usage };
+            assert_eq!(ServerAnswer::read(ended.words()), Some(ended));
         }
         for answer in [
-            Answer::Ready,
-            Answer::Reaped,
-            Answer::Born { slot: 16_383, pid: 1 << 22 },
-            Answer::NotBorn { slot: 0, errno: 11 },
-            Answer::Lost { slot: 1 },
+            ServerAnswer::Ready,
+            ServerAnswer::Reaped,
+            ServerAnswer::Born { slot: 16_383, pid: 1 << 22 },
+            ServerAnswer::NotBorn { slot: 0, errno: 11 },
+            ServerAnswer::Lost { slot: 1 },
         ] {
-            assert_eq!(Answer::read(answer.words()), Some(answer));
+            assert_eq!(ServerAnswer::read(answer.words()), Some(answer));
         }
-        for request in
-            [Request::Birth { slot: 9 }, Request::Reap, Request::Common { length: 1 << 20 }, Request::Streams]
-        {
-            assert_eq!(Request::read(request.words()), Some(request));
+        for request in [
+            ServerRequest::Birth { slot: 9 },
+            ServerRequest::Reap,
+            ServerRequest::Common { length: 1 << 20 },
+            ServerRequest::Streams,
+        ] {
+            assert_eq!(ServerRequest::read(request.words()), Some(request));
         }
-        assert_eq!((Answer::read([9; WORDS]), Request::read([9; WORDS])), (None, None));
+        assert_eq!((ServerAnswer::read([9; WORDS]), ServerRequest::read([9; WORDS])), (None, None));
     }
 }

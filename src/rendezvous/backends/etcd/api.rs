@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
-use crate::rendezvous::backend::{Found, Swap};
+use crate::rendezvous::backend::{Stored, Swap};
 
 pub fn base64(bytes: &[u8]) -> String {
     BASE64_STANDARD.encode(bytes)
@@ -58,10 +58,10 @@ pub fn revision(answer: &Value) -> i64 {
 }
 
 /// What a `range` has found. Its token is the revision in which the key was last changed.
-pub fn found(answer: &Value) -> Option<Found> {
+pub fn found(answer: &Value) -> Option<Stored> {
     let pair = answer["kvs"].get(0)?;
     let token = number(&pair["mod_revision"]).to_string().into_bytes();
-    Some(Found { value: bytes(&pair["value"]), token })
+    Some(Stored { value: bytes(&pair["value"]), token })
 }
 
 pub fn swapped(answer: &Value) -> Swap {
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn etcd_02_what_is_there_comes_with_its_revision() {
         let pair = json!({ "key": "aw==", "value": "dg==", "mod_revision": "8" });
-        let known = Some(Found { value: b"v".to_vec(), token: b"8".to_vec() });
+        let known = Some(Stored { value: b"v".to_vec(), token: b"8".to_vec() });
         assert_eq!(found(&json!({ "kvs": [pair] })), known);
         assert_eq!(found(&json!({ "header": {} })), None);
         assert_eq!(swapped(&json!({ "succeeded": true })), Swap::Done);

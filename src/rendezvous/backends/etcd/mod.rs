@@ -32,7 +32,7 @@ use self::tls::Tls;
 use self::watch::Watch;
 use super::{Asked, BackendKind, Configured, Opening};
 use crate::error::Error;
-use crate::rendezvous::backend::{Backend, Found, Swap, Token};
+use crate::rendezvous::backend::{Backend, Stored, Swap, Token};
 use crate::spec::endpoint::Endpoint;
 use crate::spec::rendezvous_options::{EtcdOptions, Options};
 use crate::store::interrupt::Interrupter;
@@ -209,7 +209,7 @@ impl Backend for Etcd {
         }
     }
 
-    fn get(&mut self, key: &str) -> Result<Option<Found>, Error> {
+    fn get(&mut self, key: &str) -> Result<Option<Stored>, Error> {
         self.range(key).map(|answer| api::found(&answer))
     }
 

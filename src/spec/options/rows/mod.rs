@@ -7,7 +7,7 @@ mod workers;
 
 use std::time::Duration;
 
-use super::{Group, Kind, Row, Store};
+use super::{Group, OptionKind, Row, Store};
 use crate::spec::Spec;
 use output::{EVENTS, OUTPUT};
 use rendezvous::RENDEZVOUS;
@@ -15,7 +15,7 @@ use watch::{CONTROL, SIGNALS, STUCK};
 use workers::{DEVICES, RESTARTS, WORKERS};
 
 const fn flag(name: &'static str, help: &'static str, store: fn(&mut Spec, bool)) -> Row {
-    Row::new(name, Kind::Flag(store), "", help)
+    Row::new(name, OptionKind::Flag(store), "", help)
 }
 
 const fn number(
@@ -25,11 +25,11 @@ const fn number(
     help: &'static str,
     store: fn(&mut Spec, i64),
 ) -> Row {
-    Row::new(name, Kind::Number { low, high, store, word: None }, argument, help)
+    Row::new(name, OptionKind::Number { low, high, store, word: None }, argument, help)
 }
 
 const fn signal(name: &'static str, low: i64, help: &'static str, store: fn(&mut Spec, i32)) -> Row {
-    Row::new(name, Kind::Signal { low, store }, "SIGNAL", help)
+    Row::new(name, OptionKind::Signal { low, store }, "SIGNAL", help)
 }
 
 const fn seconds(name: &'static str, help: &'static str, store: fn(&mut Spec, Duration)) -> Row {
@@ -37,7 +37,7 @@ const fn seconds(name: &'static str, help: &'static str, store: fn(&mut Spec, Du
 }
 
 const fn at_least(name: &'static str, least: f64, help: &'static str, store: fn(&mut Spec, Duration)) -> Row {
-    Row::new(name, Kind::Seconds { least, store }, "SECONDS", help)
+    Row::new(name, OptionKind::Seconds { least, store }, "SECONDS", help)
 }
 
 /// Words numbered as in a C enum: its name, and its first number.
@@ -49,11 +49,11 @@ const fn word(
     help: &'static str,
     store: fn(&mut Spec, usize),
 ) -> Row {
-    Row::new(name, Kind::Word { words, first, of, store }, argument, help)
+    Row::new(name, OptionKind::Word { words, first, of, store }, argument, help)
 }
 
 const fn text(name: &'static str, argument: &'static str, help: &'static str, store: Store) -> Row {
-    Row::new(name, Kind::Text(store), argument, help)
+    Row::new(name, OptionKind::Text(store), argument, help)
 }
 
 const fn list(name: &'static str, argument: &'static str, help: &'static str, store: Store) -> Row {
@@ -67,7 +67,7 @@ const fn pairs(
     help: &'static str,
     store: Store,
 ) -> Row {
-    Row::new(name, Kind::List { joints, store }, argument, help)
+    Row::new(name, OptionKind::List { joints, store }, argument, help)
 }
 
 /// An option that adds to what is there.
@@ -78,7 +78,7 @@ const fn each(
     help: &'static str,
     store: Store,
 ) -> Row {
-    Row::new(name, Kind::Each { joints, store }, argument, help)
+    Row::new(name, OptionKind::Each { joints, store }, argument, help)
 }
 
 pub const GROUPS: &[Group] = &[

@@ -1,6 +1,6 @@
 //! Options of a job's hosts, and of where workers meet.
 
-use super::super::{Kind, Row, parse};
+use super::super::{OptionKind, Row, parse};
 use super::{each, flag, number, seconds, text};
 use crate::spec::MAX_RESTARTS;
 use crate::spec::nodes::{MAX_NODES, NodeRank};
@@ -17,7 +17,7 @@ pub const RENDEZVOUS: &[Row] = &[
     .default("1:1"),
     Row::new(
         "node_rank",
-        Kind::Number {
+        OptionKind::Number {
             low: 0,
             high: MAX_NODES - 1,
             store: |spec, rank| spec.nodes.rank = Some(NodeRank::Is(rank as u64)),

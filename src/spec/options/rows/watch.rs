@@ -1,6 +1,6 @@
 //! Options of how workers are watched, and ended.
 
-use super::super::{Kind, Row, parse};
+use super::super::{OptionKind, Row, parse};
 use super::{flag, list, number, pairs, seconds, signal, text};
 use crate::ranks::MAX_LOCAL_WORLD_SIZE;
 use crate::spec::values::signal_list;
@@ -145,7 +145,7 @@ pub const SIGNALS: &[Row] = &[
     .default(""),
     Row::new(
         "on_signal",
-        Kind::Each { joints: "=", store: parse::on_signal },
+        OptionKind::Each { joints: "=", store: parse::on_signal },
         "NAME=ACTION",
         "What a signal is to the run: pass (workers get it too), checkpoint (they are asked to save one, and go on), \
          checkpoint-and-stop, or stop: USR1=checkpoint,USR2=stop. May be repeated. A checkpoint implies control.",

@@ -14,7 +14,7 @@ use self::server::{PATIENCE, Server};
 use super::*;
 use crate::rendezvous::backend::{Backend, Swap, create};
 use crate::rendezvous::member::tests::{Agent, settings};
-use crate::rendezvous::member::{Notice, Settings, Wish};
+use crate::rendezvous::member::{MemberWish, Notice, Settings};
 use crate::rendezvous::state::Ending;
 use crate::report::exit_status::Exit;
 use crate::spec::rendezvous_options::Options;
@@ -112,7 +112,7 @@ fn etcd_04_options_that_do_not_go_together_are_refused() {
 fn what_is_no_etcd_is_told_at_once() {
     for (answer, part) in [
         ("SSH-2.0-OpenSSH\r\n", "does not answer in HTTP"),
-        ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "no etcd of version 3.4"),
+        ("HTTP/1.1 404 Not Stored\r\nContent-Length: 0\r\n\r\n", "no etcd of version 3.4"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>", "is no etcd: it answers \"<html>\""),
         ("HTTP/1.0 400 Bad Request\r\n\r\nan HTTPS server", "is no etcd: it answers with status 400"),
     ] {
@@ -326,7 +326,7 @@ fn etcd_06_jobs_do_not_see_each_other() {
     assert_eq!(one.get("state/0").unwrap().unwrap().value, b"one");
     let jobs = ["a", "b"].map(|id| agents(&server.endpoint(), id, &["x", "y"], 2));
     jobs.iter().for_each(|job| assert_eq!(together(job), 0));
-    jobs[0].iter().for_each(|agent| agent.wish(Wish::Done));
+    jobs[0].iter().for_each(|agent| agent.wish(MemberWish::Done));
     for agent in &jobs[0] {
         assert_eq!(agent.notice(), Notice::Ended(Ending::Succeeded));
     }
@@ -557,14 +557,14 @@ fn together(agents: &[Agent]) -> u64 {
 
 /// A worker fails, and they meet again.
 fn restarted(agents: &[Agent], round: u64) {
-    agents[0].wish(Wish::Failed {
+    agents[0].wish(MemberWish::Failed {
         reason: "rank 1".into(),
         exit: Exit { code: Some(7), timed_out: false },
         last: false,
     });
     for agent in agents {
         assert!(matches!(agent.notice(), Notice::Over { round: over, .. } if over + 1 == round));
-        agent.wish(Wish::Join { port: 2 });
+        agent.wish(MemberWish::Join { port: 2 });
     }
     assert_eq!(together(agents), round);
 }
@@ -576,7 +576,7 @@ fn etcd_01_two_agents_meet_restart_and_end() {
     let agents = agents(&server.endpoint(), "job", &["a", "b"], 2);
     assert_eq!(together(&agents), 0);
     restarted(&agents, 1);
-    agents.iter().for_each(|agent| agent.wish(Wish::Done));
+    agents.iter().for_each(|agent| agent.wish(MemberWish::Done));
     for agent in agents {
         assert_eq!(agent.notice(), Notice::Ended(Ending::Succeeded));
         agent.leave();
@@ -593,7 +593,7 @@ fn etcd_01_of_five_agents_one_dies() {
     for agent in &agents {
         let Notice::Over { why, .. } = agent.notice() else { panic!() };
         assert!(why.contains("has vanished"), "{why}");
-        agent.wish(Wish::Join { port: 1 });
+        agent.wish(MemberWish::Join { port: 1 });
     }
     assert_eq!(together(&agents), 1);
     agents.into_iter().for_each(Agent::leave);
