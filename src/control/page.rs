@@ -91,6 +91,8 @@ const PAUSED: usize = 19;
 const OPENED: usize = 20;
 /// The call for a debugger that has not ended, 0 for none.
 const DEBUG: usize = 21;
+/// The number of the last request that it has begun to carry out.
+const BEGUN: usize = 22;
 const TIMERS: usize = 32;
 const SECTIONS: usize = 128;
 const SLOT: usize = 192;
@@ -355,6 +357,16 @@ impl Page {
         if owed.is_ok_and(|owed| owed == last) || owed == Err(answer.id << OWED_BITS | EACH) {
             self.ring();
         }
+    }
+
+    /// It carries out this request from now on, unless the sequence has changed by now.
+    pub fn set_begun(&self, rank: usize, id: u64) {
+        self.of(rank, BEGUN).store(id, Ordering::Relaxed);
+    }
+
+    /// Whether a rank is in the midst of this request.
+    pub fn is_at(&self, rank: usize, id: u64) -> bool {
+        self.of(rank, BEGUN).load(Ordering::Acquire) == id && self.answered(rank).id != id
     }
 
     /// The last answer of a rank.

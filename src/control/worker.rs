@@ -93,11 +93,7 @@ impl Control {
     pub fn poll(&self) -> Option<Request> {
         let line = self.0.as_ref()?;
         // Between the store of a step and this load: see `request`.
-        if line.fenced {
-            fence(Ordering::SeqCst)
-        } else {
-            compiler_fence(Ordering::SeqCst)
-        }
+        line.fence();
         if line.page.sequence() == line.settled.load(Ordering::Relaxed) {
             return None;
         }
@@ -233,6 +229,11 @@ impl Line {
         (0..TIMERS_MOST).find(|&index| self.timer(index).is_some_and(|timer| timer.scope == scope))
     }
 
+    /// Between a store of this rank and a look at what the agent says, which makes a barrier between its own.
+    fn fence(&self) {
+        if self.fenced { fence(Ordering::SeqCst) } else { compiler_fence(Ordering::SeqCst) }
+    }
+
     /// The agent has said something.
     #[cold]
     fn look(&self) -> Option<Request> {
@@ -255,6 +256,12 @@ impl Line {
             }
             match verdict(&view, &mine) {
                 Verdict::Due(request) => {
+                    self.page.set_begun(self.rank, request.id);
+                    self.fence();
+                    if self.page.sequence() != sequence {
+                        // It may have been taken back from those who have not begun.
+                        continue;
+                    }
                     state.due = Some(request);
                     return Some(request);
                 }

@@ -38,6 +38,7 @@ pub fn tests() -> Vec<Trial> {
         time_outside_an_agent_all_succeeds,
         time_ranks_that_count_by_tens_or_not_at_all,
         time_a_rank_that_refuses_or_is_gone,
+        time_a_rank_that_waits_in_a_checkpoint_is_not_left_there,
         time_the_answers_to_a_gentle_stop,
         time_a_stop_does_not_wait_for_ever,
         time_requests_of_several_threads,
@@ -630,6 +631,28 @@ fn time_a_rank_that_refuses_or_is_gone() {
         (&run.worker(2)["exit_code"], &run.worker(2)["cause"]),
         (&0.into(), &CAUSE_STOPPED_BY_AGENT.into())
     );
+}
+
+/// At the deadline one rank is in the midst of the checkpoint, and waits there for the other, which comes later.
+fn time_a_rank_that_waits_in_a_checkpoint_is_not_left_there() {
+    let t = Case::new();
+    let (shared, work) = (t.path("shared"), t.path("work.%r"));
+    let begin = ["append", &t.path("ready"), "x", "lockstep", &shared];
+    let verbs =
+        [&begin[..], &["rank", "1", "work", &work, "1", "0", "exit", "0", ";", "work", &work, "0.001", "0"]]
+            .concat();
+    let run = t
+        .host()
+        .set("local_world_size", 2)
+        .controlled(Kind::Program, &verbs)
+        .steps(&["start", &format!("await_lines={}:2", t.path("ready")), "sleep=0.5", "checkpoint=1"])
+        .steps(&["checkpoint=20", "request_stop=20", "wait=60"])
+        .run();
+    run.failed_as(END_INTERRUPTED);
+    assert_eq!(run.event("checkpoint")["complete"], 1, "{run}");
+    let done = done(&t, 2);
+    let kinds: Vec<&str> = done[0].iter().map(|line| line[0].as_str()).collect();
+    at_one_step(&done, &kinds);
 }
 
 fn time_the_answers_to_a_gentle_stop() {

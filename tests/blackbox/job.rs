@@ -25,6 +25,7 @@ pub fn tests() -> Vec<Trial> {
         job_05_ranks_that_are_far_apart_act_where_the_furthest_is_not_yet,
         job_06_a_stuck_rank_of_another_host_costs_its_answer_only,
         job_06_a_host_that_stands_still_keeps_the_others_until_the_deadline_only,
+        job_01_a_rank_that_waits_in_a_checkpoint_is_not_left_there,
         job_a_pause_and_a_stop_are_of_all_hosts,
         job_an_agent_is_killed_in_the_midst_of_a_request,
         job_12_a_newcomer_whose_program_is_missing_is_left_out,
@@ -221,6 +222,29 @@ fn job_06_a_host_that_stands_still_keeps_the_others_until_the_deadline_only() {
     assert_eq!(answers(1), serde_json::json!(vec![ANSWER_SUCCEEDED; 4]), "{run}");
     other.finish().failed_as(END_INTERRUPTED);
     all_did(&t, 4, &["save", "stop"]);
+    t.nothing_left();
+}
+
+/// At the deadline the ranks of one host are in the midst of the checkpoint; those of the other come to it later.
+fn job_01_a_rank_that_waits_in_a_checkpoint_is_not_left_there() {
+    let t = Case::new();
+    let port = free_port();
+    let (shared, ready, work) = (t.path("shared"), t.path("ready"), t.path("work.%g"));
+    let verbs =
+        |seconds| ["append", &ready, "x", "lockstep", &shared, "work", &work, seconds, "0"].map(String::from);
+    let host = |seconds| host(&t, port, &verbs(seconds).each_ref().map(String::as_str));
+    let asks = host("0.001")
+        .steps(&["start", &format!("await_lines={ready}:4"), "sleep=0.5", "checkpoint=1", "checkpoint=20"])
+        .steps(&["request_stop=20", "wait=60"])
+        .spawn();
+    wait_for("the store", || listens(port));
+    let other = host("1").steps(&["start", "wait=60"]).spawn();
+    let run = asks.finish();
+    run.failed_as(END_INTERRUPTED);
+    other.finish().failed_as(END_INTERRUPTED);
+    assert_eq!(run.event("checkpoint")["complete"], 1, "{run}");
+    let done = done(&t, 4);
+    assert!(done.iter().all(|rank| *rank == done[0]), "{done:?}");
     t.nothing_left();
 }
 

@@ -40,6 +40,8 @@ struct Asked {
     of_job: Option<u64>,
     /// Who waited for the answers has them.
     told: bool,
+    /// Its time is over, and it stands all the same.
+    stands: bool,
     /// Nobody before this rank owes an answer.
     owes: usize,
 }
@@ -117,16 +119,18 @@ impl ControlChannel {
         self.say(View { request: None, paused_by, ..self.view });
     }
 
-    /// Ends a request for a checkpoint that nobody is saving: who waits for the others in its midst is not to be left
-    /// there. Of several hosts nobody can know.
-    fn withdraw_save(&mut self, request: &Request, group: &Group) {
+    /// Whether a rank is in the midst of this request. Once it is announced none begins.
+    fn has_begun(&self, request: &Request, group: &Group) -> bool {
+        (0..self.page.ranks()).any(|rank| group.lives(rank) && self.page.is_at(rank, request.id))
+    }
+
+    /// Ends a request for a checkpoint; false if a rank is in its midst, and may wait there for the others: those that
+    /// are late are to follow it. Of several hosts nobody can know that none is.
+    fn withdraw_save(&mut self, asked: &Asked, group: &Group) -> bool {
         self.page.announce(self.sequence);
-        let is_saving = |rank: usize| {
-            let has_begun = self.page.step(rank).is_some_and(|step| step >= request.at_step);
-            group.lives(rank) && self.page.answered(rank).id != request.id && has_begun
-        };
-        let request = (0..self.page.ranks()).any(is_saving).then_some(*request);
-        self.say(View { request, ..self.view });
+        let stands = asked.of_job.is_some() || self.has_begun(&asked.request, group);
+        self.say(View { request: stands.then_some(asked.request), ..self.view });
+        !stands
     }
 
     /// Ends a pause, if there is one.
@@ -139,10 +143,23 @@ impl ControlChannel {
     pub fn ask(&mut self, context: &Context, group: &Group, ask: Ask) {
         let Ask { kind, reason, deadline, ticket, before_stop } = ask;
         let begin = ticket.map_or_else(monotonic, |ticket| ticket.begin);
-        let request = self.request((kind, reason), deadline, false, |rank| group.lives(rank));
+        let stands = self.view.request.filter(|old| old.kind == kind && kind == RequestKind::Save);
+        let request = match stands.filter(|old| self.has_begun(old, group)) {
+            // It is given up by who asked, but not by a rank that waits there for the others.
+            Some(old) => self.prolong(Request { deadline, ..old }),
+            None => self.request((kind, reason), deadline, false, |rank| group.lives(rank)),
+        };
         let of_job = None;
-        self.asked = Some(Asked { request, begin, ticket, before_stop, of_job, told: false, owes: 0 });
+        self.asked =
+            Some(Asked { request, begin, ticket, before_stop, of_job, told: false, stands: false, owes: 0 });
         context.log(Level::Info, || asked_text(&request));
+    }
+
+    fn prolong(&mut self, request: Request) -> Request {
+        self.page.announce(self.sequence);
+        self.say(View { request: Some(request), ..self.view });
+        self.page.expect_each_answer(request.id);
+        request
     }
 
     // ---- requests of a job of several hosts
@@ -159,6 +176,7 @@ impl ControlChannel {
             before_stop: false,
             of_job: Some(seen.number),
             told: false,
+            stands: false,
             owes: 0,
         });
         request.at_step
@@ -208,7 +226,8 @@ impl ControlChannel {
 
     /// Until when they may answer. Those that are held are not to be let go before the other hosts have agreed.
     pub fn deadline(&self) -> Option<Moment> {
-        self.asked.filter(|asked| !asked.request.held).map(|asked| asked.request.deadline)
+        let asked = self.asked.filter(|asked| !asked.request.held && !asked.stands);
+        asked.map(|asked| asked.request.deadline)
     }
 
     /// The local ranks whose answer is waited for.
@@ -244,9 +263,7 @@ impl ControlChannel {
         answers.took = monotonic().saturating_sub(asked.begin);
         // Too late for a checkpoint of all; a late rank still joins a pause, or ends. Before anybody is told: what the
         // host does then may be what brings a late rank to where it looks.
-        if open && asked.request.kind == RequestKind::Save && asked.of_job.is_none() {
-            self.withdraw_save(&asked.request, group);
-        }
+        let stands = open && asked.request.kind == RequestKind::Save && !self.withdraw_save(&asked, group);
         if !asked.told {
             // A checkpoint that is not there is what somebody will look for.
             let saves = matches!(asked.request.kind, RequestKind::Save | RequestKind::Stop);
@@ -260,9 +277,11 @@ impl ControlChannel {
                 context.shared.pending.settle(ticket, answers);
             }
         }
-        // Those that said they would end are given the time.
-        if leaving && waits {
-            self.asked = Some(Asked { told: true, ..asked });
+        // Those that said they would end are given the time. Nothing else is asked of those that may wait for others in
+        // the midst of a checkpoint.
+        let stands = stands && !give_up && !asked.before_stop;
+        if (leaving && waits) || stands {
+            self.asked = Some(Asked { told: true, stands, ..asked });
             return Standing::UnderWay;
         }
         self.asked = None;
