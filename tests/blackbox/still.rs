@@ -14,7 +14,7 @@ use crate::harness::*;
 use crate::nodes::*;
 use crate::proxy::Proxy;
 use crate::store::{Serving, answers};
-use crate::tool::{Freezer, tool};
+use crate::tool::{Freezer, signal_mask, tool};
 use crate::{tests, tests_by_way};
 
 pub fn tests() -> Vec<Trial> {
@@ -171,11 +171,12 @@ fn time_21_the_shutdown_of_a_frozen_job() {
     let t = Case::new();
     let host = t.host().set("signals", "SIGTERM").set("shutdown_timeout", LIMIT);
     let host = host.set("log_callback", t.path("log"));
-    let verbs = ["exit_on", "TERM", "7", "4.5", "append", &t.path("up"), "x", "pause"];
+    let verbs = ["exit_on", "TERM", "7", "4.5", "append", &t.path("up"), "%p", "pause"];
     let running = host.probe(&verbs).spawn();
-    t.wait_lines("up", 1);
+    let pid = t.wait_lines("up", 1)[0].parse().unwrap();
     running.signal(libc::SIGTERM);
     wait_for("the signal", || t.lines("log").iter().any(|line| line.contains("sent SIGTERM")));
+    wait_for("the worker to hear it", || signal_mask(pid, "ShdPnd") == 0);
     freeze(&t, STILL);
     let run = running.finish();
     run.failed_as(END_INTERRUPTED);
