@@ -474,7 +474,18 @@ impl Supervisor {
 
             (State::Starting, Event::Started) => {
                 self.state = State::Running { since: now };
-                self.all_gone(now)
+                match self.gentle_stop.take() {
+                    Some(until) if self.alive > 0 => self.react(Event::StopGently { until }, now),
+                    _ => self.all_gone(now),
+                }
+            }
+            // Another host asks for it, and the workers here are not all there.
+            (State::Starting, Event::StopGently { until }) => {
+                self.gentle_stop = Some(until);
+                vec![]
+            }
+            (State::Joining | State::Waiting { .. } | State::Barrier { .. }, Event::StopGently { .. }) => {
+                self.finish(End::Interrupted)
             }
             // It started once: as for a failed worker, the next attempt may do better.
             (State::Starting | State::Running { .. }, Event::StartFailed { may_pass: true })
@@ -552,7 +563,6 @@ impl Supervisor {
             // A worker that could not even start does not hide why the group is stopped.
             (State::Stopping { .. }, Event::Exited { .. } | Event::StartFailed { .. }) => self.all_gone(now),
             (State::Stopping { stage: Stage::Ask, signal, then, .. }, Event::Answered | Event::Deadline) => {
-                self.gentle_stop = None;
                 self.stop(signal, then, now)
             }
             // An earlier stop waits for answers: another one ends that wait.
@@ -574,6 +584,7 @@ impl Supervisor {
                 vec![]
             }
             (State::Stopping { stage: Stage::Ask | Stage::PreStop | Stage::Term, .. }, Event::Hurry) => {
+                self.gentle_stop = None;
                 self.kill(now)
             }
             (State::Stopping { stage: Stage::PreStop, signal, .. }, Event::Deadline) => {
@@ -641,7 +652,6 @@ impl Supervisor {
                 | Event::NotNeeded,
             )
             | (State::Starting | State::Stopping { .. }, Event::SaveAndStop { .. })
-            | (State::Starting, Event::StopGently { .. })
             | (
                 State::Stopping { .. },
                 Event::Started
@@ -728,6 +738,7 @@ impl Supervisor {
     }
 
     fn stop(&mut self, signal: i32, then: Then, now: Moment) -> Vec<Action> {
+        self.gentle_stop = None;
         match self.policy.stop.pre_stop {
             Some((early, time)) if !time.is_zero() && self.alive > 0 => {
                 self.state = State::Stopping { stage: Stage::PreStop, deadline: now + time, signal, then };

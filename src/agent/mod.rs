@@ -342,7 +342,9 @@ impl Agent {
     pub fn request(&self, kind: RequestKind, limit: Duration) -> Result<Answers, Error> {
         self.check_control()?;
         let answers = self.shared.pending.ask(HostWish::Request(kind), limit, || self.inbox.ring())?;
-        Ok(answers.unwrap_or_else(|| Answers::none(self.spec.local_world_size)))
+        let world_size =
+            || self.shared.snapshot.lock().workers.first().map_or(0, |worker| worker.rank.world_size);
+        Ok(answers.unwrap_or_else(|| Answers::none(world_size())))
     }
 
     /// Ends a pause.

@@ -250,11 +250,12 @@ impl Line {
             let debugged = view.debugged.is_some_and(|debugged| debugged.rank == self.rank);
             let step = self.page.step(self.rank);
             let mine = Mine { step, answered, paused: state.paused, debugged };
-            let is_held = state.paused == HELD && view.request.is_some_and(|request| request.held);
+            let verdict = verdict(&view, &mine);
+            let is_held = state.paused == HELD && verdict == Verdict::Pause;
             if state.paused != 0 && state.paused != view.paused_by && !is_held {
                 self.wake_up(&mut state);
             }
-            match verdict(&view, &mine) {
+            match verdict {
                 Verdict::Due(request) => {
                     self.page.set_begun(self.rank, request.id);
                     self.fence();

@@ -62,7 +62,8 @@ fn request(agent: *mut ice_agent, seconds: f64, kind: RequestKind, out: *mut *mu
 /// does. The agents agree on the step through the rendezvous; a worker that comes to it before they have waits there,
 /// as in a pause. Agents that ask for the same at the same time get one step, and all answers. Workers see a deadline
 /// that is earlier by a tenth, 0.25 s at most, so that the answers are here by the caller's. If an agent cannot be heard
-/// by then no worker acts, and there are no answers (ICE_ANSWER_NONE for all ranks).
+/// by then, or has workers without control, at a debugger or in an earlier checkpoint whose time is over, no worker acts,
+/// and there are no answers (ICE_ANSWER_NONE for all ranks).
 ///
 /// Needs `ice_spec_set_control()` and workers that call `ice_worker_poll()`. Any thread, but not a callback of
 /// this library. ICE_ERROR_STATE if there is no control, before start, and when the run is over or ends

@@ -69,6 +69,10 @@ pub struct Leader {
     deadline: Option<Moment>,
     /// When the request that is under way is given up.
     request_deadline: Option<Moment>,
+    /// How the last request has ended is not published.
+    is_end_untold: bool,
+    /// When those that wait were heard.
+    asked: Vec<Moment>,
     pulses: HashMap<String, Pulse>,
     changed: bool,
 }
@@ -84,6 +88,8 @@ impl Leader {
             state,
             deadline: None,
             request_deadline: None,
+            is_end_untold: false,
+            asked: Vec::new(),
             pulses: HashMap::new(),
             changed,
         };
@@ -105,7 +111,9 @@ impl Leader {
 
     /// The next link of the chain, if there is something to tell. It is told.
     pub fn publish(&mut self) -> Option<State> {
-        std::mem::take(&mut self.changed).then(|| self.state.clone())
+        let state = std::mem::take(&mut self.changed).then(|| self.state.clone());
+        self.is_end_untold &= state.is_none();
+        state
     }
 
     /// Whose signs of life count.
@@ -344,6 +352,12 @@ impl Leader {
 
     /// The next round begins.
     fn over(&mut self, why: Why) {
+        // They were gone before.
+        let without = self.state.request.iter_mut().flat_map(|request| std::mem::take(&mut request.without));
+        for id in without.collect::<Vec<_>>() {
+            self.pulses.remove(&id);
+            self.state.nodes.retain(|node| node.id != id);
+        }
         self.end_requests();
         let gone = std::mem::take(&mut self.state.gone);
         self.state.nodes.retain(|node| !gone.contains(&node.id));
@@ -386,6 +400,7 @@ impl Leader {
     }
 
     fn stopped(&mut self, id: &str, signal: i32) {
+        let signal = if is_signal(signal) { signal } else { 0 };
         let State { nodes, joined, spares, .. } = &self.state;
         let node = nodes.iter().chain(joined).chain(spares).find(|node| node.id == id);
         let host = node.map_or_else(|| "another host".into(), |node| node.name.clone());
@@ -456,4 +471,9 @@ impl Leader {
             }
         }
     }
+}
+
+/// Whether a number from the network may be that of a signal, or 0 for none.
+pub fn is_signal(number: i32) -> bool {
+    (0..=64).contains(&number)
 }

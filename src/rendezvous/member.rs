@@ -594,6 +594,10 @@ impl Part {
             leader.receive(message, monotonic());
         }
         leader.tick(monotonic());
+        self.publish()?;
+        // How one request has ended is known to all, this agent too, before the next one begins.
+        self.judge();
+        self.leader.iter_mut().for_each(|leader| leader.next_request(monotonic()));
         self.publish()
     }
 
@@ -685,6 +689,8 @@ impl Part {
                 self.stage = Stage::In { round: state.round };
                 self.from_round = state.round + 1;
                 self.tell(Notice::Joined(Box::new(round)));
+                // What its workers are asked for already.
+                self.judge();
             }
             (Stage::Joining { until, posted }, None) if is_complete && is_spare => {
                 self.stage = Stage::Joining { until: None, posted };

@@ -18,6 +18,14 @@ use serde::{Deserialize, Serialize};
 
 use super::state::{Node, State, Why};
 use crate::control::request::{Answer, Reason, RequestKind};
+use crate::ranks::MAX_LOCAL_WORLD_SIZE;
+
+/// Who asks joins a request that gives this much less time, in milliseconds.
+const MORE_TIME_MS: u64 = 1000;
+/// How often one node may join it.
+const ASKS_OF_ONE: usize = 8;
+/// No rank is so many steps ahead of another: who says so is not believed.
+const TOO_FAR_APART: u64 = 1 << 40;
 
 /// The answer of a rank, and at which step it was.
 pub type RankAnswer = (Answer, Option<u64>);
@@ -122,12 +130,16 @@ impl JobRequest {
         Duration::from_millis(self.within_ms)
     }
 
+    /// Whether somebody who asks is content with this request. Who has much more time is not.
+    pub fn may_join(&self, id: &str, ask: &Ask) -> bool {
+        let asks = self.asks.iter().filter(|(node, _)| node == id).count();
+        let has_time = ask.within_ms <= self.within_ms.saturating_add(MORE_TIME_MS);
+        !self.is_over() && self.kind == ask.kind && has_time && asks < ASKS_OF_ONE
+    }
+
     /// Somebody else asks for the same: there is one step for both, and both get all answers.
     pub fn join(&mut self, id: &str, ask: Ask) {
         self.asks.push((id.into(), ask.ask));
-        if self.progress == Progress::Held && ask.reason == Reason::Preemption {
-            self.reason = ask.reason;
-        }
         self.leaving.extend(ask.leaves.map(|signal| (id.into(), signal)));
     }
 
@@ -147,26 +159,36 @@ impl JobRequest {
     /// Goes on if it can; whether it did. `awaited`: the nodes that have workers.
     pub fn go_on<'a>(&mut self, awaited: impl Iterator<Item = &'a str> + Clone) -> bool {
         let before = self.progress;
-        let mut awaited = awaited.filter(|id| !self.without.iter().any(|without| without == id));
+        let awaited = awaited.filter(|id| !self.without.iter().any(|without| without == id));
         let answered = |id: &str| self.answers.contains_key(id);
         match self.progress {
+            // One of them cannot have its workers held: these may be at any step.
+            Progress::Held if awaited.clone().any(|id| self.cannot_act(id)) => self.give_up(),
             Progress::Held => {
                 if awaited.clone().all(|id| self.held.contains_key(id) || answered(id)) {
-                    let step = awaited.filter_map(|id| self.held.get(id)).max();
-                    self.progress = match step {
-                        Some(&at_step) => Progress::Acting { at_step },
-                        None => Progress::Over { at_step: None },
+                    let steps = || awaited.clone().filter_map(|id| self.held.get(id));
+                    self.progress = match (steps().min(), steps().max()) {
+                        (Some(least), Some(&at_step)) if at_step - least < TOO_FAR_APART => {
+                            Progress::Acting { at_step }
+                        }
+                        _ => Progress::Over { at_step: None },
                     };
                 }
             }
             Progress::Acting { at_step } => {
-                if awaited.all(answered) {
+                if awaited.clone().all(answered) {
                     self.progress = Progress::Over { at_step: Some(at_step) };
                 }
             }
             Progress::Over { .. } => {}
         }
         self.progress != before
+    }
+
+    /// Whether a node has workers that will not do what is asked.
+    fn cannot_act(&self, id: &str) -> bool {
+        let none = |ranks: &Vec<RankAnswer>| ranks.iter().any(|(answer, _)| *answer == Answer::None);
+        self.answers.get(id).is_some_and(none)
     }
 
     /// Nobody is waited for any more.
@@ -184,7 +206,7 @@ impl JobRequest {
             let none = if done.contains(&node.id) { Answer::Gone } else { Answer::None };
             let mut ranks = self.answers.get(&node.id).cloned().unwrap_or_default();
             // What came over the network is not believed.
-            ranks.resize(node.local_world_size, (none, None));
+            ranks.resize(node.local_world_size.min(MAX_LOCAL_WORLD_SIZE as usize), (none, None));
             ranks
         };
         nodes.iter().flat_map(of_node).collect()
@@ -262,10 +284,13 @@ mod tests {
     }
 
     #[test]
-    fn job_04_who_asks_for_the_same_meanwhile_joins_and_a_stop_has_its_reason() {
+    fn job_04_who_asks_for_the_same_meanwhile_joins_unless_he_has_much_more_time() {
         let mut request = request();
-        request.join("b", ask(RequestKind::Save, Reason::Preemption, 4, Some(15)));
-        assert_eq!(request.reason, Reason::Preemption);
+        let other = ask(RequestKind::Save, Reason::Preemption, 4, Some(15));
+        assert!(request.may_join("b", &other));
+        assert!(!request.may_join("b", &Ask { within_ms: 30_000, ..other.clone() }));
+        assert!(!request.may_join("b", &Ask { kind: RequestKind::Pause, ..other.clone() }));
+        request.join("b", other);
         assert_eq!(request.leaving, [("b".to_string(), 15)]);
         let view = View::of("b", &State { request: Some(request), ..State::new("a") }, &[]);
         assert_eq!(view.request.map(|seen| seen.asks), Some(vec![4]));
@@ -302,6 +327,19 @@ mod tests {
         request.answer(7, "c", saved);
         assert!(request.go_on(NODES.into_iter()));
         assert!(request.is_over());
+    }
+
+    #[test]
+    fn job_01_nobody_acts_where_the_workers_of_one_node_will_not_or_it_lies() {
+        let mut request = self::request();
+        request.hold(7, "a", 5);
+        request.answer(7, "b", vec![(Answer::None, None)]);
+        assert!(request.go_on(NODES.into_iter()));
+        assert_eq!(request.progress, Progress::Over { at_step: None });
+        let mut request = self::request();
+        NODES.iter().zip([5, 6, u64::MAX]).for_each(|(id, step)| request.hold(7, id, step));
+        assert!(request.go_on(NODES.into_iter()));
+        assert_eq!(request.progress, Progress::Over { at_step: None });
     }
 
     #[test]

@@ -123,6 +123,8 @@ pub struct State {
     pub asks: Vec<(String, Ask)>,
     /// How many requests there were.
     pub requests: u64,
+    /// The pause is to end with the request that is under way.
+    pub resumes: bool,
     /// At which step all were to act, by the number of the request: the last of those of the round.
     pub acted: BTreeMap<u64, u64>,
     /// The number of the request by which workers are paused, 0 while they are not.
@@ -151,6 +153,7 @@ impl State {
             request: None,
             asks: Vec::new(),
             requests: 0,
+            resumes: false,
             acted: BTreeMap::new(),
             paused_by: 0,
         }

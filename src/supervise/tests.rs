@@ -566,6 +566,22 @@ fn job_a_host_whose_workers_have_ended_as_asked_leaves_with_the_others() {
         assert_eq!((group.deadline(), group.wait()), (Some(until), Some(Wait::Answers { until })));
         assert_eq!(group.step(event, SECOND), [Finish(End::Interrupted)], "{event:?}");
     }
+    // A stop that waits for nobody.
+    for event in [Event::Stop { signal: 15 }, Event::Hurry] {
+        let mut group = asked();
+        group.step(event, SECOND);
+        let end = [EndAttempt { succeeded: false }, Finish(End::Interrupted)];
+        assert_eq!(group.step(OK, SECOND), end, "{event:?}");
+    }
+    // Where workers are not all there, or not any more.
+    let (mut group, _) = Supervisor::new(of_hosts());
+    assert_eq!(group.step(Event::StopGently { until }, SECOND), [Finish(End::Interrupted)]);
+    let (mut group, _) = Supervisor::new(of_hosts());
+    group.step(Event::Joined { round: 0, restarts: 0 }, SECOND);
+    group.step(Event::Born, SECOND);
+    assert_eq!(group.step(Event::StopGently { until }, SECOND), []);
+    let ask = Ask { to: RequestKind::Stop, reason: Reason::Host, until };
+    assert_eq!(group.step(Event::Started, SECOND), [ask]);
     // All hosts have answered, but for this worker, which is stopped.
     let mut group = asked();
     assert_eq!(group.step(Event::Answered, SECOND), [Signal(15)]);

@@ -163,8 +163,11 @@ fn dyn_04_obs_05_a_checkpoint_before_the_world_changes() {
         ["--no-python", controlled.to_str().unwrap(), "append", &ready, "x", "work", &file, "0.001", "0"];
     let first = job.first_agent(&options, |agent| agent.words(&worker));
     t.wait_lines("ready", 2);
-    let second = job.agent(&[]).until_go(&t).spawn();
-    t.wait_lines("ready", 4);
+    let other = t.path("other");
+    let worker =
+        ["--no-python", controlled.to_str().unwrap(), "append", &ready, "x", "work", &other, "0.001", "0"];
+    let second = job.agent(&options[2..4]).words(&worker).spawn();
+    t.wait_lines("ready", 5);
     first.signal(libc::SIGTERM);
     ended_by_term(first);
     ended_by_term(second);

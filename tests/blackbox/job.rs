@@ -27,6 +27,8 @@ pub fn tests() -> Vec<Trial> {
         job_06_a_host_that_stands_still_keeps_the_others_until_the_deadline_only,
         job_01_a_rank_that_waits_in_a_checkpoint_is_not_left_there,
         job_a_pause_and_a_stop_are_of_all_hosts,
+        job_pauses_and_checkpoints_of_two_hosts_at_once,
+        job_a_gentle_stop_ends_hosts_that_have_succeeded,
         job_an_agent_is_killed_in_the_midst_of_a_request,
         job_12_a_newcomer_whose_program_is_missing_is_left_out,
         job_12_a_host_whose_workers_fail_again_and_again_is_left_out,
@@ -234,15 +236,17 @@ fn job_01_a_rank_that_waits_in_a_checkpoint_is_not_left_there() {
         |seconds| ["append", &ready, "x", "lockstep", &shared, "work", &work, seconds, "0"].map(String::from);
     let host = |seconds| host(&t, port, &verbs(seconds).each_ref().map(String::as_str));
     let asks = host("0.001")
-        .steps(&["start", &format!("await_lines={ready}:4"), "sleep=0.5", "checkpoint=1", "checkpoint=20"])
-        .steps(&["request_stop=20", "wait=60"])
+        .steps(&["start", &format!("await_lines={ready}:4"), "sleep=0.5", "checkpoint=1"])
+        // Nothing else is asked of those that wait there.
+        .steps(&["checkpoint=20", "sleep=3", "checkpoint=20", "request_stop=20", "wait=60"])
         .spawn();
     wait_for("the store", || listens(port));
     let other = host("1").steps(&["start", "wait=60"]).spawn();
     let run = asks.finish();
     run.failed_as(END_INTERRUPTED);
     other.finish().failed_as(END_INTERRUPTED);
-    assert_eq!(run.event("checkpoint")["complete"], 1, "{run}");
+    let complete: Vec<_> = run.events("checkpoint").iter().map(|event| event["complete"].clone()).collect();
+    assert_eq!(complete.last(), Some(&1.into()), "{run}");
     let done = done(&t, 4);
     assert!(done.iter().all(|rank| *rank == done[0]), "{done:?}");
     t.nothing_left();
@@ -266,6 +270,55 @@ fn job_a_pause_and_a_stop_are_of_all_hosts() {
     all_did(&t, 4, &["pause", "save", "save", "stop"]);
     let steps: Vec<u64> = done(&t, 4)[0].iter().map(|(_, step)| *step).collect();
     assert!(steps[0] == steps[1] && steps[1] < steps[2], "saved where it stood, then on: {steps:?}");
+    t.nothing_left();
+}
+
+/// Pauses end while checkpoints of the other host are under way, and the other way round.
+fn job_pauses_and_checkpoints_of_two_hosts_at_once() {
+    let t = Case::new();
+    let port = free_port();
+    let (shared, ready, work) = (t.path("shared"), t.path("ready"), t.path("work.%g"));
+    let verbs = ["append", &ready, "x", "lockstep", &shared, "work", &work, "0.0005", "0"];
+    let begin = ["start".to_string(), format!("await_lines={ready}:4")];
+    let begin = begin.each_ref().map(String::as_str);
+    let saves = host(&t, port, &verbs).steps(&begin).step("checkpoints=40");
+    let saves = saves.steps(&[&format!("dump_self={}", t.path("saved")), "wait=60"]).spawn();
+    wait_for("the store", || listens(port));
+    let mut pauses = host(&t, port, &verbs).steps(&begin);
+    for _ in 0..20 {
+        pauses = pauses.steps(&["pause_workers=20", "resume"]);
+    }
+    let pauses = pauses.steps(&[&format!("await={}", t.path("saved")), "request_stop=20", "wait=60"]).spawn();
+    let (saves, pauses) = (saves.finish(), pauses.finish());
+    saves.failed_as(END_INTERRUPTED);
+    pauses.failed_as(END_INTERRUPTED);
+    assert_eq!(saves.event("checkpoints")["complete"], 40, "{saves}");
+    assert!(pauses.events("pause_workers").iter().all(|event| event["complete"] == 1), "{pauses}");
+    let done = done(&t, 4);
+    assert!(done.iter().all(|rank| *rank == done[0]), "{done:?}");
+    t.nothing_left();
+}
+
+fn job_a_gentle_stop_ends_hosts_that_have_succeeded() {
+    let t = Case::new();
+    let port = free_port();
+    let (ready, work) = (t.path("ready"), t.path("work.%g"));
+    let verbs = ["append", &ready, "x", "work", &work, "0.001", "0"];
+    let asks = host(&t, port, &verbs).set("nodes", "1:2").set("run_id", "job");
+    let asks = asks.set("rendezvous_option", "last_call_timeout=0.3");
+    let asks =
+        asks.steps(&["start", &format!("await={}", t.path("go")), "request_stop=20", "wait=60"]).spawn();
+    wait_for("the store", || listens(port));
+    t.wait_lines("ready", 2);
+    let job = Job::new(&t, "1:2", "c10d", &format!("localhost:{port}"), port).with(&["--control"]);
+    let succeeded = job.agent(&[]).shell(&t, "exit 0").spawn();
+    succeeded.says("waiting for the other hosts");
+    t.wait_lines("ready", 4);
+    t.write("go", b"", 0o644);
+    asks.finish().failed_as(END_INTERRUPTED);
+    let ended = succeeded.finish();
+    assert!(ended.exited(143).err().contains("interrupted"), "{}", ended.err());
+    assert_eq!(t.lines("rounds").len(), 1, "nothing is started again");
     t.nothing_left();
 }
 

@@ -115,7 +115,10 @@ impl Control {
     pub fn deadline(&self, context: &Context, is_running: bool) -> Option<Moment> {
         let asked = self.open.as_ref().and_then(|open| open.channel.deadline());
         let asked = earlier(asked, self.job.deadline());
-        let request = asked.or_else(|| context.shared.pending.first().map(|ticket| ticket.deadline));
+        // What waits for a request that stands has no turn yet; who asked for it waits no longer than he wants to.
+        let stands = self.open.as_ref().is_some_and(|open| open.channel.stands());
+        let first = || context.shared.pending.first().filter(|_| !stands).map(|ticket| ticket.deadline);
+        let request = asked.or_else(first);
         let look = self.open.as_ref().filter(|_| is_running).and_then(|open| open.expiry.deadline());
         earlier(request, look)
     }
@@ -281,11 +284,10 @@ impl Control {
         waiters.into_iter().filter_map(answer).collect()
     }
 
-    /// The workers here are about to be stopped: none is to be kept from hearing it.
-    pub fn let_go(&mut self) {
-        if let Some(open) = &mut self.open {
-            open.channel.let_go();
-        }
+    /// The workers here are about to be stopped: none is to be kept from hearing it, nor go on as long as those of other
+    /// hosts may act.
+    pub fn refuse(&mut self, group: &Group) {
+        self.job.refuse(group.ranks().len());
     }
 
     fn have_workers(&mut self, context: &Context, todo: Todo) {
@@ -302,9 +304,15 @@ impl Control {
     /// nothing more to wait for.
     fn attend_job(&mut self, context: &Context, group: &Group, can_hold: bool) -> Vec<Event> {
         self.answer_others(group, false);
-        if let (Some(open), Some((seen, until)), true) = (&mut self.open, self.job.due(), can_hold) {
-            let step = open.channel.hold(group, seen, until);
-            self.job.held(step);
+        match (&mut self.open, self.job.due()) {
+            (Some(open), Some(_)) if !open.channel.can_hold() => {
+                self.job.answered_by_nobody(vec![(Answer::None, None); group.ranks().len()]);
+            }
+            (Some(open), Some((seen, until))) if can_hold => {
+                let step = open.channel.hold(group, seen, until);
+                self.job.held(step);
+            }
+            _ => {}
         }
         let late = self.job.late(monotonic());
         let answers = if late.is_empty() { Vec::new() } else { self.answers_so_far(group) };
@@ -363,7 +371,8 @@ impl Control {
 
     /// Whether the workers are asked to save, and go on.
     pub fn is_saving(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| open.channel.asked_for() == Some(RequestKind::Save))
+        let asks = self.open.as_ref().is_some_and(|open| open.channel.asked_for() == Some(RequestKind::Save));
+        asks || self.job.is_saving()
     }
 
     /// The global ranks of those whose answer is waited for.

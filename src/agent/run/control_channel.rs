@@ -136,7 +136,9 @@ impl ControlChannel {
     /// Ends a pause, if there is one.
     pub fn resume(&mut self) {
         if self.view.paused_by != 0 {
-            self.withdraw(0);
+            self.page.announce(self.sequence);
+            let request = self.view.request.filter(|request| request.kind != RequestKind::Pause);
+            self.say(View { request, paused_by: 0, ..self.view });
         }
     }
 
@@ -191,6 +193,17 @@ impl ControlChannel {
         self.page.announce(self.sequence);
         self.say(View { request: Some(request), paused_by, ..self.view });
         context.log(Level::Info, || asked_text(&request));
+    }
+
+    /// Whether ranks can be held now: not while some of them are at a debugger's pause, nor in a checkpoint whose time is
+    /// over. They would not act at a step of all.
+    pub fn can_hold(&self) -> bool {
+        self.debug_pause == 0 && !self.stands()
+    }
+
+    /// A request stands though its time is over.
+    pub fn stands(&self) -> bool {
+        self.asked.is_some_and(|asked| asked.stands)
     }
 
     /// Nobody is to act: those that are held go on.
@@ -263,7 +276,9 @@ impl ControlChannel {
         answers.took = monotonic().saturating_sub(asked.begin);
         // Too late for a checkpoint of all; a late rank still joins a pause, or ends. Before anybody is told: what the
         // host does then may be what brings a late rank to where it looks.
-        let stands = open && asked.request.kind == RequestKind::Save && !self.withdraw_save(&asked, group);
+        let stands = open
+            && asked.request.kind == RequestKind::Save
+            && (asked.stands || !self.withdraw_save(&asked, group));
         if !asked.told {
             // A checkpoint that is not there is what somebody will look for.
             let saves = matches!(asked.request.kind, RequestKind::Save | RequestKind::Stop);

@@ -41,6 +41,7 @@ impl Run<'_> {
         self.timeline.end_monitoring(&self.context, number);
         self.stuck.end(&self.context, &mut self.group);
         let event = self.control.close(&self.context, &self.group);
+        self.membership.say(self.control.take_words());
         event.into_iter().for_each(|event| self.tell(event));
         let time = self.debuggers.forget(&self.context, &self.group);
         self.keep_time(time);

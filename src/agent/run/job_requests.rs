@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::control::pending::Ticket;
-use crate::control::request::{Reason, RequestKind};
+use crate::control::request::{Answer, Reason, RequestKind};
 use crate::moment::Moment;
 use crate::rendezvous::request::{Ask, Progress, RankAnswer, Seen, View, Word};
 
@@ -149,6 +149,9 @@ impl JobRequests {
         }
         match seen.progress {
             Progress::Held => {
+                if before == Some(seen.number) {
+                    return todo;
+                }
                 let (part, most) = EARLIER;
                 let time = seen.within - (seen.within / part).min(most);
                 let until = now.saturating_add(time);
@@ -243,6 +246,19 @@ impl JobRequests {
     /// What they have said to the last request that was over for them, by local rank; empty once another has begun.
     pub fn said(&self) -> &[RankAnswer] {
         &self.said
+    }
+
+    /// They will not do what is asked for next: it is said at once, so that nobody does.
+    pub fn refuse(&mut self, ranks: usize) {
+        if let Some(current) = self.current.as_ref().filter(|current| current.hold != Hold::Acting) {
+            let ranks = vec![(Answer::None, None); ranks];
+            self.words.push(Word::Answers { number: current.seen.number, ranks });
+        }
+    }
+
+    /// Whether somebody here waits for a checkpoint.
+    pub fn is_saving(&self) -> bool {
+        self.own.iter().any(|own| own.waiter.kind == RequestKind::Save)
     }
 
     /// There are none that could answer.

@@ -323,7 +323,8 @@ impl<'a> Run<'a> {
     fn stop_workers(&mut self, signal: i32) {
         let Some(number) = self.group.attempt().map(|attempt| attempt.number) else { return };
         self.timeline.begin_stop();
-        self.control.let_go();
+        self.control.refuse(&self.group);
+        self.membership.say(self.control.take_words());
         let refused = stop::send(&self.context, &mut self.group, &self.descendants, &self.control, signal);
         self.timeline.publish(&self.context, GroupState::Stopped, self.supervisor.attempt());
         self.timeline.end_monitoring(&self.context, number);
@@ -662,11 +663,10 @@ impl<'a> Run<'a> {
         let is_undisturbed = self.supervisor.is_undisturbed();
         let events = self.control.attend(&self.context, &self.group, is_running, is_undisturbed);
         events.into_iter().for_each(|event| self.tell(event));
-        if !self.control.is_asking() {
-            let can_ask = self.supervisor.is_running() && self.control.is_open();
-            if let Some(until) = self.stop.take_save(&self.context, can_ask) {
-                self.control.ask_to_save(&self.context, &self.group, until);
-            }
+        let is_free = !self.control.is_asking() && self.control.is_open();
+        let can_ask = is_free && self.supervisor.is_running();
+        if let Some(until) = self.stop.take_save(&self.context, can_ask) {
+            self.control.ask_to_save(&self.context, &self.group, until);
         }
         self.membership.say(self.control.take_words());
     }

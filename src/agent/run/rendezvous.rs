@@ -13,6 +13,7 @@ use crate::ranks::{self, Rank};
 use crate::reminder::{Reminder, seconds};
 use crate::rendezvous::backends::Opening;
 use crate::rendezvous::config::Rendezvous;
+use crate::rendezvous::leader::is_signal;
 use crate::rendezvous::member::{Member, MemberWish, Notice, Round, Settings};
 use crate::rendezvous::request::{View, Word};
 use crate::rendezvous::state::{Ending, Node, State};
@@ -182,7 +183,7 @@ impl Membership {
     /// Which host was stopped, and by which signal, 0 for none, if it was another one that ended the job so.
     pub fn stopped_elsewhere(&self) -> Option<(&str, i32)> {
         match self.0.as_ref()?.ending.as_ref()? {
-            Ending::Stopped { host, signal } => Some((host, *signal)),
+            Ending::Stopped { host, signal } => Some((host, if is_signal(*signal) { *signal } else { 0 })),
             _ => None,
         }
     }
@@ -297,7 +298,7 @@ impl Met {
             }
             Ending::Stopped { host, signal } => {
                 context.log(Level::Info, || format!("the job is over: {} at {host}", stopped_by(*signal)));
-                Event::JobStopped { signal: *signal }
+                Event::JobStopped { signal: if is_signal(*signal) { *signal } else { 0 } }
             }
             Ending::Closed { reason, exit } => {
                 context.log(Level::Info, || format!("the job is over: {reason}"));

@@ -82,8 +82,9 @@ enum Move {
     Jump(usize),
     /// Somebody there asks for a checkpoint.
     Ask(usize),
-    /// The leader takes the next message.
+    /// The leader takes the next message, or all there are.
     Lead,
+    LeadAll,
     /// The time of the request is over.
     Tick,
     /// The leader is gone, with its workers; another leads.
@@ -154,6 +155,7 @@ impl World {
             }
             Move::Ask(number) => self.agents[number].is_there && self.asks < asks && !self.is_over(),
             Move::Lead => (self.leader.taken() as usize) < self.inbox.len(),
+            Move::LeadAll => (self.leader.taken() as usize) + 1 < self.inbox.len(),
             Move::Tick => self.leader.state().request.as_ref().is_some_and(|request| !request.is_over()),
             Move::Lose => self.agents.iter().filter(|agent| !agent.is_there).count() < losses,
         }
@@ -186,20 +188,22 @@ impl World {
                 self.judge(number);
             }
             Move::Ask(number) => {
+                // A pause is met as a checkpoint is.
+                let kind = if self.asks % 3 == 2 { RequestKind::Pause } else { RequestKind::Save };
                 self.asks += 1;
-                let waiter = Waiter {
-                    kind: RequestKind::Save,
-                    begin: NOW,
-                    until: TIME,
-                    ticket: None,
-                    before_stop: false,
-                };
+                let waiter = Waiter { kind, begin: NOW, until: TIME, ticket: None, before_stop: false };
                 self.agents[number].requests.ask(waiter, Reason::Host, None, NOW);
                 self.flush(number);
             }
             Move::Lead => {
                 let message = self.inbox[self.leader.taken() as usize].clone();
                 self.leader.receive(message, NOW);
+                self.publish();
+            }
+            Move::LeadAll => {
+                while let Some(message) = self.inbox.get(self.leader.taken() as usize) {
+                    self.leader.receive(message.clone(), NOW);
+                }
                 self.publish();
             }
             Move::Tick => {
@@ -222,7 +226,10 @@ impl World {
         }
     }
 
+    /// See `rendezvous::member`.
     fn publish(&mut self) {
+        self.states.extend(self.leader.publish());
+        self.leader.next_request(NOW);
         self.states.extend(self.leader.publish());
     }
 
@@ -242,7 +249,7 @@ impl World {
                         (asked.at_step, asked.held) = (at_step, false);
                     }
                     (Todo::LetGo, asked) => *asked = None,
-                    (Todo::Tell { .. }, _) => {}
+                    (Todo::Tell { .. } | Todo::Resume, _) => {}
                     other => panic!("{other:?}"),
                 }
             }
@@ -318,7 +325,7 @@ impl World {
     fn moves(&self) -> Vec<Move> {
         let of_each = [Move::Work, Move::Say, Move::Read, Move::Ask, Move::Jump];
         let each = of_each.into_iter().flat_map(|what| (0..self.agents.len()).map(what));
-        each.chain([Move::Lead, Move::Tick, Move::Lose]).collect()
+        each.chain([Move::Lead, Move::LeadAll, Move::Tick, Move::Lose]).collect()
     }
 
     /// Everything is said and read: nobody waits.
@@ -407,7 +414,7 @@ proptest! {
         for choice in choices {
             // Losses and time-outs are rare.
             let rare = |what: &Move| matches!(what, Move::Lose | Move::Tick) && choice % 64 != 0;
-            let moves = world.moves().into_iter().filter(|what| !rare(what) && world.can(*what, 20, losses));
+            let moves = world.moves().into_iter().filter(|what| !rare(what) && world.can(*what, 8, losses));
             let moves: Vec<_> = moves.collect();
             if moves.is_empty() {
                 break;
