@@ -220,18 +220,24 @@ impl Leader {
                 self.refuse(&node.id, "the job has all its nodes already".into());
             }
             Phase::Complete => {
-                let name = node.name.clone();
                 self.state.spares.retain(|spare| spare.id != node.id);
                 self.state.spares.push(node);
                 self.changed = true;
-                if self.state.nodes.len() < self.rules.max_nodes {
-                    self.change(Why::Membership(format!("{name} has come")), None, now);
-                }
+                self.admit(now);
             }
             Phase::Ended(_) => {}
         }
         self.listen(now);
         self.settle(now);
+    }
+
+    /// A spare has a place from the next round on, if there is one.
+    fn admit(&mut self, now: Moment) {
+        let has_room = !self.rules.fixed && self.state.nodes.len() < self.rules.max_nodes;
+        if let (Phase::Complete, true, Some(spare)) = (&self.state.phase, has_room, self.state.spares.last())
+        {
+            self.change(Why::Membership(format!("{} has come", spare.name)), None, now);
+        }
     }
 
     /// Why this node cannot stand where it wants to.
@@ -323,7 +329,11 @@ impl Leader {
     /// The group changes, once its workers have saved if they are to. `without`: a node that is there no longer.
     fn change(&mut self, why: Why, without: Option<&str>, now: Moment) {
         let time = self.rules.save_before_change;
-        if time.is_zero() {
+        if self.is_end_untold && without.is_none() {
+            // `next_request` looks for it.
+            return;
+        }
+        if time.is_zero() || self.is_end_untold {
             self.state.nodes.retain(|node| without != Some(&node.id));
             self.over(why);
             return self.settle(now);

@@ -68,6 +68,11 @@ impl Leader {
         if self.is_asking() || self.is_end_untold {
             return;
         }
+        // Who has come meanwhile.
+        self.admit(now);
+        if self.is_asking() {
+            return;
+        }
         let (id, ask) = loop {
             if self.state.asks.is_empty() {
                 return;

@@ -1,4 +1,6 @@
 use super::*;
+use crate::control::request::Answer;
+use crate::rendezvous::request::{Ask, Progress, Word};
 use proptest::prelude::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -247,6 +249,34 @@ fn job_12_a_node_whose_workers_fail_too_often_is_left_out_where_there_are_enough
         assert!(state.left_out["b"].contains("failed 2 times: b failed"), "{state:?}");
         assert!(state.why.text().contains("left out"), "{state:?}");
     }
+}
+
+#[test]
+fn job_04_how_a_request_has_ended_is_told_before_the_next_one_begins() {
+    let said = |id: &str, word| Message::Request { id: id.into(), round: 0, word };
+    let ask = |ask, kind| {
+        said("a", Word::Ask(Ask { ask, kind, reason: Reason::Host, within_ms: 9000, leaves: None }))
+    };
+    let answers = |number| said("a", Word::Answers { number, ranks: vec![(Answer::Succeeded, Some(5))] });
+    let holds = |number| said("a", Word::Holds { number, step: 5 });
+    let rules = Rules { save_before_change: SECOND, ..rules(1, 2) };
+    let mut leader = Leader::new(rules, "a", State::new("a"), Duration::ZERO);
+    tell(&mut leader, &[join("a")], Duration::ZERO);
+    leader.tick(9 * SECOND);
+    assert_eq!(leader.publish().unwrap().phase, Phase::Complete);
+    // In one go: the end of one, a pause that is asked for, and somebody who comes.
+    let batch = [ask(1, RequestKind::Save), holds(1), ask(2, RequestKind::Pause), answers(1), join("b")];
+    tell(&mut leader, &batch, 9 * SECOND);
+    let seen = |state: State| state.request.map(|request| (request.number, request.kind, request.progress));
+    let over = Progress::Over { at_step: Some(5) };
+    assert_eq!(seen(leader.publish().unwrap()), Some((1, RequestKind::Save, over)));
+    leader.next_request(9 * SECOND);
+    let state = leader.publish().unwrap();
+    assert_eq!(state.spares.len(), 1);
+    assert_eq!(seen(state), Some((2, RequestKind::Save, Progress::Held)), "before the group changes");
+    tell(&mut leader, &[holds(2), answers(2)], 9 * SECOND);
+    let state = leader.publish().unwrap();
+    assert_eq!((state.round, state.why.text()), (1, "node b has come"));
 }
 
 #[test]
