@@ -143,7 +143,7 @@ impl Leader {
             }
             Message::Unfit { id, reason } => self.unfit(&id, reason, now),
             Message::Close { reason } => self.close(reason, Exit::default()),
-            Message::Stopped { id, signal } => self.stopped(&id, signal),
+            Message::Stopped { host, signal } => self.stopped(host, signal),
             Message::Void => {}
         }
     }
@@ -409,11 +409,8 @@ impl Leader {
         self.settle(now);
     }
 
-    fn stopped(&mut self, id: &str, signal: i32) {
+    fn stopped(&mut self, host: String, signal: i32) {
         let signal = if is_signal(signal) { signal } else { 0 };
-        let State { nodes, joined, spares, .. } = &self.state;
-        let node = nodes.iter().chain(joined).chain(spares).find(|node| node.id == id);
-        let host = node.map_or_else(|| "another host".into(), |node| node.name.clone());
         self.end(Ending::Stopped { host, signal });
     }
 

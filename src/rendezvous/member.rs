@@ -661,7 +661,10 @@ impl Part {
             let notice = match ending {
                 Ending::Succeeded if takes_part => Notice::Ended(ending.clone()),
                 Ending::Succeeded if is_spare => Notice::NotNeeded,
-                Ending::Closed { .. } | Ending::Stopped { .. } if takes_part || is_spare || was_heard => {
+                // Who has left the round, as it was stopped, is not there any more.
+                Ending::Closed { .. } | Ending::Stopped { .. }
+                    if takes_part || is_spare || was_heard || self.stage == Stage::Idle =>
+                {
                     Notice::Ended(ending.clone())
                 }
                 Ending::Succeeded => self.closed("its job has succeeded"),

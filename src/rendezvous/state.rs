@@ -186,7 +186,7 @@ pub enum Message {
     /// The job is over for this reason.
     Close { reason: String },
     /// It is stopped by this signal, 0 for none, and the job with it.
-    Stopped { id: String, signal: i32 },
+    Stopped { host: String, signal: i32 },
     /// In the place of a message that was announced and did not come.
     Void,
 }

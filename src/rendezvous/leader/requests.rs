@@ -125,10 +125,10 @@ impl Leader {
         let then = request.then.take();
         let nodes = &self.state.nodes;
         let name = |id: &str| nodes.iter().find(|node| node.id == *id).map(|node| node.name.clone());
-        let left = leaving.iter().find_map(|(id, signal)| Some((id, name(id)?, *signal)));
+        let left = leaving.iter().find_map(|(id, signal)| Some((name(id)?, *signal)));
         match left {
-            Some((id, _, signal)) if self.rules.fixed => return self.stopped(id, signal),
-            Some((_, name, signal)) => {
+            Some((name, signal)) if self.rules.fixed => return self.stopped(name, signal),
+            Some((name, signal)) => {
                 let text = format!("{name} has left the job: {}", stopped_by(signal));
                 self.end_round_without(
                     Why::Membership(text),

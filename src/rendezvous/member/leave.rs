@@ -15,7 +15,7 @@ impl Part {
             let ends_all = (self.backend.serves() || self.settings.rules.fixed) && !self.is_done;
             let id = self.node.id.clone();
             self.outbox.push_back(match (ends_all, signal) {
-                (true, Some(signal)) => Message::Stopped { id, signal },
+                (true, Some(signal)) => Message::Stopped { host: self.node.name.clone(), signal },
                 (true, None) => Message::Close { reason: format!("{}: {reason}", self.node.name) },
                 (false, _) => Message::Leave { id, reason },
             });
