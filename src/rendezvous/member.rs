@@ -656,14 +656,15 @@ impl Part {
         if let Phase::Ended(ending) = &state.phase {
             let takes_part = place(&state.nodes).or(place(&state.joined)).is_some();
             let is_spare = place(&state.spares).is_some();
+            // It has been in a round, and is not expected back as it is stopped.
+            let has_left = self.stage == Stage::Idle && self.from_round > 0;
             let was_heard =
                 matches!(self.stage, Stage::Joining { posted: Some(posted), .. } if posted < state.taken);
             let notice = match ending {
                 Ending::Succeeded if takes_part => Notice::Ended(ending.clone()),
                 Ending::Succeeded if is_spare => Notice::NotNeeded,
-                // Who has left the round, as it was stopped, is not there any more.
                 Ending::Closed { .. } | Ending::Stopped { .. }
-                    if takes_part || is_spare || was_heard || self.stage == Stage::Idle =>
+                    if takes_part || is_spare || was_heard || has_left =>
                 {
                     Notice::Ended(ending.clone())
                 }
