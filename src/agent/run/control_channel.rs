@@ -46,6 +46,22 @@ struct Asked {
     owes: usize,
 }
 
+impl Asked {
+    /// Nobody waits for the answers yet.
+    fn new(request: Request, begin: Moment) -> Asked {
+        Asked {
+            request,
+            begin,
+            ticket: None,
+            before_stop: false,
+            of_job: None,
+            told: false,
+            stands: false,
+            owes: 0,
+        }
+    }
+}
+
 /// What workers are to be asked for.
 #[derive(Clone, Copy)]
 pub struct Ask {
@@ -93,6 +109,12 @@ impl ControlChannel {
         self.sequence = self.page.publish(self.sequence, &view);
     }
 
+    /// Says something else, of which nothing depends on what ranks do meanwhile.
+    fn change(&mut self, view: View) {
+        self.page.announce(self.sequence);
+        self.say(view);
+    }
+
     /// Publishes a request for the ranks that live: see `control::request`.
     fn request(
         &mut self,
@@ -113,12 +135,6 @@ impl ControlChannel {
         request
     }
 
-    /// Ends a request, or with `paused_by` 0 a pause.
-    fn withdraw(&mut self, paused_by: u64) {
-        self.page.announce(self.sequence);
-        self.say(View { request: None, paused_by, ..self.view });
-    }
-
     /// Whether a rank is in the midst of this request. Once it is announced none begins.
     fn has_begun(&self, request: &Request, group: &Group) -> bool {
         (0..self.page.ranks()).any(|rank| group.lives(rank) && self.page.is_at(rank, request.id))
@@ -136,9 +152,8 @@ impl ControlChannel {
     /// Ends a pause, if there is one.
     pub fn resume(&mut self) {
         if self.view.paused_by != 0 {
-            self.page.announce(self.sequence);
             let request = self.view.request.filter(|request| request.kind != RequestKind::Pause);
-            self.say(View { request, paused_by: 0, ..self.view });
+            self.change(View { request, paused_by: 0, ..self.view });
         }
     }
 
@@ -151,15 +166,12 @@ impl ControlChannel {
             Some(old) => self.prolong(Request { deadline, ..old }),
             None => self.request((kind, reason), deadline, false, |rank| group.lives(rank)),
         };
-        let of_job = None;
-        self.asked =
-            Some(Asked { request, begin, ticket, before_stop, of_job, told: false, stands: false, owes: 0 });
+        self.asked = Some(Asked { ticket, before_stop, ..Asked::new(request, begin) });
         context.log(Level::Info, || asked_text(&request));
     }
 
     fn prolong(&mut self, request: Request) -> Request {
-        self.page.announce(self.sequence);
-        self.say(View { request: Some(request), ..self.view });
+        self.change(View { request: Some(request), ..self.view });
         self.page.expect_each_answer(request.id);
         request
     }
@@ -170,17 +182,7 @@ impl ControlChannel {
     pub fn hold(&mut self, group: &Group, seen: &Seen, deadline: Moment) -> u64 {
         let what = (seen.kind, seen.reason);
         let request = self.request(what, deadline, true, |rank| group.lives(rank));
-        let begin = monotonic();
-        self.asked = Some(Asked {
-            request,
-            begin,
-            ticket: None,
-            before_stop: false,
-            of_job: Some(seen.number),
-            told: false,
-            stands: false,
-            owes: 0,
-        });
+        self.asked = Some(Asked { of_job: Some(seen.number), ..Asked::new(request, monotonic()) });
         request.at_step
     }
 
@@ -190,8 +192,7 @@ impl ControlChannel {
         (asked.request.at_step, asked.request.held) = (at_step, false);
         let request = asked.request;
         let paused_by = if request.kind == RequestKind::Pause { request.id } else { self.view.paused_by };
-        self.page.announce(self.sequence);
-        self.say(View { request: Some(request), paused_by, ..self.view });
+        self.change(View { request: Some(request), paused_by, ..self.view });
         context.log(Level::Info, || asked_text(&request));
     }
 
@@ -210,7 +211,7 @@ impl ControlChannel {
     pub fn let_go(&mut self) {
         if self.asked.is_some_and(|asked| asked.request.held) {
             self.asked = None;
-            self.withdraw(self.view.paused_by);
+            self.change(View { request: None, ..self.view });
         }
     }
 
@@ -309,8 +310,7 @@ impl ControlChannel {
         if self.asked.is_none() && self.view.paused_by == 0 {
             self.debug_pause = self.request((RequestKind::Pause, Reason::Host), Moment::MAX, false, lives).id;
         } else {
-            self.page.announce(self.sequence);
-            self.say(self.view);
+            self.change(self.view);
         }
     }
 
@@ -318,8 +318,7 @@ impl ControlChannel {
     pub fn end_debugging(&mut self) {
         let pause = std::mem::take(&mut self.debug_pause);
         let View { request, paused_by, .. } = self.view;
-        self.page.announce(self.sequence);
-        self.say(View {
+        self.change(View {
             request: request.filter(|request| request.id != pause),
             paused_by: if paused_by == pause { 0 } else { paused_by },
             debugged: None,
@@ -333,8 +332,7 @@ impl ControlChannel {
         asked.request.deadline = asked.request.deadline.saturating_add(lost);
         let request = asked.request;
         if self.view.request.is_some_and(|told| told.id == request.id) {
-            self.page.announce(self.sequence);
-            self.say(View { request: Some(request), ..self.view });
+            self.change(View { request: Some(request), ..self.view });
         }
     }
 }
