@@ -352,21 +352,18 @@ impl Leader {
         self.further_request(now);
     }
 
-    fn end_round_without(&mut self, why: Why, gone: impl Iterator<Item = String>) {
-        for id in gone {
-            self.pulses.remove(&id);
-            self.state.nodes.retain(|node| node.id != id);
-        }
-        self.over(why);
+    /// It takes part in no further round.
+    fn drop_node(&mut self, id: &str) {
+        self.pulses.remove(id);
+        self.state.nodes.retain(|node| node.id != id);
     }
 
     /// The next round begins.
     fn over(&mut self, why: Why) {
-        // They were gone before.
+        // They were gone before, or go with it.
         let without = self.state.request.iter_mut().flat_map(|request| std::mem::take(&mut request.without));
         for id in without.collect::<Vec<_>>() {
-            self.pulses.remove(&id);
-            self.state.nodes.retain(|node| node.id != id);
+            self.drop_node(&id);
         }
         self.end_requests();
         let gone = std::mem::take(&mut self.state.gone);
@@ -403,8 +400,7 @@ impl Leader {
     fn leave_out(&mut self, id: &str, reason: &str, failures: u32, now: Moment) {
         let why = format!("left out, as its workers have failed {failures} times: {reason}");
         self.state.left_out.insert(id.into(), why.clone());
-        self.pulses.remove(id);
-        self.state.nodes.retain(|node| node.id != id);
+        self.drop_node(id);
         self.over(Why::Membership(format!("a host is {why}")));
         self.settle(now);
     }

@@ -121,7 +121,6 @@ impl Leader {
         self.resume();
         let Some(request) = &mut self.state.request else { return };
         let leaving = std::mem::take(&mut request.leaving);
-        let without = std::mem::take(&mut request.without);
         let then = request.then.take();
         let nodes = &self.state.nodes;
         let name = |id: &str| nodes.iter().find(|node| node.id == *id).map(|node| node.name.clone());
@@ -130,14 +129,12 @@ impl Leader {
             Some((name, signal)) if self.rules.fixed => return self.stopped(name, signal),
             Some((name, signal)) => {
                 let text = format!("{name} has left the job: {}", stopped_by(signal));
-                self.end_round_without(
-                    Why::Membership(text),
-                    leaving.into_iter().map(|(id, _)| id).chain(without),
-                )
+                request.without.extend(leaving.into_iter().map(|(id, _)| id));
+                self.over(Why::Membership(text));
             }
             None => {
                 if let Some(why) = then {
-                    self.end_round_without(why, without.into_iter());
+                    self.over(why);
                 }
             }
         }
