@@ -183,7 +183,7 @@ impl Membership {
     /// Which host was stopped, and by which signal, 0 for none, if it was another one that ended the job so.
     pub fn stopped_elsewhere(&self) -> Option<(&str, i32)> {
         match self.0.as_ref()?.ending.as_ref()? {
-            Ending::Stopped { host, signal } => Some((host, if is_signal(*signal) { *signal } else { 0 })),
+            Ending::Stopped { host, signal } => Some((host, *signal)),
             _ => None,
         }
     }
@@ -290,7 +290,13 @@ impl Membership {
 
 impl Met {
     /// The job has ended for all.
-    fn ended(&mut self, context: &Context, ending: Ending) -> Event {
+    fn ended(&mut self, context: &Context, mut ending: Ending) -> Event {
+        // What came over the network is not believed.
+        if let Ending::Stopped { signal, .. } = &mut ending
+            && !is_signal(*signal)
+        {
+            *signal = 0;
+        }
         let event = match &ending {
             Ending::Succeeded => {
                 context.log(Level::Info, || "all hosts have succeeded".into());
@@ -298,7 +304,7 @@ impl Met {
             }
             Ending::Stopped { host, signal } => {
                 context.log(Level::Info, || format!("the job is over: {} at {host}", stopped_by(*signal)));
-                Event::JobStopped { signal: if is_signal(*signal) { *signal } else { 0 } }
+                Event::JobStopped { signal: *signal }
             }
             Ending::Closed { reason, exit } => {
                 context.log(Level::Info, || format!("the job is over: {reason}"));
