@@ -309,18 +309,7 @@ mod tests {
         let mut late = request.clone();
         late.give_up();
         assert_eq!(late.progress, Progress::Over { at_step: Some(2) });
-        let node = |id: &str| Node {
-            id: id.into(),
-            name: id.into(),
-            addr: String::new(),
-            port: 0,
-            serves: true,
-            role: String::new(),
-            local_world_size: 1,
-            order: None,
-            ..Node::default()
-        };
-        let nodes = NODES.map(node);
+        let nodes = NODES.map(Node::named);
         let failed = (Answer::Failed, Some(2));
         assert_eq!(late.answers(&nodes, &[]), [saved[0], failed, (Answer::None, None)]);
         assert_eq!(late.answers(&nodes, &["c".into()])[2], (Answer::Gone, None));

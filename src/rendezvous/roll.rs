@@ -51,17 +51,7 @@ mod tests {
     use std::time::Duration;
 
     fn node(id: &str, order: Option<u64>) -> Node {
-        Node {
-            id: id.into(),
-            name: format!("host {id}"),
-            addr: String::new(),
-            port: 0,
-            serves: true,
-            role: "default".into(),
-            local_world_size: 1,
-            order,
-            ..Node::default()
-        }
+        Node { name: format!("host {id}"), order, ..Node::named(id) }
     }
 
     fn rules(min_nodes: usize, max_nodes: usize, fixed: bool) -> Rules {

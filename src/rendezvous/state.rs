@@ -37,6 +37,23 @@ pub struct Node {
     pub dead_after_ms: u64,
 }
 
+#[cfg(test)]
+impl Node {
+    /// One of a test, with one worker.
+    pub fn named(id: &str) -> Node {
+        Node {
+            id: id.into(),
+            name: format!("node {id}"),
+            addr: "127.0.0.1".into(),
+            port: 1,
+            serves: true,
+            role: "default".into(),
+            local_world_size: 1,
+            ..Node::default()
+        }
+    }
+}
+
 /// Why a round is over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

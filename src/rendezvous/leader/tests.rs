@@ -18,22 +18,8 @@ fn rules(min_nodes: usize, max_nodes: usize) -> Rules {
     }
 }
 
-fn node(id: &str) -> Node {
-    Node {
-        id: id.into(),
-        name: format!("node {id}"),
-        addr: "127.0.0.1".into(),
-        port: 1,
-        serves: true,
-        role: "default".into(),
-        local_world_size: 1,
-        order: None,
-        ..Node::default()
-    }
-}
-
 fn join(id: &str) -> Message {
-    Message::Join(node(id))
+    Message::Join(Node::named(id))
 }
 
 fn leave(id: &str) -> Message {
@@ -282,7 +268,7 @@ fn job_04_how_a_request_has_ended_is_told_before_the_next_one_begins() {
 #[test]
 fn job_14_a_node_that_beats_more_rarely_than_the_leader_is_not_missed_for_it() {
     let mut leader = leader(rules(1, 3));
-    let rare = Node { dead_after_ms: 60_000, ..node("c") };
+    let rare = Node { dead_after_ms: 60_000, ..Node::named("c") };
     let joined = [join("a"), join("b"), Message::Join(rare)];
     tell(&mut leader, &joined, Duration::ZERO);
     leader.publish();
@@ -313,7 +299,7 @@ fn job_12_a_node_that_cannot_take_part_is_left_out_where_there_are_enough_others
 
 #[test]
 fn stat_06_a_node_rank_for_two_ends_the_job_before_it_begins() {
-    let ranked = |id: &str, order| Message::Join(Node { order: Some(order), ..node(id) });
+    let ranked = |id: &str, order| Message::Join(Node { order: Some(order), ..Node::named(id) });
     let fixed = || leader(Rules { fixed: true, ..rules(2, 2) });
     let mut twice = fixed();
     tell(&mut twice, &[ranked("a", 1), ranked("b", 1)], SECOND);
@@ -328,7 +314,7 @@ fn stat_06_a_node_rank_for_two_ends_the_job_before_it_begins() {
 #[test]
 fn rank_01_nodes_stand_by_their_wish_then_by_age() {
     let mut leader = leader(rules(3, 3));
-    let wish = Message::Join(Node { order: Some(7), ..node("c") });
+    let wish = Message::Join(Node { order: Some(7), ..Node::named("c") });
     tell(&mut leader, &[join("a"), join("b"), wish.clone()], SECOND);
     assert_eq!(ids(&leader.publish().unwrap().nodes), "cab");
     // Whoever is back first.

@@ -112,20 +112,9 @@ impl Agent {
     }
 
     pub fn over(backend: Box<dyn Backend>, name: &str, settings: Settings) -> Agent {
-        let node = Node {
-            id: name.into(),
-            name: format!("node {name}"),
-            addr: String::new(),
-            port: 0,
-            serves: true,
-            role: "default".into(),
-            local_world_size: 1,
-            order: None,
-            ..Node::default()
-        };
         let (ring, heard) = std::sync::mpsc::channel();
         let ring = move || ring.send(()).unwrap_or_default();
-        let member = Member::start(backend, settings, node, ring).unwrap();
+        let member = Member::start(backend, settings, Node::named(name), ring).unwrap();
         member.wish(MemberWish::Join { port: 1 });
         Agent { member: Some(member), heard }
     }

@@ -91,20 +91,6 @@ enum Move {
     Lose,
 }
 
-fn node(id: &str) -> Node {
-    Node {
-        id: id.into(),
-        name: id.into(),
-        addr: String::new(),
-        port: 1,
-        serves: true,
-        role: "default".into(),
-        local_world_size: 1,
-        order: None,
-        ..Node::default()
-    }
-}
-
 impl World {
     fn new(count: usize) -> World {
         let rules = Rules {
@@ -120,7 +106,7 @@ impl World {
         };
         let ids: Vec<String> = (0..count).map(|number| format!("n{number}")).collect();
         let mut leader = Leader::new(rules.clone(), &ids[0], State::new(&ids[0]), NOW);
-        let inbox: Vec<Message> = ids.iter().map(|id| Message::Join(node(id))).collect();
+        let inbox: Vec<Message> = ids.iter().map(|id| Message::Join(Node::named(id))).collect();
         inbox.iter().for_each(|join| leader.receive(join.clone(), NOW));
         let state = leader.publish().expect("a complete round");
         let agent = |id: &String| Agent {
