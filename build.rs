@@ -53,6 +53,7 @@ fn header(root: &Path, out: &Path) {
         "rendezvous_place",
         "snapshot",
         "plan",
+        "scheduler",
         "agent",
         "request",
         "device",

@@ -73,18 +73,6 @@ static void end_by(int signal) {
   raise(signal);
 }
 
-/* As torchrun says it: the library has set it for the workers. */
-static void note_threads(const struct options *options, const ice_agent *agent) {
-  ice_snapshot *group;
-  const char *binding = option_text(options, OPT_NUMA_BINDING);
-  if (strcmp(binding, "off") != 0) return; /* as many as they have cores */
-  if (has_env(options, "OMP_NUM_THREADS") || ice_agent_snapshot(agent, &group) != ICE_OK) return;
-  if (ice_snapshot_worker_count(group) > 1) {
-    notice(options, "OMP_NUM_THREADS is not set, workers get 1: set it to what suits the program");
-  }
-  ice_snapshot_free(group);
-}
-
 /* What --dry-run shows, in place of a run. */
 static ice_status show_plan(const ice_agent *agent, int *code) {
   ice_plan *plan;
@@ -120,7 +108,6 @@ int main(int argc, char **argv) {
   if (status == ICE_OK && dry) {
     status = show_plan(agent, &code);
   } else if (status == ICE_OK) {
-    note_threads(&options, agent);
     status = ice_agent_run(agent, &result);
     /* One that is passed on and comes now is for workers that are no more: it must not cost the exit status. */
     signal(SIGUSR1, SIG_IGN);

@@ -59,6 +59,7 @@ enum option_id {
   OPT_EVENT_LOG_HANDLER,
 
   OPT_STANDALONE,
+  OPT_SCHEDULER,
   OPT_NNODES,
   OPT_NODE_RANK,
   OPT_RDZV_BACKEND,
@@ -156,7 +157,6 @@ _Noreturn void print_completion(const char *shell);
 
 /* icerun_spec.c. The caller frees the spec. */
 ice_spec *spec_from_options(const struct options *options, int32_t log_level);
-int has_env(const struct options *options, const char *name); /* for the workers */
 void accept_value(const struct options *options, size_t id, ice_status status);
 
 /* icerun_signals.c. What signals are where nobody says it, and what is said. */
@@ -165,6 +165,8 @@ void set_signals(const struct options *options, ice_spec *spec);
 
 /* icerun_rdzv.c */
 void set_default_run_id(const struct options *options, ice_spec *spec);
+/* The name of a scheduler that may say what options do not; NULL for none. */
+const char *scheduler(const struct options *options);
 void rendezvous_to_spec(const struct options *options, ice_spec *spec);
 
 /* icerun_plan.c. Returns icerun's exit status. */

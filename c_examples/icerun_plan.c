@@ -127,8 +127,19 @@ static void print_env(const ice_plan *plan, const ice_worker_plan *worker, int c
   }
 }
 
+/* What a scheduler has said, and where it stands. */
+static void print_sources(const ice_plan *plan) {
+  size_t count = ice_plan_source_count(plan);
+  for (size_t i = 0; i < count; i++) {
+    const ice_plan_source *said = ice_plan_source_at(plan, i);
+    printf("%s: %s (%s)\n", said->option, said->value, said->source);
+  }
+  if (count > 0) putchar('\n');
+}
+
 int print_plan(const ice_plan *plan) {
   size_t count = ice_plan_worker_count(plan);
+  print_sources(plan);
   print_table(plan);
   puts("\nall ranks");
   print_env(plan, ice_plan_worker(plan, 0), 1);

@@ -146,6 +146,15 @@ static void set_conf(const struct options *options, ice_spec *spec) {
   }
 }
 
+/* ---- the scheduler ---- */
+
+const char *scheduler(const struct options *options) {
+  if (option_on(options, OPT_STANDALONE)) return NULL;
+  const char *name = option_text(options, OPT_SCHEDULER);
+  if (strcmp(name, "auto") == 0) name = ice_scheduler_name();
+  return *name && strcmp(name, "none") != 0 ? name : NULL;
+}
+
 /* ---- the spec ---- */
 
 /* An id that is made up, of one host that nobody has named; it is known to no other. The file may say another one. */
@@ -153,6 +162,7 @@ void set_default_run_id(const struct options *options, ice_spec *spec) {
   int named = option_filled(options, OPT_RDZV_ENDPOINT) || option_on(options, OPT_MASTER_PORT);
   if (option_filled(options, OPT_CONFIG)) named = 1; /* by the file, maybe */
   if (named && !option_on(options, OPT_STANDALONE)) return; /* `none`, as with torchrun */
+  if (scheduler(options)) return;                           /* the job's */
   unsigned char bytes[16];
   if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes) return;
   /* A UUID of version 4. */
@@ -256,8 +266,8 @@ static void check_rank_of_one(const struct options *options) {
   notice(options, "--node-rank %s has no effect here: there is one host (--nnodes)", text);
 }
 
-/* What is said here in place of what the file says. */
-static void set_beside_file(const struct options *options, ice_spec *spec) {
+/* What is said here in place of what the file says, or the scheduler. */
+static void set_beside_others(const struct options *options, ice_spec *spec) {
   static const enum option_id ids[] = {OPT_NNODES, OPT_RDZV_BACKEND, OPT_RDZV_ENDPOINT, OPT_NODE_RANK,
                                        OPT_MASTER_ADDR, OPT_MASTER_PORT, OPT_LOCAL_ADDR};
   if (option_on(options, OPT_STANDALONE)) {
@@ -276,14 +286,16 @@ void rendezvous_to_spec(const struct options *options, ice_spec *spec) {
   int standalone = option_on(options, OPT_STANDALONE);
   int has_file = option_filled(options, OPT_CONFIG);
   const char *backend = standalone ? "c10d" : option_text(options, OPT_RDZV_BACKEND);
-  int64_t nodes = standalone || has_file ? 1 : set_nodes(options, spec);
+  int by_others = has_file || scheduler(options);
+  int64_t nodes = standalone || by_others ? 1 : set_nodes(options, spec);
   set_conf(options, spec);
   if (standalone) note_standalone(options);
   set_run_id(options, spec, nodes);
-  if (has_file) {
-    set_beside_file(options, spec);
+  if (by_others) {
+    set_beside_others(options, spec);
     return;
   }
+  if (standalone) accept_value(options, OPT_STANDALONE, ice_spec_set_nodes(spec, 1, 1));
   if (option_filled(options, OPT_LOCAL_ADDR)) {
     const char *address = option_text(options, OPT_LOCAL_ADDR);
     char bare[256];

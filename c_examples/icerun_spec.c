@@ -68,15 +68,6 @@ static void set_command(const struct options *options, ice_spec *spec) {
 
 /* ---- environment ---- */
 
-int has_env(const struct options *options, const char *name) {
-  size_t length = strlen(name);
-  for (size_t i = 0; i < options->env_count; i++) {
-    const char *variable = options->env[i];
-    if (strncmp(variable, name, length) == 0 && variable[length] == '=') return 1;
-  }
-  return getenv(name) != NULL;
-}
-
 static void set_environment(const struct options *options, ice_spec *spec) {
   /* Those of the file are not known here. */
   if (option_on(options, OPT_SIGNALS_TO_HANDLE) || !option_filled(options, OPT_CONFIG)) {
@@ -95,7 +86,7 @@ static void set_environment(const struct options *options, ice_spec *spec) {
 
 static void set_workers(const struct options *options, ice_spec *spec) {
   /* The list of devices says how many, or the file, unless a number is given too. */
-  int is_said = option_filled(options, OPT_DEVICES) || option_filled(options, OPT_CONFIG);
+  int is_said = option_filled(options, OPT_DEVICES) || option_filled(options, OPT_CONFIG) || scheduler(options);
   if (is_said && !option_on(options, OPT_NPROC_PER_NODE)) return;
   const char *count = option_text(options, OPT_NPROC_PER_NODE);
   accept_value(options, OPT_NPROC_PER_NODE, ice_spec_set_nproc_per_node(spec, count));

@@ -94,7 +94,9 @@ static const struct option OWN[OPT_OWN_COUNT] = {
   [OPT_STANDALONE] = {FLAG("standalone"), .heading = RENDEZVOUS,
                       .help = "One host, a free port, a random run id. The backend, endpoint, node rank and "
                               "master options are then ignored."},
-  [OPT_NNODES] = {OF("nodes"), BY_HAND},
+  [OPT_SCHEDULER] = {OF("scheduler"), .standard = "auto"},
+  [OPT_NNODES] = {OF("nodes"), BY_HAND, .standard = "1:1",
+                  .help = "How many hosts the job has, at least and at most."},
   [OPT_NODE_RANK] = {OF("node_rank"), BY_HAND, .standard = "0"},
   [OPT_RDZV_BACKEND] = {OF("rendezvous_backend"), BY_HAND, .standard = "static",
                         .help = "static: a given set of hosts that meet at the first, which is MASTER_ADDR and "

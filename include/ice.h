@@ -886,6 +886,16 @@ typedef struct ice_worker_plan {
   const char *error_file;
 } ice_worker_plan;
 
+/* A value that a scheduler has said. Everything is borrowed from the plan; no pointer is NULL. */
+typedef struct ice_plan_source {
+  /* The option's name, as for `ice_spec_set()`, or OMP_NUM_THREADS. */
+  const char *option;
+  /* The value, for people. */
+  const char *value;
+  /* Where it is from: the variables' names, most of all. */
+  const char *source;
+} ice_plan_source;
+
 /* One GPU, or a part of one (MIG). Later versions may add fields at the end: take it by pointer. Texts
  * are UTF-8, never NULL, valid until the list is freed. */
 typedef struct ice_device {
@@ -2396,6 +2406,42 @@ const char *ice_plan_dist_backend(const struct ice_plan *plan);
 
 /* Frees a plan. NULL is fine. */
 void ice_plan_free(struct ice_plan *plan);
+
+/* Takes from a scheduler what the spec leaves open. `scheduler`: `slurm`, `openmpi`, `mpich`, `flux`, `lsf`, `pbs`,
+ * `kubernetes` (an Indexed Job), `environment` (MASTER_ADDR, WORLD_SIZE and RANK, of hosts), `auto` for the one that has
+ * started this process, if one has, or `none`. Default `none`: no variable of a scheduler is read. `icerun` has `auto`.
+ *
+ * It is read when an agent is made, from the environment of that time. Every setter that was called counts before it,
+ * whatever the order. What it says:
+ *
+ * - how many nodes there are (`ice_spec_set_nodes()`): the tasks, of which there has to be one a node, but for MPI's
+ *   launchers, where each rank is an agent; with Kubernetes only the spec says it;
+ * - the rank of this one, in the scheduler's order (`ice_spec_set_node_rank()`);
+ * - where they meet (`ice_spec_set_rendezvous()`, `c10d`): on the first host, whose agent serves the store, at one of 10,000
+ *   ports from 20000 on that is made of the run id, or at one of the next 7 where others have it. Where
+ *   `ice_spec_set_master_addr()` names a host they meet there, by `static`;
+ * - the run id (`ice_spec_set_run_id()`): the job's, with its step and how often it was queued again;
+ * - how many workers (`ice_spec_set_nproc_per_node()`): one for each GPU that this task sees, or for each in its share
+ *   where several agents are on one host; without GPUs the number of tasks that one host without a step has, else 1;
+ * - OMP_NUM_THREADS, where nobody sets it: the CPUs of this task by the number of its workers. With `auto` SLURM_CPUS_PER_TASK
+ *   and the CPU quota of a cgroup count for that, too, without a scheduler.
+ *
+ * `auto` reads nothing where this process is itself a worker. `ice_plan_source()` tells what was taken from where, and
+ * `docs/schedulers.md` has all variables. ICE_ERROR_CONFIG for another name; and from `ice_agent_new()` for a scheduler that
+ * is named and is not there, for numbers that do not fit together (4 tasks on 2 nodes) unless the spec says how many
+ * nodes there are, and for a job of several nodes whose first is not known. */
+ice_status ice_spec_set_from_scheduler(struct ice_spec *spec,
+                                       const char *scheduler);
+
+/* The scheduler that `auto` would ask in this process: its name, for `ice_spec_set_from_scheduler()`; `""` for none. Static
+ * text, never NULL. It is looked for at the first call, and remembered. */
+const char *ice_scheduler_name(void);
+
+/* How many values of a plan are a scheduler's, see `ice_spec_set_from_scheduler()`. 0 for NULL. */
+size_t ice_plan_source_count(const struct ice_plan *plan);
+
+/* One of them. Borrowed: valid until the plan is freed. NULL if `index` is out of range. */
+const struct ice_plan_source *ice_plan_source_at(const struct ice_plan *plan, size_t index);
 
 /* Makes an agent for a copy of `spec` and writes it to `*out`. Checks the whole spec and starts
  * nothing: no worker, no thread, no directory. ICE_ERROR_CONFIG names the field that is wrong. Which

@@ -21,6 +21,7 @@ mod ranks;
 mod reminder;
 mod rendezvous;
 mod report;
+mod scheduler;
 mod shown;
 mod spec;
 mod standstill;

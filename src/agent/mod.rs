@@ -4,6 +4,7 @@ mod binding;
 mod health;
 pub mod preview;
 mod run;
+pub mod surroundings;
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
@@ -112,6 +113,7 @@ impl Agent {
         host::refuse_to_be_a_host();
         let mut spec = spec.clone();
         spec.refused()?;
+        surroundings::complete(&mut spec)?;
         let devices = share_out(&spec)?;
         spec.local_world_size = devices.local_world_size;
         let checked = spec.check(var)?;

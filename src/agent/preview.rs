@@ -19,6 +19,8 @@ const PLANNED_MARK: &str = "XXXXXXXXXXXXXXXX.worker";
 pub struct Preview {
     pub backend: Option<Backend>,
     pub workers: Vec<WorkerPreview>,
+    /// What a scheduler has said: option, value, and where it is from.
+    pub sources: Vec<[CString; 3]>,
 }
 
 pub struct WorkerPreview {
@@ -84,6 +86,10 @@ impl Agent {
             }
         };
         let workers = ranks::single(spec.local_world_size).into_iter().map(worker).collect();
-        Ok(Preview { backend: devices.backend, workers })
+        let text = |text: &str| c_string_lossy(text.as_bytes());
+        let sources = spec.sources.iter();
+        let sources =
+            sources.map(|said| [text(said.option), text(&said.value), text(&said.source)]).collect();
+        Ok(Preview { backend: devices.backend, workers, sources })
     }
 }

@@ -6,6 +6,8 @@ pub mod strings;
 pub mod topology;
 pub mod visibility;
 
+use crate::sys::affinity::Mask;
+
 /// A GPU, or a part of one (MIG), that a process with the probe's environment can use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
@@ -43,4 +45,10 @@ pub struct Found {
 /// How many CPUs this process may use: its affinity mask, and what the control groups around it grant.
 pub fn usable_cpus() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// The same where control groups grant fewer than the mask has.
+pub fn cpu_quota() -> Option<usize> {
+    let mask = Mask::of_this_thread().ok()?.cpus().count();
+    Some(usable_cpus()).filter(|&cpus| cpus < mask)
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::error::Error;
 use crate::ranks::MAX_LOCAL_WORLD_SIZE;
+use crate::scheduler::Share;
 
 /// What devices are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +163,11 @@ pub enum Nproc {
     Cpu,
     /// As `Gpu` where there is one, else as `Cpu`.
     Auto,
+    /// One for each CUDA device in this task's share of those that the host sees; where there are none, so many others.
+    OfTask {
+        share: Share,
+        others: usize,
+    },
 }
 
 impl Nproc {
@@ -190,6 +196,7 @@ impl fmt::Display for Nproc {
             Nproc::Gpu => out.write_str("gpu"),
             Nproc::Cpu => out.write_str("cpu"),
             Nproc::Auto => out.write_str("auto"),
+            Nproc::OfTask { .. } => out.write_str("gpu of this task"),
         }
     }
 }

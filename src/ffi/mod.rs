@@ -15,6 +15,7 @@ mod rendezvous;
 mod rendezvous_place;
 mod request;
 mod result;
+mod scheduler;
 mod snapshot;
 mod spec;
 mod spec_control;

@@ -4,6 +4,7 @@ use std::ffi::{CString, c_char};
 
 use super::assignment::backend_name;
 use super::handle;
+use super::scheduler::ice_plan_source;
 use super::status::guard_value;
 use crate::agent::preview::{Preview, WorkerPreview};
 use crate::error::Error;
@@ -12,6 +13,7 @@ use crate::error::Error;
 pub struct ice_plan {
     preview: Preview,
     workers: Vec<ice_worker_plan>,
+    pub(super) sources: Vec<ice_plan_source>,
     /// What the pointers of `workers` point to.
     _lists: Vec<[Vec<*const c_char>; 2]>,
 }
@@ -70,7 +72,13 @@ impl ice_plan {
             error_file: worker.error_file.as_ptr(),
         };
         let workers = preview.workers.iter().zip(&lists).map(worker).collect();
-        Box::into_raw(Box::new(ice_plan { preview, workers, _lists: lists }))
+        let source = |[option, value, source]: &[CString; 3]| ice_plan_source {
+            option: option.as_ptr(),
+            value: value.as_ptr(),
+            source: source.as_ptr(),
+        };
+        let sources = preview.sources.iter().map(source).collect();
+        Box::into_raw(Box::new(ice_plan { preview, workers, sources, _lists: lists }))
     }
 }
 

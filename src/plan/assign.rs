@@ -1,6 +1,7 @@
 //! Spec and devices to what each rank gets. No device is asked here: they come as a list.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::device::numa::Binding;
@@ -9,6 +10,7 @@ use crate::device::visibility::{Source, Visibility, devices as devices_text};
 use crate::device::{Device, Found};
 use crate::error::Error;
 use crate::ranks::MAX_LOCAL_WORLD_SIZE;
+use crate::scheduler::Share;
 use crate::spec::{EnvEdit, Spec};
 
 /// What the host knows of its devices.
@@ -165,7 +167,10 @@ pub fn assign(spec: &Spec, host: &Host) -> Result<Assignment, Error> {
     check_wishes(spec)?;
     let seen = Seen::look(spec, host)?;
     let asked = seen.workers_asked(spec)?;
-    let devices = spec.devices.clone().or_else(|| seen.counted(spec));
+    let devices = match spec.devices.clone() {
+        None => seen.counted(spec)?,
+        devices => devices,
+    };
     let visibility = spec.visibility(devices.is_some());
     let (kind, numbers) = match &devices {
         Some(devices) => seen.named(devices)?,
@@ -310,7 +315,7 @@ struct Seen<'a> {
 impl<'a> Seen<'a> {
     fn look(spec: &Spec, host: &'a Host) -> Result<Seen<'a>, Error> {
         let named = spec.devices.as_ref().is_some_and(|devices| devices.kind != DeviceKind::Cpu);
-        let counted = matches!(spec.nproc, Some(Nproc::Gpu | Nproc::Auto));
+        let counted = matches!(spec.nproc, Some(Nproc::Gpu | Nproc::Auto | Nproc::OfTask { .. }));
         let near = spec.cpu_binding.is_some_and(Binding::is_near_devices);
         let wanted = (named || counted || near || spec.device_uuids) && !host.source.is_hip();
         let found = wanted.then(|| (host.devices)()).transpose()?;
@@ -345,17 +350,39 @@ impl<'a> Seen<'a> {
             Some(Nproc::Gpu) => by_device(),
             Some(Nproc::Auto) if self.has_devices() => by_device(),
             Some(Nproc::Auto | Nproc::Cpu) => by_cpu(),
+            Some(Nproc::OfTask { share, .. }) if self.has_devices() => {
+                workers_of(spec, self.share(share)?.len()).map(Some)
+            }
+            Some(Nproc::OfTask { others, .. }) => Ok(Some(others)),
         }
     }
 
+    /// The devices of one of the agents that this host's are shared out to, in turn.
+    fn share(&self, share: Share) -> Result<Range<usize>, Error> {
+        let count = self.count().unwrap_or(0);
+        if count < share.of {
+            let want = format!(
+                "{} tasks of this host cannot have one each of its {}",
+                share.of,
+                devices_text(count)
+            );
+            return Err(Error::config("nproc_per_node", "gpu", want));
+        }
+        Ok(count * share.index / share.of..count * (share.index + 1) / share.of)
+    }
+
     /// The devices that a number of workers in words stands for.
-    fn counted(&self, spec: &Spec) -> Option<Devices> {
-        let by_device = match spec.nproc? {
-            Nproc::Gpu => true,
-            Nproc::Auto => self.has_devices(),
-            Nproc::Cpu | Nproc::Number(_) => false,
+    fn counted(&self, spec: &Spec) -> Result<Option<Devices>, Error> {
+        let items = match spec.nproc {
+            Some(Nproc::Gpu) => vec![Item::All],
+            Some(Nproc::Auto) if self.has_devices() => vec![Item::All],
+            Some(Nproc::OfTask { share, .. }) if self.has_devices() => {
+                let Range { start, end } = self.share(share)?;
+                vec![Item::Range(start as u32, end as u32 - 1)]
+            }
+            _ => return Ok(None),
         };
-        by_device.then(|| Devices { kind: DeviceKind::Cuda, items: vec![Item::All] })
+        Ok(Some(Devices { kind: DeviceKind::Cuda, items }))
     }
 
     /// The devices that a string names, as numbers that the host sees.

@@ -80,10 +80,18 @@ pub fn server_env(spec: &Spec, host: &HostEnv) -> Vec<CString> {
     env.into_strings()
 }
 
-/// One thread for each of several workers, unless the host has another number: each would start as many as
-/// there are CPUs.
+/// Whether workers get one thread each, for want of a better number.
+pub fn has_one_thread(spec: &Spec, host: &HostEnv) -> bool {
+    let is_chosen = spec.cpus.is_some() || spec.cpu_binding.is_some() || decide(&spec.env, THREADS);
+    spec.local_world_size > 1 && !is_chosen && !common(spec, host).entries.contains_key(THREADS)
+}
+
+/// Where it is known which CPUs workers have between them each has its part. Else one thread for each of several, unless
+/// the host has another number: each would start as many as there are CPUs.
 fn limit_threads(spec: &Spec, env: &mut Env) {
-    if spec.local_world_size > 1 {
+    if let Some(cpus) = spec.cpus {
+        env.default(THREADS, (cpus / spec.local_world_size).max(1).to_string().as_bytes());
+    } else if spec.local_world_size > 1 {
         env.default(THREADS, b"1");
     }
 }

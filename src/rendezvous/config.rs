@@ -28,9 +28,10 @@ impl Rendezvous {
     /// None for a job of one host that meets nobody.
     pub fn of(spec: &Spec, var: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Option<Rendezvous>, Error> {
         let nodes = &spec.nodes;
-        let Nodes { min, max, options, .. } = nodes;
+        let options = &nodes.options;
+        let (min, max) = nodes.range();
         let Some((kind, endpoint)) = &nodes.place else {
-            if (*min, *max) != (1, 1) {
+            if (min, max) != (1, 1) {
                 let want = "several nodes need a rendezvous: ice_spec_set_rendezvous(), or icerun --rdzv-backend \
                             and --rdzv-endpoint";
                 return Err(Error::config("nodes", format!("{min}:{max}"), want));
@@ -42,8 +43,8 @@ impl Rendezvous {
         let backend = backends::find(kind)?.configure(&Asked { nodes, endpoint, rank, serves, var: &var })?;
         Ok(Some(Rendezvous {
             rules: Rules {
-                min_nodes: *min,
-                max_nodes: *max,
+                min_nodes: min,
+                max_nodes: max,
                 fixed: backend.is_fixed(),
                 last_call: options.last_call_timeout,
                 dead_after: options.dead_after(),
@@ -91,7 +92,7 @@ mod tests {
     use crate::spec::nodes::NOT_SHARED;
 
     fn check(change: impl FnOnce(&mut Nodes), env: &[(&str, &str)]) -> Result<Option<Rendezvous>, String> {
-        let mut nodes = Nodes { min: 2, max: 2, ..Nodes::default() };
+        let mut nodes = Nodes { count: Some((2, 2)), ..Nodes::default() };
         change(&mut nodes);
         let find =
             |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_bytes().to_vec());
@@ -118,7 +119,9 @@ mod tests {
             assert!(error.contains(part), "{error}");
         }
         let range = check(
-            |nodes| (nodes.max, nodes.place, nodes.rank) = (3, fixed("h:1"), Some(NodeRank::Is(0))),
+            |nodes| {
+                (nodes.count, nodes.place, nodes.rank) = (Some((2, 3)), fixed("h:1"), Some(NodeRank::Is(0)))
+            },
             &[],
         );
         assert!(range.err().unwrap().contains("fixed number"));
@@ -138,7 +141,7 @@ mod tests {
             let spec = Spec { agent_store: said, nodes: nodes.clone(), ..Spec::default() };
             assert_eq!(Rendezvous::of(&spec, |_| None).unwrap().unwrap().serves, serves);
         }
-        assert!(matches!(check(|nodes| (nodes.min, nodes.max) = (1, 1), &[]), Ok(None)));
+        assert!(matches!(check(|nodes| nodes.count = Some((1, 1)), &[]), Ok(None)));
     }
 
     #[test]

@@ -26,6 +26,7 @@ struct Cost {
 
 fn meet_at(port: u16, hosting: Hosting, shared_with_workers: bool) -> StoreBackend {
     StoreBackend::new(store::Settings {
+        ports: 1,
         endpoint: Endpoint { host: "127.0.0.1".into(), port },
         hosting,
         run_id: "simulation".into(),

@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(spec.no_restart_exit_codes, [2, 3].into());
         assert_eq!(spec.handled_signals, [libc::SIGTERM, libc::SIGINT]);
         assert_eq!(spec.stdin, crate::spec::Stdin::Rank0);
-        assert_eq!((spec.nodes.min, spec.nodes.max), (1, 4));
+        assert_eq!(spec.nodes.range(), (1, 4));
         assert_eq!(spec.nodes.options.join_timeout.as_secs(), 900);
         assert!(spec.on_signal.contains_key(&libc::SIGUSR1));
         assert_eq!(spec.sections.given.len(), 1);

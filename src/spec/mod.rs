@@ -8,6 +8,7 @@ pub mod names;
 pub mod nodes;
 pub mod on_signal;
 pub mod options;
+pub mod placement;
 pub mod rendezvous_options;
 pub mod streams;
 pub mod text;
@@ -26,9 +27,11 @@ use crate::device::numa::Binding;
 use crate::device::strings::{Devices, Nproc};
 use crate::device::visibility::Visibility;
 use crate::error::Error;
+use crate::scheduler::Choice;
 use crate::sys::memory::Blob;
 use nodes::Nodes;
 use on_signal::OnSignal;
+use placement::Source;
 use streams::{LocalRanks, StreamMap, Streams};
 
 pub use crate::sys::call::{Callback, HostPointer, WorkerFn};
@@ -275,6 +278,11 @@ pub struct Spec {
     pub agent_store: Option<bool>,
     pub run_id: Option<Vec<u8>>,
     pub nodes: Nodes,
+    /// Who is asked about what the spec leaves open.
+    pub scheduler: Choice,
+    /// Of an agent's copy: what came of it, and how many CPUs its workers have between them.
+    pub sources: Vec<Source>,
+    pub cpus: Option<usize>,
 
     pub log_dir: Option<PathBuf>,
     pub redirects: StreamMap,
@@ -375,6 +383,9 @@ impl Default for Spec {
             agent_store: None,
             run_id: None,
             nodes: Nodes::default(),
+            scheduler: Choice::Nobody,
+            sources: Vec::new(),
+            cpus: None,
             log_dir: None,
             redirects: StreamMap::default(),
             tee: StreamMap::default(),

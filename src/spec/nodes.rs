@@ -22,10 +22,10 @@ pub fn is_not_shared(var: impl Fn(&str) -> Option<Vec<u8>>) -> bool {
 }
 
 /// As the setters left it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Nodes {
-    pub min: usize,
-    pub max: usize,
+    /// At least, at most; one host, if it is not said.
+    pub count: Option<(usize, usize)>,
     pub rank: Option<NodeRank>,
     /// What kind of place, and which.
     pub place: Option<(String, String)>,
@@ -37,17 +37,9 @@ pub struct Nodes {
     pub max_host_failures: u32,
 }
 
-impl Default for Nodes {
-    fn default() -> Nodes {
-        Nodes {
-            min: 1,
-            max: 1,
-            rank: None,
-            place: None,
-            options: Options::default(),
-            local_addr: None,
-            exit_barrier_timeout: None,
-            max_host_failures: 0,
-        }
+impl Nodes {
+    /// How many hosts the job has, at least and at most.
+    pub fn range(&self) -> (usize, usize) {
+        self.count.unwrap_or((1, 1))
     }
 }

@@ -184,12 +184,13 @@ fn contain_nobody_outlives_an_icerun_that_was_killed() {
     }
 }
 
-/// A script that leaves a daemon with nothing of the environment, twice forked.
+/// A script that leaves a daemon with nothing of the environment, twice forked, when that has said its pid.
 fn forgetful(t: &Case) -> String {
+    let (probe, pids) = (probe(), t.path("pids"));
     format!(
-        "(env -i setsid {} append {} %p pause >/dev/null 2>&1 </dev/null &); sleep 0.05",
-        probe().display(),
-        t.path("pids")
+        "(env -i setsid {} append {pids} %p pause >/dev/null 2>&1 </dev/null &); \
+         until [ -s {pids} ]; do sleep 0.01; done",
+        probe.display()
     )
 }
 

@@ -53,6 +53,7 @@ mod reap;
 mod relay;
 mod rst;
 mod sandbox;
+mod scheduler;
 mod sec;
 mod secret;
 mod section;
@@ -120,6 +121,7 @@ fn main() -> ExitCode {
         health::tests(),
         rst::tests(),
         sandbox::tests(),
+        scheduler::tests(),
         kill::tests(),
         killed::tests(),
         injected::tests(),

@@ -227,7 +227,12 @@ fn rst_06_a_library_that_is_missing_for_a_moment(way: Way) {
     let run = running.finish();
     run.succeeded();
     let failures = run.result()["failures"].as_array().unwrap();
-    assert_eq!(failures.len() as i64, run.result()["restarts"].as_i64().unwrap());
+    assert_eq!(
+        failures.len() as i64,
+        run.result()["restarts"].as_i64().unwrap(),
+        "{run} {:?}",
+        t.lines("log")
+    );
     assert!(text(&failures[1]["message"]).contains("libcopy.so"), "{run}");
 }
 

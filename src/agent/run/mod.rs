@@ -80,6 +80,7 @@ use crate::ranks;
 use crate::report::exit_status::Exit;
 use crate::report::{Cause, End, GroupState, Outcome, RunReport, metrics, stuck_text};
 use crate::spec::names::Signal;
+use crate::spec::placement::Source;
 use crate::spec::{Level, Spec};
 use crate::standstill::{self, Standstill};
 use crate::supervise::{Action, Event, Policy, Supervisor};
@@ -271,6 +272,15 @@ impl<'a> Run<'a> {
         }
         if let Some(text) = binding::one_cpu(spec) {
             context.log(Level::Warning, || text);
+        }
+        for Source { option, value, source } in &spec.sources {
+            context.log(Level::Info, || format!("{option} is {value}: {source}"));
+        }
+        if plan::has_one_thread(spec, &context.host.env) {
+            // As torchrun says it.
+            context.log(Level::Warning, || {
+                "OMP_NUM_THREADS is not set, workers get 1: set it to what suits the program".into()
+            });
         }
     }
 

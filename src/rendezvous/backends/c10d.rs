@@ -26,7 +26,8 @@ impl BackendKind for C10d {
             Some(false) => Hosting::Never,
             None => Hosting::IfHere,
         };
-        Ok(Box::new(Dynamic { store: NamedStore::new(endpoint, asked, false)?, hosting }))
+        let store = NamedStore::new(endpoint, asked, false)?.at_one_of(asked.nodes.options.c10d.ports);
+        Ok(Box::new(Dynamic { store, hosting }))
     }
 }
 

@@ -25,7 +25,7 @@ impl BackendKind for Static {
 }
 
 fn check(asked: &Asked) -> Result<(Endpoint, u64), Error> {
-    let (min, max) = (asked.nodes.min, asked.nodes.max);
+    let (min, max) = asked.nodes.range();
     if min != max {
         let want = "a static rendezvous has a fixed number of nodes; c10d has a range";
         return Err(Error::config("nodes", format!("{min}:{max}"), want));

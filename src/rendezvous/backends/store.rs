@@ -21,6 +21,9 @@ use crate::store::server::{Config, Server};
 /// How long one try to connect may take.
 const TRY: Duration = Duration::from_secs(2);
 
+/// A key that the store of a job has from its beginning, where it may be at one of several ports.
+const MARK: &str = "here";
+
 /// How soon an interruption is noticed while the others are waited for.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -33,10 +36,16 @@ fn anchor(run_id: &str) -> String {
 /// A store as a spec names it, and the secret that it asks for.
 pub struct NamedStore {
     pub endpoint: Endpoint,
+    ports: u16,
     source: Source,
 }
 
 impl NamedStore {
+    /// At one of so many ports, from the endpoint's on.
+    pub fn at_one_of(self, ports: u16) -> NamedStore {
+        NamedStore { ports, ..self }
+    }
+
     /// `is_for_workers`: they are to come to the same store.
     pub fn new(endpoint: Endpoint, asked: &Asked, is_for_workers: bool) -> Result<NamedStore, Error> {
         let source = Source::of(&asked.nodes.options, asked.var, &endpoint.host, is_for_workers)?;
@@ -44,7 +53,7 @@ impl NamedStore {
         if !source.is_by_default() {
             source.secret()?;
         }
-        Ok(NamedStore { endpoint, source })
+        Ok(NamedStore { endpoint, ports: 1, source })
     }
 
     pub fn open(
@@ -62,6 +71,7 @@ impl NamedStore {
         };
         Ok(Box::new(StoreBackend::new(Settings {
             endpoint: self.endpoint.clone(),
+            ports: self.ports,
             hosting,
             run_id: opening.run_id.into(),
             patience: opening.options.answer_within(),
@@ -77,6 +87,9 @@ impl NamedStore {
 /// Which store.
 pub struct Settings {
     pub endpoint: Endpoint,
+    /// How many ports it may be at, from the endpoint's on; one when it has been found. A port that is taken by something
+    /// else than the store of this job is passed over, on each host alike.
+    pub ports: u16,
     pub hosting: Hosting,
     pub run_id: String,
     /// How long an answer may take.
@@ -123,10 +136,13 @@ impl StoreBackend {
         if self.server.is_some() || self.settings.hosting == Hosting::Never {
             return Ok(());
         }
-        let Settings { endpoint, secret, descriptors, .. } = &self.settings;
-        let (port, secret) = (endpoint.port, secret.clone());
-        let config = Config { port, secret, ..Config::beside_workers(*descriptors) };
-        match Server::start(&config) {
+        let Settings { endpoint, ports, secret, descriptors, .. } = &self.settings;
+        let start = |port| {
+            let secret = secret.clone();
+            Server::start(&Config { port, secret, ..Config::beside_workers(*descriptors) })
+        };
+        let next = (1..*ports).map(|more| endpoint.port.saturating_add(more));
+        match next.fold(start(endpoint.port), |started, port| started.or_else(|_| start(port))) {
             Ok(server) => {
                 self.settings.endpoint.port = server.port();
                 self.server = Some(server);
@@ -144,11 +160,9 @@ impl StoreBackend {
     }
 }
 
-impl Backend for StoreBackend {
-    fn connect(&mut self) -> Result<(), Error> {
-        self.client = None;
-        self.serve()?;
-        let Settings { endpoint: Endpoint { host, port }, secret, source, .. } = &self.settings;
+impl StoreBackend {
+    fn call(&self, port: u16) -> Result<Client, Error> {
+        let Settings { endpoint: Endpoint { host, .. }, secret, source, .. } = &self.settings;
         let host = if self.server.is_some() { "localhost" } else { host };
         let options = Options {
             timeout: Some(TRY),
@@ -157,7 +171,56 @@ impl Backend for StoreBackend {
             or_without_secret: source.is_by_default() && self.server.is_none(),
             interrupter: self.interrupter.clone(),
         };
-        let client = Client::connect_with(host, *port, &options).map_err(|why| source.explain(why))?;
+        Client::connect_with(host, port, &options).map_err(|why| source.explain(why))
+    }
+
+    /// Whether the endpoint's host says of a port that nobody listens there.
+    fn is_free(&self, port: u16) -> bool {
+        let host = self.settings.endpoint.host.as_str();
+        let addresses = (host, port).to_socket_addrs().map_or_else(|_| Vec::new(), Iterator::collect);
+        let is_refused = |address: &SocketAddr| {
+            let tried = TcpStream::connect_timeout(address, TRY);
+            tried.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        };
+        !addresses.is_empty() && addresses.iter().all(is_refused)
+    }
+
+    /// The store of this job at the first of the ports that is not taken by something else. Where nobody listens yet it may
+    /// come to be there: the ports behind are not tried.
+    fn search(&mut self) -> Result<Client, Error> {
+        let mark = self.key(MARK).into_bytes();
+        let first = self.settings.endpoint.port;
+        if self.server.is_some() {
+            let client = self.call(first)?;
+            client.set(&mark, b"1")?;
+            self.settings.ports = 1;
+            return Ok(client);
+        }
+        for port in (0..self.settings.ports).map(|more| first.saturating_add(more)) {
+            match self.call(port) {
+                Ok(client) if client.find(&mark).is_ok_and(|mark| mark.is_some()) => {
+                    (self.settings.endpoint.port, self.settings.ports) = (port, 1);
+                    return Ok(client);
+                }
+                Err(error) if self.is_free(port) => return Err(error),
+                // Another job's, or somebody who does not speak as a store does.
+                Ok(_) | Err(_) => {}
+            }
+        }
+        let what = format!(
+            "none of {} ports from {}:{first} on has the store of this job",
+            self.settings.ports, self.settings.endpoint.host
+        );
+        Err(Error::Store { what })
+    }
+}
+
+impl Backend for StoreBackend {
+    fn connect(&mut self) -> Result<(), Error> {
+        self.client = None;
+        self.serve()?;
+        let client =
+            if self.settings.ports > 1 { self.search()? } else { self.call(self.settings.endpoint.port)? };
         self.client = Some(client.with_patience(self.settings.patience));
         if self.server.is_none() {
             // The job's keys are there: an empty store in its place would be another job.
@@ -229,14 +292,7 @@ impl Backend for StoreBackend {
     }
 
     fn is_deserted(&self) -> bool {
-        let Endpoint { host, port } = &self.settings.endpoint;
-        let addresses =
-            (host.as_str(), *port).to_socket_addrs().map_or_else(|_| Vec::new(), Iterator::collect);
-        let is_refused = |address: &SocketAddr| {
-            let tried = TcpStream::connect_timeout(address, TRY);
-            tried.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-        };
-        !addresses.is_empty() && addresses.iter().all(is_refused)
+        self.is_free(self.settings.endpoint.port)
     }
 
     fn may_lead(&self) -> bool {

@@ -277,7 +277,7 @@ pub fn nodes(spec: &mut Spec, field: &'static str, text: &[u8]) -> Done {
 pub fn set_nodes(spec: &mut Spec, min: i64, max: i64) -> Done {
     let min = number("min_nodes", min, 1, MAX_NODES)?;
     let max = number("max_nodes", max, min, MAX_NODES)?;
-    (spec.nodes.min, spec.nodes.max) = (min as usize, max as usize);
+    spec.nodes.count = Some((min as usize, max as usize));
     Ok(())
 }
 

@@ -99,6 +99,7 @@ const WRONG_TEXTS: &[(&str, &[&str])] = &[
     ("nodes", &["", "0", "-1", "2:1", "1:", ":1", "1:2:3", "a", "1:1048577"]),
     ("rendezvous_backend", &[]),
     ("rendezvous_endpoint", &[]),
+    ("scheduler", &["", " slurm", "Slurm", "pmi"]),
     ("run_id", &[""]),
     ("rendezvous_option", &["", "join_timeout", "join_timout=5", "join_timeout=0", "=5"]),
     ("master_addr", &[""]),

@@ -5,10 +5,18 @@ use crate::error::Error;
 
 pub const KEYS: &[&str] = &["is_host", "store_type", "use_libuv"];
 
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct C10dOptions {
     /// Whether this agent serves the store; as the endpoint says, if this does not.
     pub is_host: Option<bool>,
+    /// How many ports may be the store's, from the endpoint's on: more than one where nobody has chosen it.
+    pub ports: u16,
+}
+
+impl Default for C10dOptions {
+    fn default() -> C10dOptions {
+        C10dOptions { is_host: None, ports: 1 }
+    }
 }
 
 impl C10dOptions {

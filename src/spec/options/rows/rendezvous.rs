@@ -2,6 +2,8 @@
 
 use super::super::{OptionKind, Row, parse};
 use super::{each, flag, number, seconds, text};
+use crate::error::Error;
+use crate::scheduler::Choice;
 use crate::spec::MAX_RESTARTS;
 use crate::spec::nodes::{MAX_NODES, NodeRank};
 use crate::spec::values::{not_empty, plain};
@@ -10,11 +12,10 @@ pub const RENDEZVOUS: &[Row] = &[
     text(
         "nodes",
         "N[:MAX]",
-        "How many hosts the job has, at least and at most.",
+        "How many hosts the job has, at least and at most. One, if nothing is said.",
         parse::nodes,
     )
-    .also("nnodes")
-    .default("1:1"),
+    .also("nnodes"),
     Row::new(
         "node_rank",
         OptionKind::Number {
@@ -57,6 +58,21 @@ pub const RENDEZVOUS: &[Row] = &[
         },
     )
     .also("rdzv_endpoint"),
+    text(
+        "scheduler",
+        "NAME",
+        "Who says what is not said here, hosts, node rank, endpoint, run id, workers and threads: slurm, openmpi, mpich, \
+         flux, lsf, pbs, kubernetes, environment (MASTER_ADDR, WORLD_SIZE, RANK), auto for the one that has started this, or \
+         none.",
+        |spec, field, text| {
+            let wrong = || format!("must be one of {}", Choice::words().join(", "));
+            let text = plain(field, text)?;
+            spec.scheduler = Choice::parse(text).ok_or_else(|| Error::config(field, text, wrong()))?;
+            Ok(())
+        },
+    )
+    .default("none")
+    .offers(&["none", "auto", "slurm", "openmpi", "mpich", "flux", "lsf", "pbs", "kubernetes", "environment"]),
     text(
         "run_id",
         "TEXT",

@@ -1,0 +1,39 @@
+//! MASTER_ADDR, MASTER_PORT, WORLD_SIZE and RANK, which Kubeflow's training operator and others set for each host, as
+//! torch's `env://` has them for each worker.
+
+use crate::error::Error;
+use crate::scheduler::{Said, Surroundings, Task};
+
+pub fn read(from: &Surroundings) -> Result<Task, Error> {
+    let nodes = from.needed(&["WORLD_SIZE"])?;
+    let rank = from.needed(&["RANK"])?;
+    let first_host = from.first(&["MASTER_ADDR"]);
+    let port = from.number(&["MASTER_PORT"])?;
+    let too_high = |port: Said<usize>| match u16::try_from(port.value) {
+        Ok(value) => Ok(port.map(|_| value)),
+        Err(_) => Err(Error::config(
+            "scheduler",
+            format!("MASTER_PORT={}", port.value),
+            "must be a port, up to 65535",
+        )),
+    };
+    let port = port.map(too_high).transpose()?;
+    let (count, is_placed) = (nodes.value, first_host.is_some());
+    Ok(Task {
+        nodes: match count <= 1 || is_placed {
+            true => Ok(Some(nodes)),
+            false => Err(Error::config(
+                "nodes",
+                format!("RANK={} and WORLD_SIZE={count}", rank.value),
+                format!(
+                    "they say that there are {count} hosts, and MASTER_ADDR, which would say where these meet, is not \
+                     in the environment: set it, or give --rdzv-endpoint HOST:PORT; for this host alone, --nnodes 1"
+                ),
+            )),
+        },
+        rank: Some(rank.map(|rank| rank as u64)),
+        first_host,
+        port,
+        ..Task::of("environment")
+    })
+}

@@ -1,0 +1,33 @@
+//! Flux: `flux run icerun ...`, one task a node. Variables: flux-environment(7), "Job environment variables". It does not
+//! say on which host rank 0 is.
+
+use crate::error::Error;
+use crate::scheduler::{Said, Share, Surroundings, Task};
+
+pub fn read(from: &Surroundings) -> Result<Task, Error> {
+    let nodes = from.needed(&["FLUX_JOB_NNODES"])?;
+    let tasks = from.number(&["FLUX_JOB_SIZE"])?.map_or(nodes.value, |tasks| tasks.value);
+    let rank = from.needed(&["FLUX_TASK_RANK"])?;
+    let local = from.number(&["FLUX_TASK_LOCAL_ID"])?.map_or(0, |rank| rank.value);
+    let count = nodes.value;
+    let here = || Said::new("localhost".to_string(), nodes.source.clone());
+    Ok(Task {
+        rank: Some(rank.map(|rank| rank as u64)),
+        first_host: (count == 1).then(here),
+        job: from.first(&["FLUX_JOB_ID"]).map(|job| job.map(|job| format!("flux-{}", super::plain(&job)))),
+        // How many tasks this host has is not said; on one host it is known.
+        share: if count == 1 { Share { index: local, of: tasks } } else { Share::ALL },
+        nodes: match tasks == count {
+            true => Ok(Some(nodes)),
+            false => Err(Error::config(
+                "nodes",
+                format!("{tasks} tasks of Flux on {count} nodes"),
+                format!(
+                    "libice starts the workers of a node itself, so it wants one task a node: flux run -N {count} \
+                     -n {count}; or say that each task is an agent of its own: --nnodes {tasks}"
+                ),
+            )),
+        },
+        ..Task::of("flux")
+    })
+}

@@ -1,0 +1,379 @@
+//! Area SCHED: one line under every scheduler. A Slurm, Open MPI's and MPICH's launchers are real where they are installed;
+//! of the others there are the variables.
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use libtest_mimic::Trial;
+
+use crate::dev::stub;
+use crate::harness::*;
+use crate::nodes::*;
+use crate::tests;
+use crate::tool::*;
+
+pub fn tests() -> Vec<Trial> {
+    tests![
+        sched_01_tasks_of_a_step_are_one_job,
+        sched_01_what_is_given_counts,
+        sched_01_a_port_that_is_taken_is_passed_over,
+        sched_01_where_each_value_is_from,
+        sched_01_none_is_asked_by_a_worker_or_if_it_is_not_wanted,
+        sched_01_a_program_may_ask,
+        needs(net_namespaces, slurmctld, munged): sched_01_a_real_slurm,
+        sched_04_tasks_that_do_not_fit_are_refused,
+        sched_04_agents_of_one_host_share_its_gpus,
+        needs(mpiexec): sched_05_ranks_of_mpi_are_agents,
+        sched_06_an_indexed_job,
+        sched_07_hosts_by_the_variables_of_torch,
+        sched_09_threads_are_the_cpus_of_the_task,
+    ]
+}
+
+/// A Slurm of four nodes on this machine.
+struct Slurm(String);
+
+impl Slurm {
+    fn up(t: &Case) -> Slurm {
+        let slurm = Slurm(t.path(&format!("ice-slurm-{}", std::process::id())));
+        assert!(slurm.script(&["up", &slurm.0]).status().expect("a script").success());
+        slurm
+    }
+
+    /// Not a case's own: its daemons are no processes of a run.
+    fn script(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(root().join("tests/slurm"));
+        command.args(words);
+        command
+    }
+
+    fn on<'a>(&'a self, host: &'a str) -> [&'a str; 4] {
+        [concat!(env!("CARGO_MANIFEST_DIR"), "/tests/slurm"), "on", &self.0, host]
+    }
+}
+
+impl Drop for Slurm {
+    fn drop(&mut self) {
+        let _ = self.script(&["down", &self.0]).status();
+    }
+}
+
+/// The number of a job that no other test has: agents of one job meet at a port that is made of it.
+fn job(t: &Case) -> String {
+    t.path("").chars().filter(char::is_ascii_digit).collect()
+}
+
+/// What its tasks find who see each one node of this machine.
+fn task<'a>(t: &'a Case, rank: u32, tasks: u32, options: &[&str]) -> Tool<'a> {
+    let (job, rank, tasks) = (job(t), rank.to_string(), tasks.to_string());
+    let variables = [
+        ("SLURM_JOB_ID", &*job),
+        ("SLURM_STEP_ID", "3"),
+        ("SLURM_PROCID", &*rank),
+        ("SLURM_NODEID", &rank),
+        ("SLURM_LOCALID", "0"),
+        ("SLURM_NTASKS", &tasks),
+        ("SLURM_NNODES", &tasks),
+        ("SLURM_STEP_NODELIST", "localhost"),
+    ];
+    variables.iter().fold(tool(t, options), |tool, (name, value)| tool.env(name, value))
+}
+
+/// A worker that adds a line: its rank, the number of workers, the run id.
+fn sign(tool: Tool<'_>, t: &Case) -> Started {
+    let script = format!("echo $RANK/$WORLD_SIZE $TORCHELASTIC_RUN_ID >> {}", t.path("signed"));
+    tool.words(&["--no-python", "sh", "-c", &script]).spawn()
+}
+
+fn signed(t: &Case) -> Vec<String> {
+    let mut lines = t.lines("signed");
+    lines.sort();
+    lines
+}
+
+fn sched_01_tasks_of_a_step_are_one_job() {
+    let t = Case::new();
+    all_end_well((0..3).map(|rank| sign(task(&t, rank, 3, &[]), &t)));
+    assert_eq!(signed(&t), [0, 1, 2].map(|rank| format!("{rank}/3 slurm-{}.3", job(&t))));
+}
+
+fn all_end_well(agents: impl Iterator<Item = Started>) {
+    for agent in agents.collect::<Vec<_>>() {
+        agent.finish().exited(0);
+    }
+}
+
+fn sched_01_what_is_given_counts() {
+    let t = Case::new();
+    let port = free_port();
+    let endpoint = format!("localhost:{port}");
+    let own = [
+        "--rdzv-endpoint",
+        &endpoint,
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-id",
+        "mine",
+        "--nproc-per-node",
+        "2",
+    ];
+    // The scheduler says two hosts, and their ranks.
+    all_end_well((0..2).map(|rank| sign(task(&t, rank, 2, &own), &t)));
+    assert_eq!(signed(&t), ["0/4 mine", "1/4 mine", "2/4 mine", "3/4 mine"]);
+    let t = Case::new();
+    sign(task(&t, 1, 2, &["--nnodes", "1"]), &t).finish().exited(0);
+    sign(task(&t, 1, 2, &["--nnodes", "1", "--rdzv-id", "x"]), &t).finish().exited(0);
+    assert_eq!(signed(&t), [format!("0/1 slurm-{}.3", job(&t)), "0/1 x".into()]);
+    // Workers and agents meet at the same host and port, as without a scheduler.
+    let t = Case::new();
+    let port = free_port().to_string();
+    let own = ["--master-addr", "127.0.0.1", "--master-port", &port];
+    let script = format!("echo $RANK $MASTER_ADDR:$MASTER_PORT >> {}", t.path("signed"));
+    all_end_well(
+        (0..2).map(|rank| task(&t, rank, 2, &own).words(&["--no-python", "sh", "-c", &script]).spawn()),
+    );
+    assert_eq!(signed(&t), [format!("0 127.0.0.1:{port}"), format!("1 127.0.0.1:{port}")]);
+}
+
+/// Where the agents of a step meet.
+fn endpoint(t: &Case) -> String {
+    let ended = task(t, 0, 2, &["--dry-run"]).probe(&[]).run();
+    ended.exited(0);
+    let out = ended.out();
+    let line = out.lines().find_map(|line| line.strip_prefix("rendezvous_endpoint: ")).expect("an endpoint");
+    line.split(' ').next().expect("a word").to_string()
+}
+
+fn sched_01_a_port_that_is_taken_is_passed_over() {
+    let t = Case::new();
+    let endpoint = endpoint(&t);
+    let port: u16 = endpoint.strip_prefix("localhost:").expect("this host").parse().expect("a port");
+    // Somebody who takes connections and says nothing; and behind him the store of another job.
+    let _silent = TcpListener::bind(("0.0.0.0", port)).unwrap();
+    let place = format!("localhost:{}", port + 1);
+    let other = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", &place, "--rdzv-id", "other"];
+    let other = tool(&t, &other).probe(&[]).spawn();
+    wait_for("the other's store", || listens(port + 1));
+    all_end_well((0..2).map(|rank| sign(task(&t, rank, 2, &["--rdzv-conf", "join_timeout=60"]), &t)));
+    assert_eq!(signed(&t), [0, 1].map(|rank| format!("{rank}/2 slurm-{}.3", job(&t))));
+    other.signal(libc::SIGTERM);
+    ended_by_term(other);
+}
+
+fn sched_01_where_each_value_is_from() {
+    let t = Case::new();
+    let ended = task(&t, 1, 2, &["--dry-run"]).env("SLURM_CPUS_PER_TASK", "4").probe(&[]).run();
+    ended.exited(0);
+    let out = ended.out();
+    for line in [
+        "nodes: 2 (SLURM_NNODES)",
+        "node_rank: 1 (SLURM_NODEID)",
+        "rendezvous_endpoint: localhost:",
+        "(SLURM_STEP_NODELIST, port: of the run id)",
+        &format!("run_id: slurm-{}.3 (SLURM_JOB_ID, SLURM_STEP_ID)", job(&t)),
+        "OMP_NUM_THREADS: 4 CPUs, by the number of workers (SLURM_CPUS_PER_TASK)",
+    ] {
+        assert!(out.contains(line), "{line}:\n{out}");
+    }
+    // What is given has no line.
+    let out = task(&t, 1, 2, &["--dry-run", "--nnodes", "2", "--rdzv-id", "x"]).probe(&[]).run().out();
+    assert!(!out.contains("nodes:") && !out.contains("run_id:") && out.contains("node_rank:"), "{out}");
+}
+
+fn sched_01_none_is_asked_by_a_worker_or_if_it_is_not_wanted() {
+    let t = Case::new();
+    for (options, variables) in [
+        (&["--scheduler", "none"][..], &[][..]),
+        (&["--standalone"], &[]),
+        // Of a run around this one.
+        (&[], &[("TORCHELASTIC_RUN_ID", "outer"), ("RANK", "0"), ("WORLD_SIZE", "2")]),
+    ] {
+        let tool =
+            variables.iter().fold(task(&t, 1, 2, options), |tool, (name, value)| tool.env(name, value));
+        let script = "echo $RANK/$WORLD_SIZE $TORCHELASTIC_RUN_ID";
+        let ended = tool.words(&["--no-python", "sh", "-c", script]).run();
+        ended.exited(0);
+        assert!(ended.out().starts_with("0/1 ") && !ended.out().contains("slurm"), "{}", ended.out());
+    }
+    let ended = tool(&t, &["--scheduler", "pbs"]).probe(&[]).run();
+    ended.exited(2);
+    assert!(ended.err().contains("PBS_JOBID and PBS_NODEFILE must be in the environment"), "{}", ended.err());
+    let ended = tool(&t, &["--scheduler", "slrum"]).probe(&[]).run();
+    ended.exited(2);
+    assert!(ended.err().contains("--scheduler slrum") && ended.err().contains("slurm"), "{}", ended.err());
+}
+
+fn sched_01_a_program_may_ask() {
+    let t = Case::new();
+    let host = |rank: &str, name: &str| {
+        let host = t.host().set("scheduler", name).probe(&["append", &t.path("ranks"), "%g/%w"]);
+        let host = host.env("MASTER_ADDR", "localhost").env("MASTER_PORT", &free_port().to_string());
+        host.env("WORLD_SIZE", "1").env("RANK", rank)
+    };
+    host("0", "auto").run().succeeded();
+    host("0", "environment").run().succeeded();
+    assert_eq!(t.lines("ranks").len(), 2);
+    // No variable of a scheduler is read where nobody asks for it.
+    t.host().env("WORLD_SIZE", "2").env("RANK", "1").probe(&[]).run().succeeded();
+}
+
+fn sched_01_a_real_slurm() {
+    let t = Case::new();
+    let slurm = Slurm::up(&t);
+    let srun = |tasks: &str| -> Vec<String> {
+        let on = slurm.on("ctl");
+        on.iter().chain(&["srun", "-N2", "-n", tasks]).map(|word| word.to_string()).collect()
+    };
+    let under = |tool: Tool<'_>, words: &[String]| {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        tool.under(&words).spawn().finish()
+    };
+    let script = format!("echo $RANK/$WORLD_SIZE $MASTER_ADDR $OMP_NUM_THREADS >> {}", t.path("signed"));
+    let ended = under(tool(&t, &["--no-python", "sh", "-c", &script]), &srun("2"));
+    ended.exited(0);
+    assert_eq!(signed(&t), ["0/2 node1 1", "1/2 node1 1"]);
+    // A failure on one node is the step's.
+    let script = "test $RANK = 0 || exit 7; sleep 300";
+    under(tool(&t, &["--no-python", "sh", "-c", script]), &srun("2")).exited(7);
+    let ended = under(tool(&t, &["--no-python", "true"]), &srun("4"));
+    ended.exited(2);
+    assert!(ended.err().contains("srun --nodes=2 --ntasks=2"), "{}", ended.err());
+    let four =
+        tool(&t, &["--nnodes", "4", "--no-python", "sh", "-c", &format!("echo $RANK >> {}", t.path("four"))]);
+    under(four, &srun("4")).exited(0);
+    let mut ranks = t.lines("four");
+    ranks.sort();
+    assert_eq!(ranks, ["0", "1", "2", "3"]);
+    // A batch script without srun: on one node it is a job of this host, on two it says what is missing.
+    let job = t.path("job.sh");
+    let icerun = icerun().display().to_string();
+    t.write(
+        "job.sh",
+        format!("#!/bin/sh\n{icerun} --no-python sh -c 'echo $RANK/$WORLD_SIZE $TORCHELASTIC_RUN_ID'\n")
+            .as_bytes(),
+        0o755,
+    );
+    let out = t.path("batch.out");
+    let batch = |size: [&str; 2]| {
+        let on = slurm.on("ctl");
+        let words: Vec<&str> =
+            on.into_iter().chain(["sbatch", "--wait", "-o", &out]).chain(size).chain([&*job]).collect();
+        let status = t.command(words[0]).args(&words[1..]).stdout(std::process::Stdio::null()).status();
+        (status.expect("sbatch").code(), t.lines("batch.out"))
+    };
+    let (code, mut lines) = batch(["-N1", "-n3"]);
+    lines.sort();
+    assert_eq!(code, Some(0), "{lines:?}");
+    assert!(
+        lines.len() == 3 && lines[0].starts_with("0/3 slurm-") && lines[2].starts_with("2/3 slurm-"),
+        "{lines:?}"
+    );
+    let (code, lines) = batch(["-N2", "-n2"]);
+    assert!(
+        code == Some(2) && lines[0].contains("srun --nodes=2 --ntasks=2 before the command"),
+        "{lines:?}"
+    );
+}
+
+fn sched_04_tasks_that_do_not_fit_are_refused() {
+    let t = Case::new();
+    let four = |options: &[&str]| task(&t, 3, 4, options).env("SLURM_NNODES", "2").probe(&[]).run();
+    let ended = four(&[]);
+    ended.exited(2);
+    assert!(ended.err().contains("4 tasks of Slurm on 2 nodes"), "{}", ended.err());
+    assert_eq!(ended.err().lines().count(), 1, "{}", ended.err());
+    four(&["--dry-run", "--nnodes", "4"]).exited(0);
+    // A rank without a place to meet.
+    let ended = tool(&t, &[]).env("RANK", "1").env("WORLD_SIZE", "2").probe(&[]).run();
+    ended.exited(2);
+    assert!(
+        ended.err().contains("MASTER_ADDR") && ended.err().contains("--rdzv-endpoint"),
+        "{}",
+        ended.err()
+    );
+}
+
+fn sched_04_agents_of_one_host_share_its_gpus() {
+    let t = Case::new();
+    let seen = |local: &str, size: &str, options: &[&str]| {
+        let tool = tool(&t, &["--dry-run"]).words(options);
+        let tool = tool.env("LD_LIBRARY_PATH", stub()).env("STUB_CUDA_COUNT", "8");
+        let tool = tool.env("OMPI_COMM_WORLD_RANK", local).env("OMPI_COMM_WORLD_SIZE", size);
+        let tool = tool.env("OMPI_COMM_WORLD_LOCAL_RANK", local).env("OMPI_COMM_WORLD_LOCAL_SIZE", size);
+        let ended = tool.probe(&[]).run();
+        ended.exited(0);
+        let out = ended.out();
+        let rows = out
+            .lines()
+            .skip_while(|line| !line.starts_with("RANK"))
+            .skip(1)
+            .take_while(|line| !line.is_empty());
+        let device = |row: &str| row.split_whitespace().nth(2).expect("a device").to_string();
+        rows.map(device).collect::<Vec<_>>()
+    };
+    assert_eq!(seen("0", "2", &[]), ["cuda:0", "cuda:1", "cuda:2", "cuda:3"]);
+    assert_eq!(seen("1", "2", &[]), ["cuda:4", "cuda:5", "cuda:6", "cuda:7"]);
+    assert_eq!(seen("7", "8", &[]), ["cuda:7"]);
+    assert_eq!(seen("0", "1", &[]).len(), 8);
+    assert_eq!(seen("1", "2", &["--nproc-per-node", "1"]), ["-"]);
+}
+
+fn sched_05_ranks_of_mpi_are_agents() {
+    let named = [".openmpi", ".mpich"].iter().any(|name| in_path(&format!("mpiexec{name}")));
+    let names = if named { vec![".openmpi", ".mpich"] } else { vec![""] };
+    for name in names.into_iter().filter(|name| in_path(&format!("mpiexec{name}"))) {
+        let t = Case::new();
+        let tool = tool(&t, &["--nproc-per-node", "2"]).under(&[&format!("mpiexec{name}"), "-n", "2"]);
+        // Open MPI's does not like to be root's, or to have more ranks than cores.
+        let tool = tool.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+        let tool = tool.env("OMPI_MCA_rmaps_base_oversubscribe", "1");
+        sign(tool, &t).finish().exited(0);
+        let lines = signed(&t);
+        assert_eq!(lines.len(), 4, "mpiexec{name}: {lines:?}");
+        let id = lines[0].strip_prefix("0/4 ").expect("the first rank");
+        assert_eq!(lines, (0..4).map(|rank| format!("{rank}/4 {id}")).collect::<Vec<_>>(), "mpiexec{name}");
+    }
+}
+
+fn sched_06_an_indexed_job() {
+    let t = Case::new();
+    let endpoint = format!("localhost:{}", free_port());
+    let options =
+        ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", &endpoint, "--rdzv-id", "job"];
+    let pod = |index: &str| tool(&t, &options).env("JOB_COMPLETION_INDEX", index);
+    all_end_well(["0", "1"].into_iter().map(|index| sign(pod(index), &t)));
+    assert_eq!(signed(&t), ["0/2 job", "1/2 job"]);
+    // One that does not say how many there are is of this host alone, as it may be.
+    let t = Case::new();
+    sign(tool(&t, &[]).env("JOB_COMPLETION_INDEX", "1"), &t).finish().exited(0);
+    assert!(signed(&t)[0].starts_with("0/1 "));
+}
+
+fn sched_07_hosts_by_the_variables_of_torch() {
+    let t = Case::new();
+    let port = free_port().to_string();
+    let host = |rank: &str| {
+        let tool =
+            tool(&t, &["--nproc-per-node", "2"]).env("MASTER_ADDR", "localhost").env("MASTER_PORT", &port);
+        sign(tool.env("WORLD_SIZE", "2").env("RANK", rank), &t)
+    };
+    all_end_well(["1", "0"].into_iter().map(host));
+    assert_eq!(signed(&t), ["0/4 none", "1/4 none", "2/4 none", "3/4 none"]);
+}
+
+fn sched_09_threads_are_the_cpus_of_the_task() {
+    let t = Case::new();
+    let threads = |workers: &str, variables: &[(&str, &str)]| {
+        let tool = tool(&t, &["--nproc-per-node", workers]);
+        let tool = variables.iter().fold(tool, |tool, (name, value)| tool.env(name, value));
+        let ended = tool.words(&["--no-python", "sh", "-c", "echo $OMP_NUM_THREADS"]).run();
+        ended.exited(0);
+        ended.out().lines().next().expect("a line").to_string()
+    };
+    let six = ("SLURM_CPUS_PER_TASK", "6");
+    assert_eq!(threads("2", &[six]), "3");
+    assert_eq!(threads("4", &[six]), "1");
+    assert_eq!(threads("8", &[six]), "1");
+    assert_eq!(threads("1", &[six]), "6");
+    assert_eq!(threads("2", &[six, ("OMP_NUM_THREADS", "5")]), "5");
+}
