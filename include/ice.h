@@ -2270,6 +2270,8 @@ ice_status ice_spec_set_rendezvous(struct ice_spec *spec,
  * - `keep_alive_interval` (5): how often a host gives a sign of life.
  * - `keep_alive_max_attempt` (3): how many of these may be missing before a host counts as gone.
  *   Clocks are not compared.
+ * - `reconnect_timeout` (0.75; not torch's): how long a host may take to come back whose connection to a store that an
+ *   agent of the job serves has ended, be it that the agent was killed or that the way broke.
  * - `lost_timeout` (300; not torch's): how long workers go on while the store is out of reach;
  *   then the run ends as ICE_END_AGENT_ERROR.
  * - `read_timeout` (60): how long an answer of the store may take; no longer than it takes to miss

@@ -2,6 +2,7 @@
 //! and waited for.
 
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
@@ -86,6 +87,10 @@ pub trait Backend: Send {
         Ok(())
     }
 
+    /// Has `tell` called, in any thread, for each node whose way to the place has ended: its id, and what its heartbeat was
+    /// then. Only one that serves the place knows.
+    fn tell_of_losses(&mut self, _tell: Arc<dyn Fn(&str, u64) + Send + Sync>) {}
+
     /// What ends, from another thread, whatever is asked at the moment or later.
     fn interrupter(&self) -> Interrupter {
         Interrupter::default()
@@ -134,6 +139,11 @@ pub trait Backend: Send {
     fn leave(&mut self, _until: Instant) {
         self.disconnect();
     }
+}
+
+/// Where a node counts up its heartbeat.
+pub fn beat_key(id: &str) -> String {
+    format!("beat/{id}")
 }
 
 /// The number that a counter has.

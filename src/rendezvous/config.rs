@@ -48,6 +48,7 @@ impl Rendezvous {
                 fixed: backend.is_fixed(),
                 last_call: options.last_call_timeout,
                 dead_after: options.dead_after(),
+                reconnect: options.reconnect_timeout,
                 max_restarts: spec.max_restarts,
                 max_host_failures: nodes.max_host_failures,
                 save_before_change: spec.checkpoint_before_stop,

@@ -42,12 +42,23 @@ pub struct Rules {
     pub last_call: Duration,
     /// A node without a heartbeat for so long counts as vanished.
     pub dead_after: Duration,
+    /// The same for one whose way to the place has ended.
+    pub reconnect: Duration,
     /// How often the job may be restarted.
     pub max_restarts: u32,
     /// How often workers of one node may fail before it is left out; 0 for any number.
     pub max_host_failures: u32,
     /// How long workers have to save before nodes that come or go change the group; zero if they are not asked to.
     pub save_before_change: Duration,
+}
+
+/// By what it is known that a node is there no longer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Missed {
+    /// No heartbeat for too long.
+    Silent,
+    /// Its way to the place has ended.
+    Lost,
 }
 
 /// The last sign of life of a node.
@@ -58,6 +69,15 @@ struct Pulse {
     since: Moment,
     /// How long it may be the same.
     limit: Duration,
+    /// When its way to the place has ended, if it has not come back since.
+    lost: Option<Moment>,
+}
+
+impl Pulse {
+    /// Whether its way to the place has ended for so long.
+    fn is_lost(&self, reconnect: Duration, now: Moment) -> bool {
+        self.lost.is_some_and(|lost| now.saturating_sub(lost) >= reconnect)
+    }
 }
 
 #[derive(Clone)]
@@ -123,7 +143,11 @@ impl Leader {
 
     /// When `tick` is due.
     pub fn deadline(&self) -> Option<Moment> {
-        let dead = self.pulses.values().map(|pulse| pulse.since.saturating_add(pulse.limit)).min();
+        let due = |pulse: &Pulse| {
+            let lost = pulse.lost.map(|lost| lost.saturating_add(self.rules.reconnect));
+            lost.into_iter().chain([pulse.since.saturating_add(pulse.limit)]).min()
+        };
+        let dead = self.pulses.values().filter_map(due).min();
         self.deadline.into_iter().chain(self.request_deadline).chain(dead).min()
     }
 
@@ -144,8 +168,24 @@ impl Leader {
             Message::Unfit { id, reason } => self.unfit(&id, reason, now),
             Message::Close { reason } => self.close(reason, Exit::default()),
             Message::Stopped { host, signal } => self.stopped(host, signal),
+            Message::Lost { id, beat } => self.lost(&id, beat, now),
             Message::Void => {}
         }
+    }
+
+    /// A node's way to the place has ended; its heartbeat was this one then.
+    pub fn lost(&mut self, id: &str, beat: u64, now: Moment) {
+        if let Some(pulse) = self.pulses.get_mut(id)
+            && pulse.counter.is_none_or(|counter| counter <= beat)
+        {
+            (pulse.counter, pulse.lost) = (Some(beat), Some(now));
+        }
+    }
+
+    /// Those who are missed now, unless their heartbeats say that they have come back.
+    pub fn doubted(&self, now: Moment) -> impl Iterator<Item = &str> {
+        let doubted = self.pulses.iter().filter(move |(_, pulse)| pulse.is_lost(self.rules.reconnect, now));
+        doubted.map(|(id, _)| id.as_str())
     }
 
     /// What a node's counter says now.
@@ -153,16 +193,20 @@ impl Leader {
         if let Some(pulse) = self.pulses.get_mut(id)
             && pulse.counter != Some(counter)
         {
-            (pulse.counter, pulse.since) = (Some(counter), now);
+            *pulse = Pulse { counter: Some(counter), since: now, lost: None, ..*pulse };
         }
     }
 
     /// Time has passed.
     pub fn tick(&mut self, now: Moment) {
-        let is_dead = |pulse: &Pulse| now.saturating_sub(pulse.since) >= pulse.limit;
-        let dead = self.pulses.iter().filter(|(_, pulse)| is_dead(pulse));
-        for id in dead.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
-            self.miss(&id, now);
+        let reconnect = self.rules.reconnect;
+        let missed = |pulse: &Pulse| match now.saturating_sub(pulse.since) >= pulse.limit {
+            true => Some(Missed::Silent),
+            false => pulse.is_lost(reconnect, now).then_some(Missed::Lost),
+        };
+        let dead = self.pulses.iter().filter_map(|(id, pulse)| Some((id.clone(), missed(pulse)?)));
+        for (id, missed) in dead.collect::<Vec<_>>() {
+            self.miss(&id, missed, now);
         }
         if self.request_deadline.is_some_and(|deadline| deadline <= now)
             && let Some(request) = &mut self.state.request
@@ -173,15 +217,26 @@ impl Leader {
         self.settle(now);
     }
 
-    /// A node gave no sign of life for too long.
-    pub fn miss(&mut self, id: &str, now: Moment) {
-        let limit = self.pulses.get(id).map_or(self.rules.dead_after, |pulse| pulse.limit);
-        self.remove(id, |name| format!("{name} has vanished: no sign of it for {limit:?}"), now);
+    /// A node is there no longer.
+    pub fn miss(&mut self, id: &str, missed: Missed, now: Moment) {
+        let why = match missed {
+            Missed::Silent => {
+                let limit = self.pulses.get(id).map_or(self.rules.dead_after, |pulse| pulse.limit);
+                format!("no sign of it for {limit:?}")
+            }
+            Missed::Lost => {
+                let limit = self.rules.reconnect;
+                format!("its connection has ended, and it has not come back within {limit:?}")
+            }
+        };
+        self.remove(id, |name| format!("{name} has vanished: {why}"), now);
     }
 
     /// This agent stood still for so long: nodes are given the time to beat again, and to join.
     pub fn give_back(&mut self, lost: Duration, now: Moment) {
-        self.pulses.values_mut().for_each(|pulse| pulse.since = now);
+        for pulse in self.pulses.values_mut() {
+            (pulse.since, pulse.lost) = (now, pulse.lost.map(|_| now));
+        }
         for deadline in [&mut self.deadline, &mut self.request_deadline].into_iter().flatten() {
             *deadline = deadline.saturating_add(lost);
         }
@@ -470,7 +525,7 @@ impl Leader {
             if !self.pulses.contains_key(&node.id) {
                 // Those of an agent that beats more rarely than this one are not missed the sooner for it.
                 let limit = Duration::from_millis(node.dead_after_ms).max(self.rules.dead_after);
-                self.pulses.insert(node.id.clone(), Pulse { counter: None, since: now, limit });
+                self.pulses.insert(node.id.clone(), Pulse { counter: None, since: now, limit, lost: None });
             }
         }
     }

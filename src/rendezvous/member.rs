@@ -127,6 +127,8 @@ struct Shared {
     notices: Mutex<VecDeque<Notice>>,
     /// Why the place was not reached by the last try.
     trouble: Mutex<Option<String>>,
+    /// Nodes whose way to the place has ended, with their heartbeats then.
+    losses: Mutex<Vec<(String, u64)>>,
     /// What this node knows of the others, if it leads them: nobody else knows who has come, or has succeeded.
     state: Mutex<Option<State>>,
 }
@@ -134,7 +136,7 @@ struct Shared {
 impl Member {
     /// `ring` is called after each notice, in the thread.
     pub fn start(
-        backend: Box<dyn Backend>,
+        mut backend: Box<dyn Backend>,
         settings: Settings,
         node: Node,
         ring: impl Fn() + Send + 'static,
@@ -145,8 +147,14 @@ impl Member {
             bell,
             notices: Mutex::default(),
             trouble: Mutex::default(),
+            losses: Mutex::default(),
             state: Mutex::default(),
         });
+        let heard = shared.clone();
+        backend.tell_of_losses(Arc::new(move |id, beat| {
+            heard.losses.lock().push((id.into(), beat));
+            heard.bell.ring();
+        }));
         let interrupter = backend.interrupter();
         let (at_end, end) = mpsc::channel();
         let part = Part {
@@ -170,6 +178,7 @@ impl Member {
             told: (0, None, false),
             is_reached: false,
             leaders_beat: (None, Duration::ZERO),
+            lost_leader: None,
             answered: Duration::ZERO,
             trash: VecDeque::new(),
         };
@@ -292,6 +301,8 @@ struct Part {
     is_reached: bool,
     /// The last one of the leader, and when it was another one.
     leaders_beat: (Option<u64>, Moment),
+    /// The leader whose way to the place has ended: its id, its heartbeat then, and when that was.
+    lost_leader: Option<(String, u64, Moment)>,
     /// When the place was last reached.
     answered: Moment,
     trash: VecDeque<String>,
@@ -303,10 +314,6 @@ fn state_key(number: u64) -> String {
 
 fn inbox_key(number: u64) -> String {
     format!("inbox/{number}")
-}
-
-fn beat_key(id: &str) -> String {
-    format!("beat/{id}")
 }
 
 fn done_key(round: u64, id: &str) -> String {
@@ -464,12 +471,15 @@ impl Part {
         if self.chain.is_none() {
             self.backend.connect()?;
             self.enter()?;
+            // Whoever serves the place has seen the last connection end.
+            self.beat_at = self.beat_at.min(monotonic());
             if !std::mem::replace(&mut self.is_reached, true) {
                 *self.shared.trouble.lock() = None;
                 self.tell(Notice::Reached);
             }
         }
         self.post_join();
+        self.hear_losses();
         self.say()?;
         // Signs of life are looked for before anybody is missed.
         self.beat()?;
@@ -593,7 +603,8 @@ impl Part {
             let message = decode(&found.value, "inbox").unwrap_or(Message::Void);
             leader.receive(message, monotonic());
         }
-        leader.tick(monotonic());
+        self.look_at_doubted()?;
+        self.leader.iter_mut().for_each(|leader| leader.tick(monotonic()));
         self.publish()?;
         // How one request has ended is known to all, this agent too, before the next one begins.
         self.judge();
@@ -774,7 +785,9 @@ impl Part {
             _ => None,
         };
         let due = self.leader.as_ref().and_then(Leader::deadline);
-        let first = [Some(self.beat_at), joins, due].into_iter().flatten().min().unwrap_or(self.beat_at);
+        let lost = self.lost_leader.as_ref().map(|(_, _, since)| *since + self.settings.rules.reconnect);
+        let first =
+            [Some(self.beat_at), joins, due, lost].into_iter().flatten().min().unwrap_or(self.beat_at);
         let begin = monotonic();
         let until = Instant::now() + first.saturating_sub(begin);
         let is_there = self.backend.wait(&key, until, self.shared.bell.as_fd());

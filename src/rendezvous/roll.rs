@@ -62,6 +62,7 @@ mod tests {
             fixed,
             last_call: time,
             dead_after: time,
+            reconnect: time,
             max_restarts: 0,
             max_host_failures: 0,
             save_before_change: Duration::ZERO,

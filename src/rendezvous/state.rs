@@ -204,6 +204,8 @@ pub enum Message {
     Close { reason: String },
     /// It is stopped by this signal, 0 for none, and the job with it.
     Stopped { host: String, signal: i32 },
+    /// Its way to the place has ended, says who serves that; its heartbeat was this one then.
+    Lost { id: String, beat: u64 },
     /// In the place of a message that was announced and did not come.
     Void,
 }

@@ -25,6 +25,8 @@ pub struct Options {
     /// How often a node gives a sign of life, and how many may be missing.
     pub keep_alive_interval: Duration,
     pub keep_alive_max_attempt: u32,
+    /// How long a node may take to come back whose connection to a store that an agent serves has ended.
+    pub reconnect_timeout: Duration,
     /// How long an answer of the store may take.
     pub read_timeout: Duration,
     /// How long healthy workers go on while the store cannot be reached.
@@ -52,6 +54,7 @@ impl Default for Options {
             close_timeout: seconds(30),
             keep_alive_interval: seconds(5),
             keep_alive_max_attempt: 3,
+            reconnect_timeout: Duration::from_millis(750),
             read_timeout: seconds(60),
             lost_timeout: seconds(300),
             secret_file: SecretFile::Unsaid,
@@ -72,6 +75,7 @@ const KEYS: &[&str] = &[
     "heartbeat_timeout",
     "keep_alive_interval",
     "keep_alive_max_attempt",
+    "reconnect_timeout",
     "read_timeout",
     "lost_timeout",
     "secret_file",
@@ -119,6 +123,7 @@ impl Options {
                 self.keep_alive_max_attempt =
                     count.ok_or_else(|| refuse(key, value, "must be a whole number above 0"))?;
             }
+            "reconnect_timeout" => self.reconnect_timeout = seconds(key, value)?,
             "read_timeout" => self.read_timeout = seconds(key, value)?,
             "lost_timeout" => self.lost_timeout = seconds_or_none(key, value)?,
             "secret_file" if value.eq_ignore_ascii_case("none") => self.secret_file = SecretFile::None,

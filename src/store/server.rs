@@ -1,6 +1,7 @@
 //! The server: one thread that waits for all its clients at once, and for none of them.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::ToSocketAddrs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -39,6 +40,22 @@ const DEFAULT_RESERVE: usize = 64;
 const SCRATCH: usize = 64 << 10;
 const STACK: usize = 256 << 10;
 
+/// Whose end is told of: that of a connection by which a key was set that begins so.
+#[derive(Clone)]
+pub struct Losses {
+    /// As clients see it.
+    pub below: Vec<u8>,
+    /// Gets the rest of the last such key, and its number; in the server's thread. Not where that key is gone, or was set by
+    /// another connection since.
+    pub tell: Arc<dyn Fn(&[u8], i64) + Send + Sync>,
+}
+
+impl fmt::Debug for Losses {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Losses below {}", String::from_utf8_lossy(&self.below))
+    }
+}
+
 /// What a server is to be.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -54,6 +71,7 @@ pub struct Config {
     pub secret: Option<Secret>,
     /// A connection that has not begun as it must after so long is closed.
     pub time_to_validate: Duration,
+    pub losses: Option<Losses>,
     /// How many descriptors are left to the rest of the process, if that is not too large a part of what it may
     /// have.
     pub reserve: usize,
@@ -68,6 +86,7 @@ impl Default for Config {
             limits: Limits::default(),
             secret: None,
             time_to_validate: Duration::from_secs(60),
+            losses: None,
             reserve: DEFAULT_RESERVE,
         }
     }
@@ -245,6 +264,7 @@ struct Service {
     limits: Limits,
     secret: Option<Secret>,
     time_to_validate: Duration,
+    tell_of_loss: Option<Arc<dyn Fn(&[u8], i64) + Send + Sync>>,
     reserve: usize,
     shared: Shared,
     sessions: HashMap<Client, Session>,
@@ -275,8 +295,10 @@ impl Service {
             limits: config.limits,
             secret: config.secret.clone(),
             time_to_validate: config.time_to_validate,
+            tell_of_loss: config.losses.as_ref().map(|losses| losses.tell.clone()),
             reserve: config.reserve,
             shared: Shared {
+                signed_below: config.losses.as_ref().map(|losses| [b"/", &losses.below[..]].concat()),
                 table: Table::new(config.memory),
                 answers: Answers::new(config.memory),
                 scratch: vec![0; SCRATCH].into(),
@@ -472,6 +494,18 @@ impl Service {
             let _ = self.epoll.delete(&session);
             self.shared.table.forget(client, &mut self.shared.answers);
             self.count_clients();
+            self.tell_of_loss(session.signature());
+        }
+    }
+
+    fn tell_of_loss(&self, signature: Option<&[u8]>) {
+        let (Some(tell), Some(below), Some(key)) = (&self.tell_of_loss, &self.shared.signed_below, signature)
+        else {
+            return;
+        };
+        let is_back = self.sessions.values().any(|other| other.signature() == Some(key));
+        if self.shared.table.has(key) && !is_back {
+            tell(&key[below.len()..], self.shared.table.number(key));
         }
     }
 }

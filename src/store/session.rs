@@ -11,7 +11,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use super::counts::Counts;
 use super::secret::Door;
 use super::table::{Answers, Client, Table};
-use super::wire::{Decoder, Limits, WAITED};
+use super::wire::{Decoder, Limits, Request, WAITED};
 use crate::sys::fd::send_now;
 
 /// From here on replies are sent before the next request is looked at, which then waits until they are out.
@@ -31,6 +31,8 @@ pub struct Shared {
     pub answers: Answers,
     /// What is read goes here first: a connection without a half request needs no memory of its own.
     pub scratch: Box<[u8]>,
+    /// What the keys begin with by which connections are known, if that is of interest.
+    pub signed_below: Option<Vec<u8>>,
     pub counts: Arc<Counts>,
 }
 
@@ -47,6 +49,8 @@ pub struct Session {
     sent: usize,
     /// The client will send nothing more.
     ended: bool,
+    /// The last key that it has set of those by which connections are known.
+    signature: Option<Vec<u8>>,
 }
 
 impl Session {
@@ -61,7 +65,12 @@ impl Session {
             output: Vec::new(),
             sent: 0,
             ended: false,
+            signature: None,
         }
+    }
+
+    pub fn signature(&self) -> Option<&[u8]> {
+        self.signature.as_deref()
     }
 
     pub fn is_validated(&self) -> bool {
@@ -177,6 +186,12 @@ impl Session {
         let Ok(found) = self.decoder.next(bytes) else { return Err(Close) };
         let Some((request, length)) = found else { return Ok(None) };
         shared.counts.count_request(request.opcode());
+        if let (Request::Set { key, .. }, Some(below)) = (&request, &shared.signed_below)
+            && key.starts_with(below)
+            && self.signature() != Some(key)
+        {
+            self.signature = Some(key.to_vec());
+        }
         let answers = &mut shared.answers;
         let applied = shared.table.apply(self.client, &request, answers);
         // Its own wait may be over by its own request.

@@ -227,7 +227,7 @@ impl Table {
     }
 
     /// Whether CHECK and WAIT see a key.
-    fn has(&self, key: &[u8]) -> bool {
+    pub fn has(&self, key: &[u8]) -> bool {
         self.values.contains_key(key) || self.queues.contains_key(key)
     }
 

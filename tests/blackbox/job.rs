@@ -5,12 +5,13 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 
 use crate::harness::*;
 use crate::nodes::*;
+use crate::proxy::Proxy;
 use crate::tests;
 use crate::tool::*;
 
@@ -30,6 +31,8 @@ pub fn tests() -> Vec<Trial> {
         job_pauses_and_checkpoints_of_two_hosts_at_once,
         job_a_gentle_stop_ends_hosts_that_have_succeeded,
         job_an_agent_is_killed_in_the_midst_of_a_request,
+        job_07_a_killed_agent_is_missed_at_once,
+        job_07_who_comes_back_in_time_is_not_missed,
         job_12_a_newcomer_whose_program_is_missing_is_left_out,
         job_12_a_host_whose_workers_fail_again_and_again_is_left_out,
         job_17_all_hosts_say_which_of_them_was_stopped_and_how,
@@ -350,6 +353,45 @@ fn job_an_agent_is_killed_in_the_midst_of_a_request() {
         store.end();
         t.nothing_left();
     }
+}
+
+/// By its connection: heartbeats would tell after 15 seconds.
+fn job_07_a_killed_agent_is_missed_at_once() {
+    let t = Case::new();
+    let job = Job::c10d(&t, "2:3");
+    let first = job.first_agent(&[], |tool| tool.until_go(&t));
+    let [second, mut third] = [(); 2].map(|()| job.agent(&[]).until_go(&t).spawn());
+    round(&t, 0, 3);
+    let begun = Instant::now();
+    third.kill();
+    assert_eq!(round(&t, 1, 2)[0][3], "2");
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    go(&t);
+    let said = all_exited([first, second], 0);
+    assert!(said.iter().any(|said| said.contains("has vanished: its connection has ended")), "{said:?}");
+    no_process_left(&t);
+}
+
+/// Its way to the store breaks, and it comes back: no round is over for it.
+fn job_07_who_comes_back_in_time_is_not_missed() {
+    let t = Case::new();
+    let job = Job::c10d(&t, "2").conf("reconnect_timeout=20");
+    let first = job.first_agent(&["--node-rank", "0"], |tool| tool.until_go(&t));
+    let proxy = Proxy::before(job.port);
+    let through = Job::at_store(&t, "2", proxy.port).conf("reconnect_timeout=20");
+    let second = through.agent(&["--node-rank", "1"]).until_go(&t).spawn();
+    round(&t, 0, 2);
+    for _ in 0..3 {
+        proxy.reset();
+        thread::sleep(Duration::from_millis(300));
+    }
+    go(&t);
+    let said = all_exited([first, second], 0);
+    assert!(
+        !said.iter().any(|said| said.contains("vanished") || said.contains("round 0 is over")),
+        "{said:?}"
+    );
 }
 
 fn job_12_a_newcomer_whose_program_is_missing_is_left_out() {

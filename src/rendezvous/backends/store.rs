@@ -4,11 +4,12 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Asked, Opening};
 use crate::error::Error;
-use crate::rendezvous::backend::{Backend, Stored, Swap, Token};
+use crate::rendezvous::backend::{Backend, Stored, Swap, Token, beat_key};
 use crate::rendezvous::hosting::{Hosting, is_here};
 use crate::rendezvous::secret::Source;
 use crate::spec::endpoint::Endpoint;
@@ -16,7 +17,7 @@ use crate::spec::names::hostname_text;
 use crate::store::client::{Client, Options};
 use crate::store::interrupt::Interrupter;
 use crate::store::secret::Secret;
-use crate::store::server::{Config, Server};
+use crate::store::server::{Config, Losses, Server};
 
 /// How long one try to connect may take.
 const TRY: Duration = Duration::from_secs(2);
@@ -108,11 +109,18 @@ pub struct StoreBackend {
     server: Option<Server>,
     client: Option<Client>,
     interrupter: Interrupter,
+    tell_of_loss: Option<Arc<dyn Fn(&str, u64) + Send + Sync>>,
 }
 
 impl StoreBackend {
     pub fn new(settings: Settings) -> StoreBackend {
-        StoreBackend { settings, server: None, client: None, interrupter: Interrupter::default() }
+        StoreBackend {
+            settings,
+            server: None,
+            client: None,
+            interrupter: Interrupter::default(),
+            tell_of_loss: None,
+        }
     }
 
     /// What all keys but the anchor begin with.
@@ -138,8 +146,8 @@ impl StoreBackend {
         }
         let Settings { endpoint, ports, secret, descriptors, .. } = &self.settings;
         let start = |port| {
-            let secret = secret.clone();
-            Server::start(&Config { port, secret, ..Config::beside_workers(*descriptors) })
+            let (secret, losses) = (secret.clone(), self.losses());
+            Server::start(&Config { port, secret, losses, ..Config::beside_workers(*descriptors) })
         };
         let next = (1..*ports).map(|more| endpoint.port.saturating_add(more));
         match next.fold(start(endpoint.port), |started, port| started.or_else(|_| start(port))) {
@@ -161,6 +169,13 @@ impl StoreBackend {
 }
 
 impl StoreBackend {
+    /// A node is known by its heartbeat.
+    fn losses(&self) -> Option<Losses> {
+        let tell = self.tell_of_loss.clone()?;
+        let tell = Arc::new(move |id: &[u8], beat: i64| tell(&String::from_utf8_lossy(id), beat as u64));
+        Some(Losses { below: self.key(&beat_key("")).into_bytes(), tell })
+    }
+
     fn call(&self, port: u16) -> Result<Client, Error> {
         let Settings { endpoint: Endpoint { host, .. }, secret, source, .. } = &self.settings;
         let host = if self.server.is_some() { "localhost" } else { host };
@@ -264,6 +279,10 @@ impl Backend for StoreBackend {
 
     fn delete(&mut self, key: &str) -> Result<(), Error> {
         self.client()?.delete(self.key(key).as_bytes()).map(drop)
+    }
+
+    fn tell_of_losses(&mut self, tell: Arc<dyn Fn(&str, u64) + Send + Sync>) {
+        self.tell_of_loss = Some(tell);
     }
 
     fn interrupter(&self) -> Interrupter {

@@ -12,6 +12,7 @@ fn rules(min_nodes: usize, max_nodes: usize) -> Rules {
         fixed: false,
         last_call: 2 * SECOND,
         dead_after: 15 * SECOND,
+        reconnect: SECOND,
         max_restarts: 3,
         max_host_failures: 0,
         save_before_change: Duration::ZERO,
@@ -57,6 +58,46 @@ fn dyn_01_it_completes_when_the_last_has_come() {
     let state = leader.publish().unwrap();
     assert_eq!((state.phase, ids(&state.nodes).as_str(), state.round), (Phase::Complete, "ab", 0));
     assert_eq!(state.taken, 2);
+}
+
+#[test]
+fn job_07_who_has_lost_its_connection_is_missed_unless_it_comes_back() {
+    let lost = |beat| Message::Lost { id: "b".into(), beat };
+    let begun = || {
+        let mut leader = leader(rules(1, 2));
+        tell(&mut leader, &[join("a"), join("b")], SECOND);
+        leader.saw("b", 7, SECOND);
+        leader.publish();
+        leader
+    };
+    let doubted = |leader: &Leader, now| leader.doubted(now).map(String::from).collect::<Vec<_>>();
+    let mut leader = begun();
+    tell(&mut leader, &[lost(8)], 2 * SECOND);
+    assert_eq!(leader.deadline(), Some(3 * SECOND));
+    assert!(doubted(&leader, 2 * SECOND).is_empty());
+    assert_eq!(doubted(&leader, 3 * SECOND), ["b"]);
+    let mut back = leader.clone();
+    leader.saw("b", 8, 3 * SECOND);
+    leader.tick(3 * SECOND);
+    let state = leader.publish().unwrap();
+    assert_eq!((state.phase, state.round, ids(&state.nodes).as_str()), (Phase::Gathering, 1, "a"));
+    assert!(state.why.text().contains("its connection has ended"), "{}", state.why.text());
+    // It beats again.
+    back.saw("b", 9, 3 * SECOND);
+    back.tick(3 * SECOND);
+    assert_eq!((back.publish(), back.deadline()), (None, Some(18 * SECOND)));
+    // It has come back before that was heard, and has beaten since.
+    let mut late = begun();
+    late.saw("b", 9, 2 * SECOND);
+    tell(&mut late, &[lost(8), Message::Lost { id: "x".into(), beat: 1 }], 2 * SECOND);
+    late.tick(4 * SECOND);
+    assert_eq!(late.publish(), None);
+    // Time in which the leader stood still does not count.
+    let mut still = begun();
+    tell(&mut still, &[lost(8)], 2 * SECOND);
+    still.give_back(60 * SECOND, 62 * SECOND);
+    still.tick(62 * SECOND);
+    assert_eq!((still.publish(), still.deadline()), (None, Some(63 * SECOND)));
 }
 
 #[test]

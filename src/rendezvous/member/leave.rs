@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Part, Stage, beat_key, done_key};
+use super::{Part, Stage, done_key};
 use crate::error::Error;
+use crate::rendezvous::backend::beat_key;
 use crate::rendezvous::state::Message;
 use crate::spec::Level;
 

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use super::{ANCHOR, Anchor, Chain, INBOX, Part, Stage, beat_key, inbox_key, state_key};
+use super::{ANCHOR, Anchor, Chain, INBOX, Part, Stage, inbox_key, state_key};
 use crate::error::Error;
 use crate::moment::Moment;
-use crate::rendezvous::backend::{create, parse_number};
-use crate::rendezvous::leader::Leader;
+use crate::rendezvous::backend::{beat_key, create, parse_number};
+use crate::rendezvous::leader::{Leader, Missed};
 use crate::rendezvous::state::{Message, Phase, decode, encode};
 use crate::sys::process::monotonic;
 
@@ -51,6 +51,41 @@ impl Part {
         Ok(found.and_then(|found| String::from_utf8_lossy(&found.value).parse().ok()))
     }
 
+    /// Takes note of nodes whose way to the place has ended. They may come back at once.
+    pub(super) fn hear_losses(&mut self) {
+        let leads = self.chain.as_ref().and_then(|chain| chain.state.leader.clone());
+        for (id, beat) in std::mem::take(&mut *self.shared.losses.lock()) {
+            match &mut self.leader {
+                _ if id == self.node.id => {}
+                Some(leader) => leader.lost(&id, beat, monotonic()),
+                None if leads.as_ref() == Some(&id) => self.lost_leader = Some((id, beat, monotonic())),
+                None => self.outbox.push_back(Message::Lost { id, beat }),
+            }
+        }
+    }
+
+    /// Looks at the heartbeats of those who are about to be missed as their way to the place has ended.
+    pub(super) fn look_at_doubted(&mut self) -> Result<(), Error> {
+        let Some(leader) = &self.leader else { return Ok(()) };
+        for id in leader.doubted(monotonic()).map(String::from).collect::<Vec<_>>() {
+            if let (Some(counter), Some(leader)) = (self.counter(&id)?, &mut self.leader) {
+                leader.saw(&id, counter, monotonic());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the leader's way to the place has ended, and it has not come back.
+    fn is_leader_lost(&mut self) -> Result<bool, Error> {
+        let Some((id, beat, since)) = self.lost_leader.clone() else { return Ok(false) };
+        if monotonic().saturating_sub(since) < self.settings.rules.reconnect {
+            return Ok(false);
+        }
+        self.lost_leader = None;
+        let leads = self.chain.as_ref().and_then(|chain| chain.state.leader.as_ref()) == Some(&id);
+        Ok(leads && self.counter(&id)?.is_none_or(|counter| counter <= beat))
+    }
+
     fn look_at_all(&mut self, now: Moment) -> Result<(), Error> {
         let Some(leader) = &self.leader else { return Ok(()) };
         let taken = leader.taken();
@@ -81,6 +116,7 @@ impl Part {
 
     /// Leads, if nobody does and this node needs somebody who does.
     pub(super) fn take_over(&mut self) -> Result<(), Error> {
+        let is_gone = self.is_leader_lost()?;
         let Some(Chain { state, number }) = &self.chain else { return Ok(()) };
         let takes_part = !matches!(self.stage, Stage::Idle | Stage::Out);
         let has_ended = matches!(state.phase, Phase::Ended(_));
@@ -88,7 +124,7 @@ impl Part {
         let leader = all.find(|node| Some(&node.id) == state.leader.as_ref());
         let limit = Duration::from_millis(leader.map_or(0, |leader| leader.dead_after_ms));
         let limit = limit.max(self.settings.rules.dead_after);
-        let is_lost = monotonic().saturating_sub(self.leaders_beat.1) >= limit;
+        let is_lost = is_gone || monotonic().saturating_sub(self.leaders_beat.1) >= limit;
         let is_free = state.leader.is_none() || is_lost;
         if self.leader.is_some() || !takes_part || has_ended || !is_free || !self.backend.may_lead() {
             return Ok(());
@@ -102,7 +138,8 @@ impl Part {
         self.leader = Some(Leader::new(rules, &self.node.id, state.clone(), monotonic()));
         self.lead()?;
         if let (Some(leader), Some(lost)) = (&mut self.leader, lost) {
-            leader.miss(&lost, monotonic());
+            let missed = if is_gone { Missed::Lost } else { Missed::Silent };
+            leader.miss(&lost, missed, monotonic());
             self.publish()?;
         }
         self.judge();

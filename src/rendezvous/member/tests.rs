@@ -93,6 +93,7 @@ pub fn settings(min_nodes: usize, max_nodes: usize) -> Settings {
         fixed: false,
         last_call: options.last_call_timeout,
         dead_after: options.dead_after(),
+        reconnect: options.reconnect_timeout,
         max_restarts: 3,
         max_host_failures: 0,
         save_before_change: Duration::ZERO,

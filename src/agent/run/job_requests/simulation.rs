@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::{JobRequests, Todo, Waiter};
 use crate::control::request::{Answer, Reason, RequestKind};
 use crate::moment::Moment;
-use crate::rendezvous::leader::{Leader, Rules};
+use crate::rendezvous::leader::{Leader, Missed, Rules};
 use crate::rendezvous::request::{View, Word};
 use crate::rendezvous::state::{Message, Node, Phase, State};
 
@@ -100,6 +100,7 @@ impl World {
             last_call: TIME,
             // Nobody is missed for that the time of a request is over.
             dead_after: 100 * TIME,
+            reconnect: TIME,
             max_restarts: 0,
             max_host_failures: 0,
             save_before_change: Duration::ZERO,
@@ -206,7 +207,7 @@ impl World {
                 while let Some(message) = self.inbox.get(self.leader.taken() as usize) {
                     self.leader.receive(message.clone(), NOW);
                 }
-                self.leader.miss(&lost, NOW);
+                self.leader.miss(&lost, Missed::Silent, NOW);
                 self.publish();
             }
         }
