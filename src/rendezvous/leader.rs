@@ -21,6 +21,7 @@ use crate::control::request::{Reason, RequestKind};
 use crate::moment::Moment;
 use crate::report::exit_status::Exit;
 
+mod flaps;
 mod requests;
 #[cfg(test)]
 mod tests;
@@ -94,6 +95,10 @@ pub struct Leader {
     /// When those that wait were heard.
     asked: Vec<Moment>,
     pulses: HashMap<String, Pulse>,
+    /// Since when newcomers are there, by id.
+    since: HashMap<String, Moment>,
+    /// Until when nodes wait for a place whose hosts have come and gone again and again.
+    waiting: HashMap<String, Moment>,
     changed: bool,
 }
 
@@ -111,8 +116,12 @@ impl Leader {
             is_end_untold: false,
             asked: Vec::new(),
             pulses: HashMap::new(),
+            since: HashMap::new(),
+            waiting: HashMap::new(),
             changed,
         };
+        leader.since = leader.state.newcomers.iter().map(|id| (id.clone(), now)).collect();
+        leader.state.spares.clone().iter().for_each(|spare| leader.greet(spare, now));
         leader.listen(now);
         leader.give_time(now);
         leader.settle(now);
@@ -148,6 +157,7 @@ impl Leader {
             lost.into_iter().chain([pulse.since.saturating_add(pulse.limit)]).min()
         };
         let dead = self.pulses.values().filter_map(due).min();
+        let dead = dead.into_iter().chain(self.waiting.values().copied()).min();
         self.deadline.into_iter().chain(self.request_deadline).chain(dead).min()
     }
 
@@ -214,6 +224,7 @@ impl Leader {
             request.give_up();
             self.request_over(now);
         }
+        self.end_waits(now);
         self.settle(now);
     }
 
@@ -237,7 +248,8 @@ impl Leader {
         for pulse in self.pulses.values_mut() {
             (pulse.since, pulse.lost) = (now, pulse.lost.map(|_| now));
         }
-        for deadline in [&mut self.deadline, &mut self.request_deadline].into_iter().flatten() {
+        let deadlines = [&mut self.deadline, &mut self.request_deadline].into_iter().flatten();
+        for deadline in deadlines.chain(self.waiting.values_mut()) {
             *deadline = deadline.saturating_add(lost);
         }
     }
@@ -257,6 +269,7 @@ impl Leader {
         }
         let known = self.state.nodes.iter().chain(&self.state.spares).find(|known| known.id == node.id);
         node.seniority = known.map_or(seniority, |known| known.seniority);
+        self.greet(&node, now);
         match self.state.phase {
             Phase::Gathering => {
                 if let Some(reason) = self.conflict(&node) {
@@ -267,7 +280,9 @@ impl Leader {
                 }
                 self.state.spares.retain(|spare| spare.id != node.id);
                 self.state.joined.retain(|other| other.id != node.id);
-                self.state.joined.push(node);
+                let list =
+                    if self.is_welcome(&node) { &mut self.state.joined } else { &mut self.state.spares };
+                list.push(node);
             }
             // Said twice.
             Phase::Complete if self.state.nodes.iter().any(|known| known.id == node.id) => {}
@@ -284,15 +299,6 @@ impl Leader {
         }
         self.listen(now);
         self.settle(now);
-    }
-
-    /// A spare has a place from the next round on, if there is one.
-    fn admit(&mut self, now: Moment) {
-        let has_room = !self.rules.fixed && self.state.nodes.len() < self.rules.max_nodes;
-        if let (Phase::Complete, true, Some(spare)) = (&self.state.phase, has_room, self.state.spares.last())
-        {
-            self.change(Why::Membership(format!("{} has come", spare.name)), None, now);
-        }
     }
 
     /// Why this node cannot stand where it wants to.
@@ -362,6 +368,9 @@ impl Leader {
     /// A node is there no longer.
     fn remove(&mut self, id: &str, reason: impl FnOnce(&str) -> String, now: Moment) {
         self.pulses.remove(id);
+        self.waiting.remove(id);
+        let gone = self.state.nodes.iter().find(|node| node.id == id).cloned();
+        gone.into_iter().for_each(|node| self.note_gone(&node, now));
         let State { spares, joined, nodes, done, .. } = &mut self.state;
         spares.retain(|node| node.id != id);
         joined.retain(|node| node.id != id);
@@ -484,7 +493,9 @@ impl Leader {
         let has_joined = |node: &Node| joined.iter().any(|other| other.id == node.id);
         // Nobody joins twice: of many nodes the last one alone is worth a closer look.
         let missing = joined.len() < nodes.len() || nodes.iter().any(|node| !has_joined(node));
-        let count = (joined.len() + spares.len()).min(max_nodes);
+        // Those that have to wait are taken where there are too few without them.
+        let welcome = joined.len() + spares.iter().filter(|spare| self.is_welcome(spare)).count();
+        let count = welcome.max((joined.len() + spares.len()).min(min_nodes)).min(max_nodes);
         // All that were there before: who else comes has come in time, but is not waited for.
         let enough_as_before = !nodes.is_empty() && nodes.len() + spares.len() >= min_nodes;
         if missing || count < min_nodes {
@@ -492,27 +503,34 @@ impl Leader {
             return;
         }
         if count == max_nodes || enough_as_before {
-            return self.complete();
+            return self.complete(now);
         }
         if *self.deadline.get_or_insert(now + last_call) <= now {
-            self.complete();
+            self.complete(now);
         }
     }
 
-    fn complete(&mut self) {
-        let state = &mut self.state;
-        let mut nodes = std::mem::take(&mut state.joined);
+    fn complete(&mut self, now: Moment) {
+        let Rules { min_nodes, max_nodes, .. } = self.rules;
+        let before: Vec<String> = self.state.nodes.iter().map(|node| node.id.clone()).collect();
+        let mut nodes = std::mem::take(&mut self.state.joined);
         // Who was there before comes first, if there are too many.
         nodes.sort_by_key(|node| node.seniority);
-        let room = self.rules.max_nodes.saturating_sub(nodes.len());
-        let spares = std::mem::take(&mut state.spares);
-        let (promoted, waiting) = spares.split_at(room.min(spares.len()));
-        nodes.extend_from_slice(promoted);
-        let surplus = nodes.split_off(self.rules.max_nodes.min(nodes.len()));
+        let spares = std::mem::take(&mut self.state.spares);
+        let (spares, unwelcome): (Vec<_>, Vec<_>) =
+            spares.into_iter().partition(|node| self.is_welcome(node));
+        let mut surplus = Vec::new();
+        for (more, most) in [(spares, max_nodes), (unwelcome, min_nodes)] {
+            let room = most.saturating_sub(nodes.len()).min(more.len());
+            nodes.extend_from_slice(&more[..room]);
+            surplus.extend_from_slice(&more[room..]);
+        }
+        surplus.splice(0..0, nodes.split_off(max_nodes.min(nodes.len())));
+        self.waiting.retain(|id, _| nodes.iter().all(|node| node.id != *id));
         nodes.sort_by_key(|node| (node.order.is_none(), node.order, node.seniority));
-        state.nodes = nodes;
-        state.spares = surplus.into_iter().chain(waiting.iter().cloned()).collect();
-        state.phase = Phase::Complete;
+        (self.state.nodes, self.state.spares) = (nodes, surplus);
+        self.state.phase = Phase::Complete;
+        self.note_newcomers(&before, now);
         self.deadline = None;
         self.changed = true;
     }

@@ -711,7 +711,12 @@ impl Part {
                 self.stage = Stage::Joining { until: None, posted };
                 let count = state.nodes.len();
                 if until.is_some() {
-                    let text = format!("a spare: the job has its {count} nodes, waiting for a place");
+                    let flaps = state.flaps.get(self.node.host()).copied().unwrap_or(0);
+                    let why = match flaps {
+                        0 => String::new(),
+                        _ => format!(", for longer than others as this host has come and gone {flaps} times"),
+                    };
+                    let text = format!("a spare: the job has its {count} nodes, waiting for a place{why}");
                     self.log(Level::Info, text);
                 }
             }

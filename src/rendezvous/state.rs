@@ -37,6 +37,13 @@ pub struct Node {
     pub dead_after_ms: u64,
 }
 
+impl Node {
+    /// The host's name.
+    pub fn host(&self) -> &str {
+        self.name.split(" (").next().unwrap_or(&self.name)
+    }
+}
+
 #[cfg(test)]
 impl Node {
     /// One of a test, with one worker.
@@ -132,6 +139,10 @@ pub struct State {
     pub refused: Vec<(String, String)>,
     /// How often workers have failed, by the id of their node.
     pub failures: BTreeMap<String, u32>,
+    /// Those of `nodes` that have come to a job that was there, by id.
+    pub newcomers: Vec<String>,
+    /// How often such were gone again soon, by host.
+    pub flaps: BTreeMap<String, u32>,
     /// Nodes that take part no more, and why.
     pub left_out: BTreeMap<String, String>,
     /// What the workers of the round are asked for, or were last.
@@ -166,6 +177,8 @@ impl State {
             spares: Vec::new(),
             refused: Vec::new(),
             failures: BTreeMap::new(),
+            newcomers: Vec::new(),
+            flaps: BTreeMap::new(),
             left_out: BTreeMap::new(),
             request: None,
             asks: Vec::new(),

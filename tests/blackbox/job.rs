@@ -35,6 +35,7 @@ pub fn tests() -> Vec<Trial> {
         job_07_who_comes_back_in_time_is_not_missed,
         job_12_a_newcomer_whose_program_is_missing_is_left_out,
         job_12_a_host_whose_workers_fail_again_and_again_is_left_out,
+        job_13_a_newcomer_that_comes_and_goes_costs_few_rounds,
         job_17_all_hosts_say_which_of_them_was_stopped_and_how,
     ]
 }
@@ -360,7 +361,7 @@ fn job_07_a_killed_agent_is_missed_at_once() {
     let t = Case::new();
     let job = Job::c10d(&t, "2:3");
     let first = job.first_agent(&[], |tool| tool.until_go(&t));
-    let [second, mut third] = [(); 2].map(|()| job.agent(&[]).until_go(&t).spawn());
+    let [second, third] = [(); 2].map(|()| job.agent(&[]).until_go(&t).spawn());
     round(&t, 0, 3);
     let begun = Instant::now();
     third.kill();
@@ -392,6 +393,29 @@ fn job_07_who_comes_back_in_time_is_not_missed() {
         !said.iter().any(|said| said.contains("vanished") || said.contains("round 0 is over")),
         "{said:?}"
     );
+}
+
+/// Each time it costs the others a round, so it waits for longer and longer.
+fn job_13_a_newcomer_that_comes_and_goes_costs_few_rounds() {
+    let t = Case::new();
+    let job = Job::c10d(&t, "1:2");
+    let stays = job.first_agent(&[], |tool| tool.until_go(&t));
+    round(&t, 0, 1);
+    for number in 0..5 {
+        let mut newcomer = job.agent(&[]).until_go(&t).spawn();
+        match number {
+            0 => drop(round(&t, 1, 2)),
+            _ => wait_for("a wait", || newcomer.err_so_far().contains("come and gone 1 times")),
+        }
+        newcomer.kill();
+        if number == 0 {
+            round(&t, 2, 1);
+        }
+    }
+    go(&t);
+    stays.finish().exited(0);
+    let last = t.lines("rounds").iter().filter_map(|line| line.split(' ').next()?.parse().ok()).max();
+    assert!(last <= Some(3), "{last:?}");
 }
 
 fn job_12_a_newcomer_whose_program_is_missing_is_left_out() {

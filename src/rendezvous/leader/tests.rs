@@ -101,6 +101,54 @@ fn job_07_who_has_lost_its_connection_is_missed_unless_it_comes_back() {
 }
 
 #[test]
+fn job_13_a_host_that_comes_and_goes_waits_for_a_place() {
+    let on =
+        |id: &str, host: &str| Message::Join(Node { name: format!("{host} (PID {id})"), ..Node::named(id) });
+    let mut leader = leader(rules(1, 3));
+    tell(&mut leader, &[on("a", "h")], SECOND);
+    leader.tick(3 * SECOND);
+    let mut now = 10 * SECOND;
+    let mut come = |leader: &mut Leader, id: &str, host: &str| {
+        now += SECOND;
+        tell(leader, &[on(id, host)], now);
+        let is_round = leader.state.phase == Phase::Gathering;
+        if is_round {
+            tell(leader, &[on("a", "h")], now);
+        }
+        (is_round, now)
+    };
+    assert!(come(&mut leader, "b", "bad").0);
+    tell(&mut leader, &[leave("b")], 20 * SECOND);
+    tell(&mut leader, &[on("a", "h")], 20 * SECOND);
+    assert_eq!((leader.state.round, ids(&leader.state.nodes).as_str()), (2, "a"));
+    let (is_round, now) = come(&mut leader, "c", "bad");
+    assert!(!is_round && ids(&leader.state.spares) == "c");
+    // Another host has no part in that.
+    assert!(come(&mut leader, "d", "good").0);
+    assert_eq!((ids(&leader.state.nodes).as_str(), ids(&leader.state.spares).as_str()), ("ad", "c"));
+    // It has been there for as long as it had to wait.
+    assert_eq!(leader.waiting["c"], now + Duration::from_secs(30));
+    leader.saw("c", 1, now + 29 * SECOND);
+    leader.saw("d", 1, now + 29 * SECOND);
+    leader.tick(now + 29 * SECOND);
+    assert_eq!(leader.state.phase, Phase::Complete);
+    leader.tick(now + 30 * SECOND);
+    assert_eq!(leader.state.phase, Phase::Gathering);
+    tell(&mut leader, &[on("a", "h"), on("d", "good")], now + 30 * SECOND);
+    assert_eq!(ids(&leader.state.nodes), "acd");
+    // A second time it waits twice as long; where it is needed it has a place at once.
+    tell(&mut leader, &[leave("c")], now + 31 * SECOND);
+    tell(&mut leader, &[on("a", "h"), on("d", "good")], now + 31 * SECOND);
+    tell(&mut leader, &[on("e", "bad")], now + 32 * SECOND);
+    assert_eq!(leader.waiting["e"], now + 92 * SECOND);
+    leader.rules.min_nodes = 3;
+    let round = leader.state.round;
+    tell(&mut leader, &[failed("a", round)], now + 33 * SECOND);
+    tell(&mut leader, &[on("a", "h"), on("d", "good")], now + 33 * SECOND);
+    assert_eq!((leader.state.phase.clone(), ids(&leader.state.nodes)), (Phase::Complete, "ade".into()));
+}
+
+#[test]
 fn dyn_02_the_last_call_ends_by_time_or_by_the_last_place() {
     for third in [false, true] {
         let mut leader = leader(rules(2, 3));
@@ -206,7 +254,8 @@ fn rst_04_membership_changes_use_up_no_restarts() {
     let mut leader = leader(Rules { max_restarts: 0, ..rules(1, 2) });
     tell(&mut leader, &[join("a"), join("b")], SECOND);
     for change in 0..10 {
-        tell(&mut leader, &[leave("b"), join("a"), join("b"), join("a")], SECOND);
+        let now = (1 + 100 * change as u32) * SECOND;
+        tell(&mut leader, &[leave("b"), join("a"), join("b"), join("a")], now);
         let state = leader.publish().unwrap();
         assert_eq!((state.restarts, state.round, ids(&state.nodes).as_str()), (0, 2 * (change + 1), "ab"));
     }
