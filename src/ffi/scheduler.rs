@@ -28,9 +28,10 @@ use crate::spec::placement;
 /// - how many workers (`ice_spec_set_nproc_per_node()`): one for each GPU that this task sees, or for each in its share
 ///   where several agents are on one host; without GPUs the number of tasks that one host without a step has, else 1;
 /// - OMP_NUM_THREADS, where nobody sets it: the CPUs of this task by the number of its workers. With `auto` SLURM_CPUS_PER_TASK
-///   and the CPU quota of a cgroup count for that, too, without a scheduler.
+///   and the CPU quota of a cgroup count for that, too, without a scheduler; where nobody knows a number it is 1 for several
+///   workers, as ever, and a warning says so.
 ///
-/// `auto` reads nothing where this process is itself a worker. `ice_plan_source()` tells what was taken from where, and
+/// `auto` reads nothing where this process is itself a worker. `ice_plan_source_at()` tells what was taken from where, and
 /// `docs/schedulers.md` has all variables. ICE_ERROR_CONFIG for another name; and from `ice_agent_new()` for a scheduler that
 /// is named and is not there, for numbers that do not fit together (4 tasks on 2 nodes) unless the spec says how many
 /// nodes there are, and for a job of several nodes whose first is not known.

@@ -13,6 +13,9 @@ use crate::sys::random;
 const PAUSE: Duration = Duration::from_millis(1);
 const LONGEST: u32 = 32;
 
+/// Takes the id of a node, and its heartbeat.
+pub type TellOfLoss = Arc<dyn Fn(&str, u64) + Send + Sync>;
+
 /// What a value is known by: another one has another token.
 pub type Token = Vec<u8>;
 
@@ -89,7 +92,7 @@ pub trait Backend: Send {
 
     /// Has `tell` called, in any thread, for each node whose way to the place has ended: its id, and what its heartbeat was
     /// then. Only one that serves the place knows.
-    fn tell_of_losses(&mut self, _tell: Arc<dyn Fn(&str, u64) + Send + Sync>) {}
+    fn tell_of_losses(&mut self, _tell: TellOfLoss) {}
 
     /// What ends, from another thread, whatever is asked at the moment or later.
     fn interrupter(&self) -> Interrupter {

@@ -40,6 +40,8 @@ const DEFAULT_RESERVE: usize = 64;
 const SCRATCH: usize = 64 << 10;
 const STACK: usize = 256 << 10;
 
+type Tell = dyn Fn(&[u8], i64) + Send + Sync;
+
 /// Whose end is told of: that of a connection by which a key was set that begins so.
 #[derive(Clone)]
 pub struct Losses {
@@ -47,7 +49,7 @@ pub struct Losses {
     pub below: Vec<u8>,
     /// Gets the rest of the last such key, and its number; in the server's thread. Not where that key is gone, or was set by
     /// another connection since.
-    pub tell: Arc<dyn Fn(&[u8], i64) + Send + Sync>,
+    pub tell: Arc<Tell>,
 }
 
 impl fmt::Debug for Losses {
@@ -264,7 +266,7 @@ struct Service {
     limits: Limits,
     secret: Option<Secret>,
     time_to_validate: Duration,
-    tell_of_loss: Option<Arc<dyn Fn(&[u8], i64) + Send + Sync>>,
+    losses: Option<Losses>,
     reserve: usize,
     shared: Shared,
     sessions: HashMap<Client, Session>,
@@ -295,7 +297,7 @@ impl Service {
             limits: config.limits,
             secret: config.secret.clone(),
             time_to_validate: config.time_to_validate,
-            tell_of_loss: config.losses.as_ref().map(|losses| losses.tell.clone()),
+            losses: config.losses.clone(),
             reserve: config.reserve,
             shared: Shared {
                 signed_below: config.losses.as_ref().map(|losses| [b"/", &losses.below[..]].concat()),
@@ -499,13 +501,13 @@ impl Service {
     }
 
     fn tell_of_loss(&self, signature: Option<&[u8]>) {
-        let (Some(tell), Some(below), Some(key)) = (&self.tell_of_loss, &self.shared.signed_below, signature)
+        let (Some(losses), Some(below), Some(key)) = (&self.losses, &self.shared.signed_below, signature)
         else {
             return;
         };
         let is_back = self.sessions.values().any(|other| other.signature() == Some(key));
         if self.shared.table.has(key) && !is_back {
-            tell(&key[below.len()..], self.shared.table.number(key));
+            (losses.tell)(&key[below.len()..], self.shared.table.number(key));
         }
     }
 }

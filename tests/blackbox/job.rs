@@ -402,7 +402,7 @@ fn job_13_a_newcomer_that_comes_and_goes_costs_few_rounds() {
     let stays = job.first_agent(&[], |tool| tool.until_go(&t));
     round(&t, 0, 1);
     for number in 0..5 {
-        let mut newcomer = job.agent(&[]).until_go(&t).spawn();
+        let newcomer = job.agent(&[]).until_go(&t).spawn();
         match number {
             0 => drop(round(&t, 1, 2)),
             _ => wait_for("a wait", || newcomer.err_so_far().contains("come and gone 1 times")),

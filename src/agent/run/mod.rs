@@ -79,6 +79,7 @@ use crate::process::watcher::Name;
 use crate::ranks;
 use crate::report::exit_status::Exit;
 use crate::report::{Cause, End, GroupState, Outcome, RunReport, metrics, stuck_text};
+use crate::scheduler::Choice;
 use crate::spec::names::Signal;
 use crate::spec::placement::Source;
 use crate::spec::{Level, Spec};
@@ -276,8 +277,8 @@ impl<'a> Run<'a> {
         for Source { option, value, source } in &spec.sources {
             context.log(Level::Info, || format!("{option} is {value}: {source}"));
         }
-        if plan::has_one_thread(spec, &context.host.env) {
-            // As torchrun says it.
+        // As torchrun says it, to those who would have a scheduler say a better number.
+        if spec.scheduler != Choice::Nobody && plan::has_one_thread(spec, &context.host.env) {
             context.log(Level::Warning, || {
                 "OMP_NUM_THREADS is not set, workers get 1: set it to what suits the program".into()
             });

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{Asked, Opening};
 use crate::error::Error;
-use crate::rendezvous::backend::{Backend, Stored, Swap, Token, beat_key};
+use crate::rendezvous::backend::{Backend, Stored, Swap, TellOfLoss, Token, beat_key};
 use crate::rendezvous::hosting::{Hosting, is_here};
 use crate::rendezvous::secret::Source;
 use crate::spec::endpoint::Endpoint;
@@ -109,7 +109,7 @@ pub struct StoreBackend {
     server: Option<Server>,
     client: Option<Client>,
     interrupter: Interrupter,
-    tell_of_loss: Option<Arc<dyn Fn(&str, u64) + Send + Sync>>,
+    tell_of_loss: Option<TellOfLoss>,
 }
 
 impl StoreBackend {
@@ -281,7 +281,7 @@ impl Backend for StoreBackend {
         self.client()?.delete(self.key(key).as_bytes()).map(drop)
     }
 
-    fn tell_of_losses(&mut self, tell: Arc<dyn Fn(&str, u64) + Send + Sync>) {
+    fn tell_of_losses(&mut self, tell: TellOfLoss) {
         self.tell_of_loss = Some(tell);
     }
 
