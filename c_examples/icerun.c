@@ -93,6 +93,7 @@ int main(int argc, char **argv) {
 
   struct options options;
   options_read(&options, argv);
+  check_end(&options);
   int32_t level = log_level(&options);
   leave_pid_1(); /* before anything of the library is made: a handle is of no use in a child */
 
@@ -119,8 +120,11 @@ int main(int argc, char **argv) {
   }
   if (!dry) {
     report(&options, result);
+    tell_others(&options, result);
     code = exit_status(&options, result);
-    if (ice_result_end(result) == ICE_END_INTERRUPTED) stopped_by = ice_result_signal(result);
+    /* Unless another status was chosen. */
+    int by_signal = ice_result_end(result) == ICE_END_INTERRUPTED && code > 128;
+    if (by_signal && code == 128 + ice_result_signal(result)) stopped_by = code - 128;
     ice_result_free(result);
   }
   ice_agent_free(agent);

@@ -9,6 +9,7 @@
  *   icerun_signals.c  what signals are to the run
  *   icerun_rdzv.c     the rendezvous options
  *   icerun_plan.c     --dry-run
+ *   icerun_end.c      what others are told at the end: the queue, the termination log
  *   icerun_init.c     what a pid 1 has to do
  *
  * SPDX-License-Identifier: MIT OR Apache-2.0
@@ -51,6 +52,8 @@ enum option_id {
   OPT_SIGNALS_TO_HANDLE,
   OPT_PASS_SIGNALS,
   OPT_COMPAT_EXIT_CODE,
+  OPT_REQUEUE,
+  OPT_TERMINATION_LOG,
 
   OPT_LOG_DIR,
   OPT_REDIRECTS,
@@ -171,6 +174,10 @@ void rendezvous_to_spec(const struct options *options, ice_spec *spec);
 
 /* icerun_plan.c. Returns icerun's exit status. */
 int print_plan(const ice_plan *plan);
+
+/* icerun_end.c */
+void check_end(const struct options *options);
+void tell_others(const struct options *options, const ice_result *result);
 
 /* icerun_init.c. Returns at once unless this is pid 1, and then in a child of it. */
 void leave_pid_1(void);

@@ -81,6 +81,12 @@ static const struct option OWN[OPT_OWN_COUNT] = {
                                 "SIGCONT,SIGALRM."},
   [OPT_COMPAT_EXIT_CODE] = {FLAG("compat-exit-code"), .heading = SIGNALS,
                             .help = "Every failure of a worker ends icerun with 1, as torchrun does."},
+  [OPT_REQUEUE] = {FLAG("requeue"), .heading = SIGNALS,
+                   .help = "Of a job of Slurm: puts it back into its queue (scontrol requeue) when it was stopped after all "
+                           "ranks had saved a checkpoint."},
+  [OPT_TERMINATION_LOG] = {VALUE("termination-log", "FILE", "/dev/termination-log"), .heading = SIGNALS,
+                           .help = "Where Kubernetes reads why a container has failed: gets the report of a failure, if the "
+                                   "file is there."},
 
   [OPT_LOG_DIR] = {OF("log_dir")},
   [OPT_REDIRECTS] = {OF("redirects")},

@@ -1821,6 +1821,12 @@ ice_status ice_spec_set_section_learning(struct ice_spec *spec,
 ice_status ice_spec_set_checkpoint_before_stop(struct ice_spec *spec,
                                                double seconds);
 
+/* What `ice_result_exit_status()` says of a run that ended as ICE_END_INTERRUPTED after all ranks of the job had saved a
+ * checkpoint (`ice_result_has_saved()`): 0 to 255, or -1 for what it says of any stop. Default -1. A scheduler, or a script,
+ * that starts the program again for one status and not for others goes by it. */
+ice_status ice_spec_set_saved_exit_status(struct ice_spec *spec,
+                                          int64_t status);
+
 /* Serves workers as torch's file timers do (`torch.distributed.elastic.timer`, as of 2.15): each attempt has a
  * FIFO of its own, in TORCHELASTIC_TIMER_FILE of its workers, and a worker that does not release a timer in
  * time gets the signal that its client has named. 1 on, 0 off. Default: on if the host's environment has
@@ -2133,6 +2139,14 @@ int32_t ice_result_signal(const struct ice_result *result);
  * time well (a checkpoint before preemption). */
 int32_t ice_result_all_exited_cleanly(const struct ice_result *result);
 
+/* 1 if all ranks of the job have saved a checkpoint in this run, on whatever hosts, each time that they were asked at one
+ * step (`ice_agent_request()`, a stop, a signal). What a worker saved unasked is not known. */
+int32_t ice_result_has_saved(const struct ice_result *result);
+
+/* The step of the last such checkpoint, as the workers say it (`ice_worker_step()`); -1 if there is none, or if they do
+ * not say it. */
+int64_t ice_result_saved_step(const struct ice_result *result);
+
 /* The exit status for a program that runs a spec and does nothing else, 0 to 255, as icerun has it:
  *
  * - 0: ICE_END_SUCCEEDED or ICE_END_NOT_NEEDED;
@@ -2143,7 +2157,8 @@ int32_t ice_result_all_exited_cleanly(const struct ice_result *result);
  * - 127: the program of the workers, or its interpreter, is not there;
  * - 123: any other ICE_END_START_ERROR: a directory, a file, a port, memory or processes that cannot be had;
  * - 125: any other ICE_END_AGENT_ERROR;
- * - 128 + n: ICE_END_INTERRUPTED by signal n; 143 without a signal.
+ * - 128 + n: ICE_END_INTERRUPTED by signal n; 143 without a signal; `ice_spec_set_saved_exit_status()` chooses another one
+ *   for a run whose workers had all saved.
  *
  * A spec that is refused has no result: icerun ends with 2 then, and with 125 where a call fails for another
  * reason. 125 for NULL. */

@@ -208,6 +208,21 @@ impl Answers {
     }
 }
 
+/// A checkpoint that all ranks have saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// Where ranks say their steps.
+    pub step: Option<u64>,
+}
+
+impl Saved {
+    /// None if one of them has not.
+    pub fn of(ranks: &[(Answer, Option<u64>)]) -> Option<Saved> {
+        let all = !ranks.is_empty() && ranks.iter().all(|(answer, _)| *answer == Answer::Succeeded);
+        all.then(|| Saved { step: ranks.iter().filter_map(|(_, step)| *step).max() })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -338,6 +338,23 @@ pub extern "C" fn ice_result_all_exited_cleanly(result: *const ice_result) -> i3
     guard_value(0, || Ok(handle(result, "result")?.report.all_exited_cleanly() as i32))
 }
 
+/// 1 if all ranks of the job have saved a checkpoint in this run, on whatever hosts, each time that they were asked at one
+/// step (`ice_agent_request()`, a stop, a signal). What a worker saved unasked is not known.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_result_has_saved(result: *const ice_result) -> i32 {
+    guard_value(0, || Ok(handle(result, "result")?.report.saved.is_some() as i32))
+}
+
+/// The step of the last such checkpoint, as the workers say it (`ice_worker_step()`); -1 if there is none, or if they do
+/// not say it.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_result_saved_step(result: *const ice_result) -> i64 {
+    guard_value(-1, || {
+        let step = handle(result, "result")?.report.saved.and_then(|saved| saved.step);
+        Ok(step.and_then(|step| i64::try_from(step).ok()).unwrap_or(-1))
+    })
+}
+
 /// The exit status for a program that runs a spec and does nothing else, 0 to 255, as icerun has it:
 ///
 /// - 0: ICE_END_SUCCEEDED or ICE_END_NOT_NEEDED;
@@ -348,7 +365,8 @@ pub extern "C" fn ice_result_all_exited_cleanly(result: *const ice_result) -> i3
 /// - 127: the program of the workers, or its interpreter, is not there;
 /// - 123: any other ICE_END_START_ERROR: a directory, a file, a port, memory or processes that cannot be had;
 /// - 125: any other ICE_END_AGENT_ERROR;
-/// - 128 + n: ICE_END_INTERRUPTED by signal n; 143 without a signal.
+/// - 128 + n: ICE_END_INTERRUPTED by signal n; 143 without a signal; `ice_spec_set_saved_exit_status()` chooses another one
+///   for a run whose workers had all saved.
 ///
 /// A spec that is refused has no result: icerun ends with 2 then, and with 125 where a call fails for another
 /// reason. 125 for NULL.

@@ -183,6 +183,14 @@ pub extern "C" fn ice_spec_set_checkpoint_before_stop(spec: *mut ice_spec, secon
     set_seconds(spec, option!("checkpoint_before_stop"), seconds)
 }
 
+/// What `ice_result_exit_status()` says of a run that ended as ICE_END_INTERRUPTED after all ranks of the job had saved a
+/// checkpoint (`ice_result_has_saved()`): 0 to 255, or -1 for what it says of any stop. Default -1. A scheduler, or a script,
+/// that starts the program again for one status and not for others goes by it.
+#[unsafe(no_mangle)]
+pub extern "C" fn ice_spec_set_saved_exit_status(spec: *mut ice_spec, status: i64) -> ice_status {
+    set_number(spec, option!("saved_exit_status"), status)
+}
+
 /// Serves workers as torch's file timers do (`torch.distributed.elastic.timer`, as of 2.15): each attempt has a
 /// FIFO of its own, in TORCHELASTIC_TIMER_FILE of its workers, and a worker that does not release a timer in
 /// time gets the signal that its client has named. 1 on, 0 off. Default: on if the host's environment has

@@ -221,6 +221,7 @@ mod tests {
             round: 0,
             exit_code: None,
             exit_status: 0,
+            saved: None,
             flakiness: 7,
             signal: 0,
             errno: 0,

@@ -38,8 +38,12 @@ impl From<&WorkerReport> for Exit {
     }
 }
 
-/// `failed`: the worker whose failure ended the job; `signal`: that of an interruption, 0 for none.
-pub fn of(end: End, failed: Exit, error: Option<&Error>, signal: i32) -> i32 {
+/// `failed`: the worker whose failure ended the job; `signal`: that of an interruption, 0 for none; `saved`: what was chosen
+/// for one after all have saved, if they have.
+pub fn of(end: End, failed: Exit, error: Option<&Error>, signal: i32, saved: Option<i32>) -> i32 {
+    if let (End::Interrupted, Some(status)) = (end, saved) {
+        return status;
+    }
     match (end, error) {
         (End::Succeeded | End::NotNeeded, _) => 0,
         (End::WorkerFailure, _) => of_worker(failed),
@@ -96,11 +100,17 @@ mod tests {
         ];
         for (end, failed, error, signal, status) in table {
             assert_eq!(
-                of(end, failed, error.as_ref(), signal),
+                of(end, failed, error.as_ref(), signal, None),
                 status,
                 "{end:?} {failed:?} {error:?} {signal}"
             );
         }
+    }
+
+    #[test]
+    fn sched_08_a_stop_after_a_checkpoint_may_have_a_number_of_its_own() {
+        let saved = |end| of(end, Exit::default(), None, libc::SIGTERM, Some(75));
+        assert_eq!((saved(End::Interrupted), saved(End::Succeeded), saved(End::AgentError)), (75, 0, 125));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::errno::Errno;
 
 use crate::control::pace::Pace;
+use crate::control::request::Saved;
 use crate::control::section::Name;
 use crate::control::watch::Said;
 use crate::error::errno_text;
@@ -246,6 +247,8 @@ pub struct RunReport {
     pub exit_code: Option<i32>,
     /// See `exit_status`.
     pub exit_status: i32,
+    /// The last checkpoint that all ranks of the job have saved.
+    pub saved: Option<Saved>,
     /// See `event::flakiness`.
     pub flakiness: u32,
     pub signal: i32,

@@ -262,6 +262,8 @@ pub struct Spec {
     pub sections: Limits,
     /// The time that workers have to save before a stop; zero: none, they are not asked to.
     pub checkpoint_before_stop: Duration,
+    /// Of a run that was stopped after all had saved.
+    pub saved_exit_status: Option<i32>,
     pub ask_on_interrupt: bool,
     /// Whether the soft limit of descriptors is the hard one while the run lasts.
     pub raise_descriptor_limit: bool,
@@ -372,6 +374,7 @@ impl Default for Spec {
             timer_signal: libc::SIGKILL,
             sections: Limits::default(),
             checkpoint_before_stop: Duration::ZERO,
+            saved_exit_status: None,
             ask_on_interrupt: false,
             raise_descriptor_limit: false,
             scrub_launcher: false,

@@ -26,6 +26,10 @@ pub fn tests() -> Vec<Trial> {
         needs(mpiexec): sched_05_ranks_of_mpi_are_agents,
         sched_06_an_indexed_job,
         sched_07_hosts_by_the_variables_of_torch,
+        sched_08_a_stop_after_a_checkpoint_may_have_a_status_of_its_own,
+        sched_08_a_stopped_job_is_queued_again,
+        needs(net_namespaces, slurmctld, munged): sched_08_a_real_slurm_starts_it_again,
+        sched_08_the_termination_log,
         sched_09_threads_are_the_cpus_of_the_task,
     ]
 }
@@ -359,6 +363,144 @@ fn sched_07_hosts_by_the_variables_of_torch() {
     };
     all_end_well(["1", "0"].into_iter().map(host));
     assert_eq!(signed(&t), ["0/4 none", "1/4 none", "2/4 none", "3/4 none"]);
+}
+
+/// A worker that saves when it is asked to, and works until it is stopped.
+fn saver(t: &Case) -> Vec<String> {
+    let words = ["--no-python", program("controlled").to_str().expect("a plain path")].map(String::from);
+    let verbs = [
+        "append".into(),
+        t.path("ready"),
+        "x".into(),
+        "work".into(),
+        t.path("work.%g"),
+        "0.001".into(),
+        "0".into(),
+    ];
+    words.into_iter().chain(verbs).collect()
+}
+
+fn stopped(t: &Case, options: &[&str], tool: impl FnOnce(Tool<'_>) -> Tool<'_>) -> Ended {
+    let words = saver(t);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let started = tool(self::tool(t, &["--nproc-per-node", "2"]).words(options)).words(&words).spawn();
+    t.wait_lines("ready", 2);
+    started.signal(libc::SIGTERM);
+    started.finish()
+}
+
+fn sched_08_a_stop_after_a_checkpoint_may_have_a_status_of_its_own() {
+    let saving = ["--checkpoint-before-stop", "30"];
+    for (options, status, saved) in [
+        (&[&saving[..], &["--saved-exit-status", "75"]].concat()[..], Some(75), true),
+        (&[&saving[..], &["--saved-exit-status", "0"]].concat(), Some(0), true),
+        (&saving, None, true),
+        (&["--saved-exit-status", "75"], None, false),
+    ] {
+        let t = Case::new();
+        let ended = stopped(&t, options, |tool| tool);
+        assert_eq!(ended.status.code(), status, "{options:?}: {}", ended.err());
+        assert_eq!(
+            ended.err().contains("all ranks had saved at step "),
+            saved,
+            "{options:?}: {}",
+            ended.err()
+        );
+    }
+    // Of two hosts both, whichever was stopped.
+    let t = Case::new();
+    let job = Job::fixed(&t, "2").with(&saving).with(&["--saved-exit-status", "75"]);
+    let words = saver(&t);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let agents = ["0", "1"].map(|rank| job.agent(&["--node-rank", rank]).words(&words).spawn());
+    t.wait_lines("ready", 2);
+    agents[1].signal(libc::SIGTERM);
+    all_exited(agents, 75);
+}
+
+fn sched_08_a_stopped_job_is_queued_again() {
+    for (saves, rank, times) in [(true, "0", 1), (true, "1", 0), (false, "0", 0)] {
+        let t = Case::new();
+        t.write("scontrol", format!("#!/bin/sh\necho $* >> {}\n", t.path("queue")).as_bytes(), 0o755);
+        let path = format!("{}:{}", t.path(""), std::env::var("PATH").expect("a path"));
+        let options: &[&str] =
+            if saves { &["--checkpoint-before-stop", "30", "--requeue"] } else { &["--requeue"] };
+        let ended = stopped(&t, options, |tool| {
+            tool.env("PATH", &path)
+                .env("SLURM_JOB_ID", "77")
+                .env("SLURM_PROCID", rank)
+                .words(&["--nnodes", "1"])
+        });
+        assert_eq!(t.lines("queue"), vec!["requeue 77"; times], "{}", ended.err());
+        assert_eq!(ended.err().contains("--requeue: not done"), !saves, "{}", ended.err());
+    }
+    let t = Case::new();
+    let ended = tool(&t, &["--requeue"]).probe(&[]).run();
+    ended.exited(2);
+    assert!(ended.err().contains("SLURM_JOB_ID"), "{}", ended.err());
+}
+
+fn sched_08_a_real_slurm_starts_it_again() {
+    let t = Case::new();
+    let slurm = Slurm::up(&t);
+    let words = saver(&t).iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
+    let (icerun, again) = (icerun().display().to_string(), t.path("again"));
+    // The second time there is nothing left to be done.
+    let script = format!(
+        "#!/bin/sh\n[ -z \"$SLURM_RESTART_COUNT\" ] || {{ echo $SLURM_RESTART_COUNT > {again}; exit 0; }}\n\
+         srun -N2 -n2 {icerun} --requeue --checkpoint-before-stop 30 {words}\n"
+    );
+    t.write("job.sh", script.as_bytes(), 0o755);
+    let tried = |words: &[&str]| {
+        let on = slurm.on("ctl");
+        let words: Vec<&str> = on.iter().chain(words).copied().collect();
+        t.command(words[0]).args(&words[1..]).output().expect("a command of Slurm")
+    };
+    let run = |words: &[&str]| {
+        let output = tried(words);
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).trim().to_string()
+    };
+    let job = run(&[
+        "sbatch",
+        "--parsable",
+        "--requeue",
+        "-N2",
+        "-n2",
+        "-o",
+        &t.path("batch.out"),
+        &t.path("job.sh"),
+    ]);
+    t.wait_lines("ready", 2);
+    run(&["scancel", "--signal=TERM", &job]);
+    // Slurm would wait for two minutes.
+    wait_for("the queue", || run(&["squeue", "-h", "-o", "%T"]) == "PENDING");
+    wait_for("a start", || {
+        tried(&["scontrol", "update", &format!("JobId={job}"), "StartTime=now"]).status.success()
+    });
+    wait_for("the second time", || !t.lines("again").is_empty());
+    assert_eq!(t.lines("again"), ["1"]);
+    // Both ranks have saved at one step.
+    let steps = ["work.0", "work.1"]
+        .map(|name| t.lines(name).last().and_then(|line| line.split(' ').nth(3).map(String::from)));
+    assert!(steps[0].is_some() && steps[0] == steps[1], "{steps:?}");
+}
+
+fn sched_08_the_termination_log() {
+    let t = Case::new();
+    let run = |log: &str| {
+        let options = ["--termination-log", log, "--no-python", "sh", "-c", "echo broken >&2; exit 7"];
+        tool(&t, &options).run().exited(7);
+    };
+    run(&t.path("absent"));
+    assert!(!std::path::Path::new(&t.path("absent")).exists());
+    t.write("log", b"what was there", 0o644);
+    run(&t.path("log"));
+    let lines = t.lines("log");
+    assert!(
+        lines[0].starts_with("worker failure: ") && lines.iter().any(|line| line.contains("exit code: 7")),
+        "{lines:?}"
+    );
 }
 
 fn sched_09_threads_are_the_cpus_of_the_task() {

@@ -174,6 +174,8 @@ static void result_fields(json *j, const ice_result *r) {
   json_number(j, "job_restarts", ice_result_job_restarts(r));
   json_number(j, "exit_code", ice_result_exit_code(r));
   json_number(j, "exit_status", ice_result_exit_status(r));
+  json_number(j, "has_saved", ice_result_has_saved(r));
+  json_number(j, "saved_step", ice_result_saved_step(r));
   json_number(j, "flakiness", ice_result_flakiness(r));
   json_number(j, "signal", ice_result_signal(r));
   json_number(j, "all_exited_cleanly", ice_result_all_exited_cleanly(r));

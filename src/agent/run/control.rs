@@ -12,7 +12,7 @@ use super::job_requests::{JobRequests, Todo, Waiter};
 use crate::control::listener::Listener;
 use crate::control::page::Page;
 use crate::control::pending::{HostWish, Ticket};
-use crate::control::request::{Answer, Answers, Debugged, Reason, RequestKind};
+use crate::control::request::{Answer, Answers, Debugged, Reason, RequestKind, Saved};
 use crate::control::section::LearntLimits;
 use crate::control::watch::earlier;
 use crate::error::Error;
@@ -41,6 +41,8 @@ pub struct Control {
     is_in_round: bool,
     /// Who said that they end by themselves, for a stop that waits for that.
     ending: Vec<usize>,
+    /// The last checkpoint of all.
+    saved: Option<Saved>,
 }
 
 struct Open {
@@ -126,8 +128,15 @@ impl Control {
     // ---- what the host asks for
 
     fn settle(&mut self, context: &Context, group: &Group, give_up: bool) -> Standing {
-        let open = self.open.as_mut();
-        open.map_or(Standing::Free, |open| open.channel.settle(context, group, give_up))
+        let Some(open) = &mut self.open else { return Standing::Free };
+        let standing = open.channel.settle(context, group, give_up);
+        self.saved = open.channel.take_saved().or(self.saved);
+        standing
+    }
+
+    /// The last checkpoint that all ranks of the job have saved.
+    pub fn saved(&self) -> Option<Saved> {
+        self.saved
     }
 
     /// Takes answers, and then what the host asks for next. `is_undisturbed`: workers run, and none was signalled.
@@ -261,6 +270,9 @@ impl Control {
     /// The hosts know something new of requests.
     pub fn hear_job(&mut self, context: &Context, group: &Group, view: View) -> Vec<Event> {
         let mut events = Vec::new();
+        if let Some(seen) = view.request.as_ref().filter(|seen| seen.kind == RequestKind::Save) {
+            self.saved = Saved::of(&seen.answers).or(self.saved);
+        }
         for todo in self.job.hear(view, monotonic()) {
             match todo {
                 Todo::StopGently { until } => events.push(Event::StopGently { until }),

@@ -8,7 +8,9 @@ use super::context::Context;
 use super::group::Group;
 use crate::control::page::Page;
 use crate::control::pending::Ticket;
-use crate::control::request::{Answer, Answers, Debugged, Reason, Request, RequestKind, View, common_step};
+use crate::control::request::{
+    Answer, Answers, Debugged, Reason, Request, RequestKind, Saved, View, common_step,
+};
 use crate::error::Error;
 use crate::moment::Moment;
 use crate::rendezvous::request::{RankAnswer, Seen};
@@ -23,6 +25,8 @@ pub struct ControlChannel {
     asked: Option<Asked>,
     /// The number of a request of the job that is over for the ranks, and what they said to it.
     answers: Option<(u64, Vec<RankAnswer>)>,
+    /// The last checkpoint of all ranks that was not asked for by the job.
+    saved: Option<Saved>,
     /// The pause of the others while a rank is at its debugger, 0 for none.
     debug_pause: u64,
 }
@@ -96,6 +100,7 @@ impl ControlChannel {
             view: View { request: None, paused_by: 0, debugged: None },
             asked: None,
             answers: None,
+            saved: None,
             debug_pause: 0,
         })
     }
@@ -287,6 +292,9 @@ impl ControlChannel {
                 answers.ranks.iter().any(|(answer, _)| !matches!(answer, Answer::Succeeded | Answer::Gone));
             let level = if saves && missed { Level::Warning } else { Level::Info };
             context.log(level, || told(&asked.request, &answers));
+            if asked.of_job.is_none() && asked.request.kind == RequestKind::Save {
+                self.saved = Saved::of(&answers.ranks).or(self.saved);
+            }
             if let Some(number) = asked.of_job {
                 self.answers = Some((number, answers.ranks));
             } else if let Some(ticket) = asked.ticket {
@@ -302,6 +310,11 @@ impl ControlChannel {
         }
         self.asked = None;
         if asked.before_stop { Standing::BeforeStop } else { Standing::Free }
+    }
+
+    /// A checkpoint that all ranks have saved since this was asked.
+    pub fn take_saved(&mut self) -> Option<Saved> {
+        self.saved.take()
     }
 
     /// A rank is at its debugger from now on: the others pause, unless something else is asked of them.

@@ -103,6 +103,8 @@ impl Run<'_> {
         };
         self.timeline.publish(&self.context, state, self.supervisor.attempt());
         let (workers, root_cause, failures) = self.results.take();
+        let saved = self.control.saved();
+        let chosen = spec.saved_exit_status.filter(|_| saved.is_some());
         let report = finished(RunReport {
             end,
             state,
@@ -110,7 +112,8 @@ impl Run<'_> {
             job_restarts: self.supervisor.job_restarts(),
             round: self.supervisor.attempt(),
             exit_code: failed.code,
-            exit_status: exit_status::of(end, failed, self.error.as_ref(), signal),
+            exit_status: exit_status::of(end, failed, self.error.as_ref(), signal, chosen),
+            saved,
             flakiness: flakiness(end, spec.max_restarts, self.supervisor.restarts()),
             signal,
             errno: self.error.as_ref().map_or(0, errno_of),
@@ -226,7 +229,8 @@ fn without_attempt(spec: &Spec, error: Error) -> RunReport {
         job_restarts: 0,
         round: 0,
         exit_code: None,
-        exit_status: exit_status::of(end, Exit::default(), Some(&error), 0),
+        exit_status: exit_status::of(end, Exit::default(), Some(&error), 0, None),
+        saved: None,
         flakiness: flakiness(end, spec.max_restarts, 0),
         signal: 0,
         errno: errno_of(&error),

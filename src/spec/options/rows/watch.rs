@@ -34,6 +34,15 @@ pub const CONTROL: &[Row] = &[
         |spec, time| spec.checkpoint_before_stop = time,
     )
     .default("0"),
+    number(
+        "saved_exit_status",
+        (-1, 255),
+        "STATUS",
+        "The exit status of a run that was stopped after all ranks of the job had saved a checkpoint, for whoever queues it \
+         again. Without it, or -1, that of any stop.",
+        |spec, status| spec.saved_exit_status = (status >= 0).then_some(status as i32),
+    )
+    .default("-1"),
     flag(
         "progress_bar",
         "Below the lines on stderr, if that is a terminal, a bar of what workers say: steps and progress, rate, time \
