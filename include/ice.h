@@ -2140,7 +2140,7 @@ int32_t ice_result_signal(const struct ice_result *result);
 int32_t ice_result_all_exited_cleanly(const struct ice_result *result);
 
 /* 1 if all ranks of the job have saved a checkpoint in this run, on whatever hosts, each time that they were asked at one
- * step (`ice_agent_request()`, a stop, a signal). What a worker saved unasked is not known. */
+ * step (`ice_agent_request_checkpoint()`, a stop, a signal). What a worker saved unasked is not known. */
 int32_t ice_result_has_saved(const struct ice_result *result);
 
 /* The step of the last such checkpoint, as the workers say it (`ice_worker_step()`); -1 if there is none, or if they do

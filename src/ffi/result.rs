@@ -339,7 +339,7 @@ pub extern "C" fn ice_result_all_exited_cleanly(result: *const ice_result) -> i3
 }
 
 /// 1 if all ranks of the job have saved a checkpoint in this run, on whatever hosts, each time that they were asked at one
-/// step (`ice_agent_request()`, a stop, a signal). What a worker saved unasked is not known.
+/// step (`ice_agent_request_checkpoint()`, a stop, a signal). What a worker saved unasked is not known.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_result_has_saved(result: *const ice_result) -> i32 {
     guard_value(0, || Ok(handle(result, "result")?.report.saved.is_some() as i32))
