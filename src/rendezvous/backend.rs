@@ -124,6 +124,11 @@ pub trait Backend: Send {
         false
     }
 
+    /// Where the place is, if this agent was to serve it and somebody else does.
+    fn served_by_another(&self) -> Option<String> {
+        None
+    }
+
     /// Whether nobody serves the place any more, though its host answers: no use in waiting for it for long.
     fn is_deserted(&self) -> bool {
         false

@@ -29,6 +29,8 @@ mod tests;
 /// In a round of up to so many nodes all are told of each that is done: if the place is lost they know whether the job
 /// has succeeded. More would cost too much.
 const TOLD_OF_EACH: usize = 32;
+/// More than any job has: what a node says of rounds before is believed up to here.
+const MOST_ROUNDS: u64 = 1 << 30;
 /// How many refusals are remembered.
 const REFUSED: usize = 16;
 
@@ -240,6 +242,7 @@ impl Leader {
                 format!("its connection has ended, and it has not come back within {limit:?}")
             }
         };
+        self.note_gone(id, now);
         self.remove(id, |name| format!("{name} has vanished: {why}"), now);
     }
 
@@ -270,6 +273,10 @@ impl Leader {
         let known = self.state.nodes.iter().chain(&self.state.spares).find(|known| known.id == node.id);
         node.seniority = known.map_or(seniority, |known| known.seniority);
         self.greet(&node, now);
+        if let (Phase::Gathering, Why::First) = (&self.state.phase, &self.state.why) {
+            self.state.round = self.state.round.max(node.from_round.min(MOST_ROUNDS));
+            self.state.restarts = self.state.restarts.max(node.restarts.min(self.rules.max_restarts));
+        }
         match self.state.phase {
             Phase::Gathering => {
                 if let Some(reason) = self.conflict(&node) {
@@ -369,8 +376,7 @@ impl Leader {
     fn remove(&mut self, id: &str, reason: impl FnOnce(&str) -> String, now: Moment) {
         self.pulses.remove(id);
         self.waiting.remove(id);
-        let gone = self.state.nodes.iter().find(|node| node.id == id).cloned();
-        gone.into_iter().for_each(|node| self.note_gone(&node, now));
+        self.state.newcomers.retain(|newcomer| newcomer != id);
         let State { spares, joined, nodes, done, .. } = &mut self.state;
         spares.retain(|node| node.id != id);
         joined.retain(|node| node.id != id);
@@ -449,6 +455,7 @@ impl Leader {
         if !self.has_others(id) {
             return self.close(reason, Exit::default());
         }
+        self.note_gone(id, now);
         self.remove(id, |_| reason, now);
     }
 

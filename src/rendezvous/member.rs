@@ -540,7 +540,7 @@ impl Part {
     fn adopt(&mut self, number: u64, text: &[u8]) -> Result<(), Error> {
         let state: State = decode(text, &state_key(number))?;
         if *self.job.get_or_insert_with(|| state.job.clone()) != state.job {
-            return Err(Error::Store { what: "there is another job under the same run id now".into() });
+            self.begin_anew(&state)?;
         }
         self.leaders_beat = (None, monotonic());
         let id = &self.node.id;
@@ -570,6 +570,7 @@ impl Part {
             self.node.addr = found.unwrap_or_else(|| "127.0.0.1".into());
         }
         self.node.has_place = self.backend.serves();
+        self.node.from_round = self.from_round;
         self.stage = Stage::Joining { until, posted: Some(u64::MAX) };
         self.outbox.push_back(Message::Join(self.node.clone()));
     }
@@ -701,8 +702,12 @@ impl Part {
                     shared_port: self.backend.shared_port(),
                 };
                 (self.nodes, self.done) = (state.nodes.clone(), Vec::new());
+                self.node.restarts = state.restarts;
                 self.stage = Stage::In { round: state.round };
-                self.from_round = state.round + 1;
+                let is_first = std::mem::replace(&mut self.from_round, state.round + 1) == 0;
+                if is_first {
+                    self.note_stranger();
+                }
                 self.tell(Notice::Joined(Box::new(round)));
                 // What its workers are asked for already.
                 self.judge();
@@ -717,7 +722,9 @@ impl Part {
                         _ => format!(", for longer than others as this host has come and gone {flaps} times"),
                     };
                     let text = format!("a spare: the job has its {count} nodes, waiting for a place{why}");
-                    self.log(Level::Info, text);
+                    // Where nobody has asked for spares there is one host too many.
+                    let Rules { min_nodes, max_nodes, .. } = self.settings.rules;
+                    self.log(if min_nodes == max_nodes { Level::Warning } else { Level::Info }, text);
                 }
             }
             (Stage::Joining { until: Some(until), .. }, None) if until <= monotonic() => {
@@ -739,6 +746,18 @@ impl Part {
                 self.tell(Notice::Over { round, why });
             }
             _ => {}
+        }
+    }
+
+    /// A store at this host that no agent of the job serves is another job's, most likely: both may not know.
+    fn note_stranger(&mut self) {
+        let has_own = self.nodes.iter().any(|node| node.has_place);
+        if let (Some(place), false) = (self.backend.served_by_another(), has_own) {
+            let text = format!(
+                "the store at {place} is served by a process that is not of this job, another job's agent, say: it ends this \
+                 job when it ends; another port makes this one independent of it"
+            );
+            self.log(Level::Warning, text);
         }
     }
 

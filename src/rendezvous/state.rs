@@ -8,8 +8,9 @@ use super::request::{Ask, JobRequest, Word};
 use crate::error::Error;
 use crate::report::exit_status::Exit;
 
-/// What a value of ours begins with. Another version is another format, and refused.
-const FORMAT: &str = "libice rendezvous 2 ";
+/// What a value of ours begins with, and the version of the protocol. Another one is refused.
+const OURS: &str = "libice rendezvous ";
+const VERSION: &str = "2";
 
 /// One agent, as it joins.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -33,6 +34,12 @@ pub struct Node {
     pub seniority: u64,
     /// The place where agents meet is gone when this one is.
     pub has_place: bool,
+    /// The first round that it may still join, and the restarts that it knows of: a job goes on from there whose states are
+    /// lost.
+    #[serde(default)]
+    pub from_round: u64,
+    #[serde(default)]
+    pub restarts: u32,
     /// After how many milliseconds without a heartbeat it is missed.
     pub dead_after_ms: u64,
 }
@@ -226,7 +233,7 @@ pub enum Message {
 pub fn encode(value: &impl Serialize) -> Vec<u8> {
     // These values have string keys only, so there is nothing that JSON could not say.
     let json = serde_json::to_string(value).unwrap_or_default();
-    [FORMAT.as_bytes(), json.as_bytes()].concat()
+    format!("{OURS}{VERSION} {json}").into_bytes()
 }
 
 /// `what`: of the key it was found at.
@@ -234,12 +241,46 @@ pub fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8], what: &str) -> Result<T,
     let refused = |why: String| {
         Err(Error::Rendezvous { what: format!("the rendezvous' {what} {why}; it is left as it is") })
     };
-    let Some(json) = bytes.strip_prefix(FORMAT.as_bytes()) else {
+    let not_ours = || {
         let begin = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]);
-        return refused(format!("was not written by this version of libice (it begins with {begin:?})"));
+        refused(format!("was not written by this version of libice (it begins with {begin:?})"))
+    };
+    let Some(rest) = bytes.strip_prefix(OURS.as_bytes()) else { return not_ours() };
+    let version = rest.split(|byte| *byte == b' ').next().unwrap_or_default();
+    let Some(json) = rest.strip_prefix(format!("{VERSION} ").as_bytes()) else {
+        if version.is_empty() || version.len() > 4 || !version.iter().all(u8::is_ascii_digit) {
+            return not_ours();
+        }
+        let (theirs, library) = (String::from_utf8_lossy(version), env!("CARGO_PKG_VERSION"));
+        return refused(format!(
+            "is of version {theirs} of the protocol, and this libice ({library}) has version {VERSION}: all agents of a job need \
+             the same"
+        ));
     };
     match serde_json::from_slice(json) {
         Ok(value) => Ok(value),
         Err(error) => refused(format!("cannot be read: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn job_19_another_version_is_refused_with_both_versions_named() {
+        let said = |text: &str| decode::<State>(text.as_bytes(), "state/0").unwrap_err().to_string();
+        let error = said("libice rendezvous 1 {}");
+        assert!(
+            error.contains("is of version 1 of the protocol") && error.contains("has version 2"),
+            "{error}"
+        );
+        for other in ["gASV", "libice rendezvous", "libice rendezvous x {}", "libice rendezvous 99999 {}", ""]
+        {
+            let error = said(other);
+            assert!(error.contains("was not written by this version"), "{error}");
+        }
+        let state = State::new("a");
+        assert_eq!(decode::<State>(&encode(&state), "state/0"), Ok(state));
     }
 }

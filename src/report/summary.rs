@@ -4,7 +4,6 @@ use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::{Cause, End, Outcome, RunReport, WorkerReport, how};
-use crate::control::request::Saved;
 use crate::shown::{on_one_line, shown};
 use crate::spec::names::Signal;
 
@@ -30,12 +29,11 @@ fn written(report: &RunReport) -> String {
         End::NotNeeded => "the job has succeeded without this node".into(),
         _ => report.message.to_string_lossy(),
     };
-    let saved = match report.saved.filter(|_| report.end == End::Interrupted) {
-        None => String::new(),
-        Some(Saved { step: None }) => "; all ranks had saved".into(),
-        Some(Saved { step: Some(step) }) => format!("; all ranks had saved at step {step}"),
-    };
-    let _ = writeln!(out, "{}: {what}{restarts}{saved}", report.end.name());
+    let _ = writeln!(out, "{}: {what}{restarts}", report.end.name());
+    if let Some(saved) = report.saved.filter(|_| report.end == End::Interrupted) {
+        let at = saved.step.map_or(String::new(), |step| format!(", at step {step}"));
+        let _ = writeln!(out, "  saved: all ranks{at}");
+    }
     if report.end.is_good() {
         for failure in &report.failures {
             let _ = writeln!(out, "  attempt {} failed: {}", failure.attempt, line(failure));

@@ -33,9 +33,12 @@ pub fn tests() -> Vec<Trial> {
         job_an_agent_is_killed_in_the_midst_of_a_request,
         job_07_a_killed_agent_is_missed_at_once,
         job_07_who_comes_back_in_time_is_not_missed,
+        job_09_the_host_of_the_store_is_there_again_in_time,
         job_12_a_newcomer_whose_program_is_missing_is_left_out,
         job_12_a_host_whose_workers_fail_again_and_again_is_left_out,
         job_13_a_newcomer_that_comes_and_goes_costs_few_rounds,
+        job_16_a_job_at_the_store_of_another_is_told,
+        job_16_one_host_too_many_is_told,
         job_17_all_hosts_say_which_of_them_was_stopped_and_how,
     ]
 }
@@ -418,6 +421,32 @@ fn job_13_a_newcomer_that_comes_and_goes_costs_few_rounds() {
     assert!(last <= Some(3), "{last:?}");
 }
 
+/// As another process, with an empty store: the others have not ended yet.
+fn job_09_the_host_of_the_store_is_there_again_in_time() {
+    for fixed in [false, true] {
+        let t = Case::new();
+        let job = if fixed { Job::fixed(&t, "2") } else { Job::c10d(&t, "2") };
+        let job = job.with(&["--max-restarts", "3"]);
+        let first = |options: &[&str]| {
+            let options = [&["--node-rank", "0"], options].concat();
+            job.first_agent(&options, |tool| tool.until_go(&t))
+        };
+        let lost = first(&[]);
+        // It fails once, so that the job has a round behind it.
+        let script = format!("[ $ICE_ROUND = 0 ] && exit 3; exec $PROBE await {}", t.path("go"));
+        let stays = job.agent(&["--node-rank", "1"]).shell(&t, &script).spawn();
+        round(&t, 1, 2);
+        lost.kill();
+        let back = first(&[]);
+        let both = round(&t, 2, 2);
+        assert_eq!((&*both[0][3], &*both[1][3]), ("2", "2"));
+        go(&t);
+        let said = all_exited([back, stays], 0);
+        assert!(said[1].contains("and its store is there again"), "{said:?}");
+        no_process_left(&t);
+    }
+}
+
 fn job_12_a_newcomer_whose_program_is_missing_is_left_out() {
     let t = Case::new();
     let job = Job::c10d(&t, "1:2").with(&["--max-restarts", "0"]);
@@ -449,6 +478,35 @@ fn job_12_a_host_whose_workers_fail_again_and_again_is_left_out() {
         assert!(ended.exited(0).err().contains(said), "{}", ended.err());
         t.nothing_left();
     }
+}
+
+fn job_16_a_job_at_the_store_of_another_is_told() {
+    let t = Case::new();
+    let text = "is served by a process that is not of this job";
+    let first = Job::c10d(&t, "2");
+    let endpoint = format!("localhost:{}", first.port);
+    let [a, b] = [first.first_agent(&[], |tool| tool.until_go(&t)), first.agent(&[]).until_go(&t).spawn()];
+    round(&t, 0, 2);
+    let second = ["--rdzv-backend", "c10d", "--rdzv-endpoint", &endpoint, "--rdzv-id", "other"];
+    let ended = tool(&t, &second).probe(&[]).run();
+    ended.exited(0);
+    assert!(ended.err().contains(text), "{}", ended.err());
+    go(&t);
+    assert!(all_exited([a, b], 0).iter().all(|said| !said.contains(text)));
+}
+
+/// It ends with 0, as a spare does, but nobody has asked for one.
+fn job_16_one_host_too_many_is_told() {
+    let t = Case::new();
+    let quiet = ["--log-level", "warning"];
+    let job = Job::c10d(&t, "2").with(&quiet);
+    let agents = [job.first_agent(&[], |tool| tool.until_go(&t)), job.agent(&[]).until_go(&t).spawn()];
+    round(&t, 0, 2);
+    let third = job.agent(&[]).until_go(&t).spawn();
+    wait_for("a word", || third.err_so_far().contains("a spare: the job has its 2 nodes"));
+    go(&t);
+    all_exited(agents, 0);
+    third.finish().exited(0);
 }
 
 fn job_17_all_hosts_say_which_of_them_was_stopped_and_how() {

@@ -400,12 +400,7 @@ fn sched_08_a_stop_after_a_checkpoint_may_have_a_status_of_its_own() {
         let t = Case::new();
         let ended = stopped(&t, options, |tool| tool);
         assert_eq!(ended.status.code(), status, "{options:?}: {}", ended.err());
-        assert_eq!(
-            ended.err().contains("all ranks had saved at step "),
-            saved,
-            "{options:?}: {}",
-            ended.err()
-        );
+        assert_eq!(ended.err().contains("saved: all ranks, at step "), saved, "{options:?}: {}", ended.err());
     }
     // Of two hosts both, whichever was stopped.
     let t = Case::new();

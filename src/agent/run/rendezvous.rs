@@ -395,6 +395,8 @@ fn meet(context: &Context, rendezvous: &Rendezvous) -> Result<Member, Error> {
         local_world_size: context.spec.local_world_size,
         order: rendezvous.rank,
         seniority: 0,
+        from_round: 0,
+        restarts: 0,
         has_place: false,
         dead_after_ms: u64::try_from(rules.dead_after.as_millis()).unwrap_or(u64::MAX),
     };

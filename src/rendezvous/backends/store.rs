@@ -110,6 +110,8 @@ pub struct StoreBackend {
     client: Option<Client>,
     interrupter: Interrupter,
     tell_of_loss: Option<TellOfLoss>,
+    /// The port was taken when this agent was about to serve there.
+    is_taken: bool,
 }
 
 impl StoreBackend {
@@ -120,6 +122,7 @@ impl StoreBackend {
             client: None,
             interrupter: Interrupter::default(),
             tell_of_loss: None,
+            is_taken: false,
         }
     }
 
@@ -163,7 +166,10 @@ impl StoreBackend {
             )),
             // Another agent of this host was quicker; or neither was: of two sockets at one port that begin to listen
             // at the same instant Linux refuses both. So this one tries again until it has found a store.
-            Err(_) => Ok(()),
+            Err(_) => {
+                self.is_taken = true;
+                Ok(())
+            }
         }
     }
 }
@@ -320,6 +326,11 @@ impl Backend for StoreBackend {
 
     fn serves(&self) -> bool {
         self.server.is_some()
+    }
+
+    fn served_by_another(&self) -> Option<String> {
+        let is_another = self.is_taken && self.server.is_none();
+        is_another.then(|| self.settings.endpoint.to_string())
     }
 
     fn disconnect(&mut self) {

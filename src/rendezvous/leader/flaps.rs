@@ -1,5 +1,5 @@
-//! Hosts that come and go again and again. Each time costs all others a round, so such a host waits for its next place, and
-//! has to be there as long as it waits.
+//! Hosts that come, and are lost or of no use, again and again. Each time costs all others a round, so such a host waits for
+//! its next place, and has to be there as long as it waits. Who leaves in an orderly way has been asked to.
 
 use std::time::Duration;
 
@@ -45,17 +45,19 @@ impl Leader {
     /// These take part from now on.
     pub(super) fn note_newcomers(&mut self, before: &[String], now: Moment) {
         // Who begins a job has come to nobody.
-        let is_first = self.state.round == 0;
+        let is_first = before.is_empty();
         for node in self.state.nodes.iter().filter(|node| !is_first && !before.contains(&node.id)) {
             self.state.newcomers.push(node.id.clone());
             self.since.insert(node.id.clone(), now);
         }
     }
 
-    /// A node of the round is gone.
-    pub(super) fn note_gone(&mut self, node: &Node, now: Moment) {
-        let Some(at) = self.state.newcomers.iter().position(|id| *id == node.id) else { return };
-        self.state.newcomers.remove(at);
+    /// A node is gone, and not because it was asked to leave.
+    pub(super) fn note_gone(&mut self, id: &str, now: Moment) {
+        let Some(node) = self.state.nodes.iter().find(|node| node.id == id) else { return };
+        if !self.state.newcomers.contains(&node.id) {
+            return;
+        }
         // Another leader may have let it in.
         let since = self.since.remove(&node.id).unwrap_or(now);
         if now.saturating_sub(since) >= SHORT {

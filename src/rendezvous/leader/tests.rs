@@ -104,6 +104,7 @@ fn job_07_who_has_lost_its_connection_is_missed_unless_it_comes_back() {
 fn job_13_a_host_that_comes_and_goes_waits_for_a_place() {
     let on =
         |id: &str, host: &str| Message::Join(Node { name: format!("{host} (PID {id})"), ..Node::named(id) });
+    let unfit = |id: &str| Message::Unfit { id: id.into(), reason: "no program".into() };
     let mut leader = leader(rules(1, 3));
     tell(&mut leader, &[on("a", "h")], SECOND);
     leader.tick(3 * SECOND);
@@ -118,7 +119,7 @@ fn job_13_a_host_that_comes_and_goes_waits_for_a_place() {
         (is_round, now)
     };
     assert!(come(&mut leader, "b", "bad").0);
-    tell(&mut leader, &[leave("b")], 20 * SECOND);
+    tell(&mut leader, &[unfit("b")], 20 * SECOND);
     tell(&mut leader, &[on("a", "h")], 20 * SECOND);
     assert_eq!((leader.state.round, ids(&leader.state.nodes).as_str()), (2, "a"));
     let (is_round, now) = come(&mut leader, "c", "bad");
@@ -137,7 +138,7 @@ fn job_13_a_host_that_comes_and_goes_waits_for_a_place() {
     tell(&mut leader, &[on("a", "h"), on("d", "good")], now + 30 * SECOND);
     assert_eq!(ids(&leader.state.nodes), "acd");
     // A second time it waits twice as long; where it is needed it has a place at once.
-    tell(&mut leader, &[leave("c")], now + 31 * SECOND);
+    tell(&mut leader, &[unfit("c")], now + 31 * SECOND);
     tell(&mut leader, &[on("a", "h"), on("d", "good")], now + 31 * SECOND);
     tell(&mut leader, &[on("e", "bad")], now + 32 * SECOND);
     assert_eq!(leader.waiting["e"], now + 92 * SECOND);
@@ -146,6 +147,20 @@ fn job_13_a_host_that_comes_and_goes_waits_for_a_place() {
     tell(&mut leader, &[failed("a", round)], now + 33 * SECOND);
     tell(&mut leader, &[on("a", "h"), on("d", "good")], now + 33 * SECOND);
     assert_eq!((leader.state.phase.clone(), ids(&leader.state.nodes)), (Phase::Complete, "ade".into()));
+}
+
+#[test]
+fn job_09_a_job_whose_states_are_lost_goes_on_where_its_nodes_were() {
+    let mut leader = leader(Rules { max_restarts: 3, ..rules(2, 2) });
+    let knows = Node { from_round: 5, restarts: 2, ..Node::named("b") };
+    tell(&mut leader, &[join("a"), Message::Join(knows)], SECOND);
+    let state = leader.publish().unwrap();
+    assert_eq!((state.phase, state.round, state.restarts), (Phase::Complete, 5, 2));
+    // Nobody moves a round that is known.
+    tell(&mut leader, &[failed("a", 5), join("a")], SECOND);
+    tell(&mut leader, &[Message::Join(Node { from_round: 99, restarts: 9, ..Node::named("b") })], SECOND);
+    let state = leader.publish().unwrap();
+    assert_eq!((state.round, state.restarts), (6, 3));
 }
 
 #[test]
@@ -254,8 +269,7 @@ fn rst_04_membership_changes_use_up_no_restarts() {
     let mut leader = leader(Rules { max_restarts: 0, ..rules(1, 2) });
     tell(&mut leader, &[join("a"), join("b")], SECOND);
     for change in 0..10 {
-        let now = (1 + 100 * change as u32) * SECOND;
-        tell(&mut leader, &[leave("b"), join("a"), join("b"), join("a")], now);
+        tell(&mut leader, &[leave("b"), join("a"), join("b"), join("a")], SECOND);
         let state = leader.publish().unwrap();
         assert_eq!((state.restarts, state.round, ids(&state.nodes).as_str()), (0, 2 * (change + 1), "ab"));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Notice, Part, Settings, Stage};
 use crate::error::Error;
 use crate::rendezvous::roll;
-use crate::rendezvous::state::{Ending, Node};
+use crate::rendezvous::state::{Ending, Node, Phase, State, Why};
 use crate::sys::process::monotonic;
 
 /// How long a place that nobody serves any more is waited for.
@@ -44,6 +44,28 @@ impl Part {
         let others = self.nodes.iter().filter(is_open);
         let others = roll::names(others.map(|node| node.name.clone()));
         format!("it is not known whether the job has succeeded, as nothing is known of {others}: {what}")
+    }
+
+    /// There is another chain of states. Where the place was lost with a node that served it, and that node is there again, as
+    /// another process, it is this job's: it goes on with the next round.
+    pub(super) fn begin_anew(&mut self, state: &State) -> Result<(), Error> {
+        let host = self.nodes.iter().find(|node| node.has_place).map(|node| node.name.clone());
+        let (Some(host), Phase::Gathering, Why::First) = (host, &state.phase, &state.why) else {
+            return Err(Error::Store { what: "there is another job under the same run id now".into() });
+        };
+        self.job = Some(state.job.clone());
+        (self.outbox, self.left, self.told) = Default::default();
+        self.trash.clear();
+        match self.stage {
+            Stage::In { round } => {
+                self.stage = Stage::Idle;
+                let why = format!("{host}, which served the store, was lost, and its store is there again");
+                self.tell(Notice::Over { round, why });
+            }
+            Stage::Joining { until, .. } => self.stage = Stage::Joining { until, posted: None },
+            Stage::Idle | Stage::Out => {}
+        }
+        Ok(())
     }
 
     /// It has waited for a round for as long as it may.
