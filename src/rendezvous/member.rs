@@ -179,6 +179,7 @@ impl Member {
             is_reached: false,
             leaders_beat: (None, Duration::ZERO),
             lost_leader: None,
+            thawed: None,
             answered: Duration::ZERO,
             trash: VecDeque::new(),
         };
@@ -303,6 +304,8 @@ struct Part {
     leaders_beat: (Option<u64>, Moment),
     /// The leader whose way to the place has ended: its id, its heartbeat then, and when that was.
     lost_leader: Option<(String, u64, Moment)>,
+    /// When this agent was seen to have stood still.
+    thawed: Option<Moment>,
     /// When the place was last reached.
     answered: Moment,
     trash: VecDeque<String>,

@@ -3,6 +3,7 @@
 
 use std::net::TcpListener;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use libtest_mimic::Trial;
 
@@ -34,13 +35,20 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
+/// One after the other: they have a munged in common.
+static ONE_SLURM: Mutex<()> = Mutex::new(());
+
 /// A Slurm of four nodes on this machine.
-struct Slurm(String);
+struct Slurm {
+    dir: String,
+    _one: MutexGuard<'static, ()>,
+}
 
 impl Slurm {
     fn up(t: &Case) -> Slurm {
-        let slurm = Slurm(t.path(&format!("ice-slurm-{}", std::process::id())));
-        assert!(slurm.script(&["up", &slurm.0]).status().expect("a script").success());
+        let one = ONE_SLURM.lock().unwrap_or_else(PoisonError::into_inner);
+        let slurm = Slurm { dir: t.path(&format!("ice-{}", job(t))), _one: one };
+        assert!(slurm.script(&["up", &slurm.dir]).status().expect("a script").success());
         slurm
     }
 
@@ -52,13 +60,13 @@ impl Slurm {
     }
 
     fn on<'a>(&'a self, host: &'a str) -> [&'a str; 4] {
-        [concat!(env!("CARGO_MANIFEST_DIR"), "/tests/slurm"), "on", &self.0, host]
+        [concat!(env!("CARGO_MANIFEST_DIR"), "/tests/slurm"), "on", &self.dir, host]
     }
 }
 
 impl Drop for Slurm {
     fn drop(&mut self) {
-        let _ = self.script(&["down", &self.0]).status();
+        let _ = self.script(&["down", &self.dir]).status();
     }
 }
 

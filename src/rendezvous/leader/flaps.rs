@@ -10,7 +10,7 @@ use crate::rendezvous::state::Phase;
 /// A newcomer that is gone before has come for nothing.
 const SHORT: Duration = Duration::from_secs(60);
 /// How long a host waits that has done so once, and at most: each further time twice as long.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(960));
+const PAUSES: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(480));
 /// How many such hosts are remembered.
 const HOSTS: usize = 64;
 

@@ -128,24 +128,24 @@ fn job_13_a_host_that_comes_and_goes_waits_for_a_place() {
     assert!(come(&mut leader, "d", "good").0);
     assert_eq!((ids(&leader.state.nodes).as_str(), ids(&leader.state.spares).as_str()), ("ad", "c"));
     // It has been there for as long as it had to wait.
-    assert_eq!(leader.waiting["c"], now + Duration::from_secs(30));
-    leader.saw("c", 1, now + 29 * SECOND);
-    leader.saw("d", 1, now + 29 * SECOND);
-    leader.tick(now + 29 * SECOND);
+    assert_eq!(leader.waiting["c"], now + Duration::from_secs(15));
+    leader.saw("c", 1, now + 14 * SECOND);
+    leader.saw("d", 1, now + 14 * SECOND);
+    leader.tick(now + 14 * SECOND);
     assert_eq!(leader.state.phase, Phase::Complete);
-    leader.tick(now + 30 * SECOND);
+    leader.tick(now + 15 * SECOND);
     assert_eq!(leader.state.phase, Phase::Gathering);
-    tell(&mut leader, &[on("a", "h"), on("d", "good")], now + 30 * SECOND);
+    tell(&mut leader, &[on("a", "h"), on("d", "good")], now + 15 * SECOND);
     assert_eq!(ids(&leader.state.nodes), "acd");
     // A second time it waits twice as long; where it is needed it has a place at once.
-    tell(&mut leader, &[unfit("c")], now + 31 * SECOND);
-    tell(&mut leader, &[on("a", "h"), on("d", "good")], now + 31 * SECOND);
-    tell(&mut leader, &[on("e", "bad")], now + 32 * SECOND);
-    assert_eq!(leader.waiting["e"], now + 92 * SECOND);
+    tell(&mut leader, &[unfit("c")], now + 16 * SECOND);
+    tell(&mut leader, &[on("a", "h"), on("d", "good")], now + 16 * SECOND);
+    tell(&mut leader, &[on("e", "bad")], now + 17 * SECOND);
+    assert_eq!(leader.waiting["e"], now + 47 * SECOND);
     leader.rules.min_nodes = 3;
     let round = leader.state.round;
-    tell(&mut leader, &[failed("a", round)], now + 33 * SECOND);
-    tell(&mut leader, &[on("a", "h"), on("d", "good")], now + 33 * SECOND);
+    tell(&mut leader, &[failed("a", round)], now + 18 * SECOND);
+    tell(&mut leader, &[on("a", "h"), on("d", "good")], now + 18 * SECOND);
     assert_eq!((leader.state.phase.clone(), ids(&leader.state.nodes)), (Phase::Complete, "ade".into()));
 }
 

@@ -18,9 +18,8 @@ impl Part {
         if self.beat_at > now {
             return Ok(());
         }
-        let interval = self.settings.options.keep_alive_interval;
-        let stood_still = self.beat > 0 && now >= self.beat_at + interval;
-        self.beat_at = now + interval;
+        let stood_still = self.stood_still(now);
+        self.beat_at = now + self.settings.options.keep_alive_interval;
         self.beat += 1;
         self.backend.put(&beat_key(&self.node.id), self.beat.to_string().as_bytes())?;
         if self.is_behind()? {
@@ -32,6 +31,11 @@ impl Part {
             self.leader.iter_mut().for_each(|leader| leader.give_back(Duration::ZERO, now));
         }
         if self.leader.is_some() { self.look_at_all(now) } else { self.look_at_leader(now) }
+    }
+
+    /// Whether a heartbeat is overdue.
+    fn stood_still(&self, now: Moment) -> bool {
+        self.beat > 0 && now >= self.beat_at + self.settings.options.keep_alive_interval
     }
 
     /// Whether the chain went on without this node, which stood still: further than old states are kept, it may be.
@@ -53,12 +57,23 @@ impl Part {
 
     /// Takes note of nodes whose way to the place has ended. They may come back at once.
     pub(super) fn hear_losses(&mut self) {
+        let now = monotonic();
+        if self.stood_still(now) {
+            self.thawed = Some(now);
+        }
+        let losses = std::mem::take(&mut *self.shared.losses.lock());
+        // Those who had no answer while this agent stood still have given their connections up, and are not back yet: their
+        // heartbeats will tell.
+        let limit = self.settings.rules.dead_after;
+        if self.thawed.is_some_and(|thawed| now.saturating_sub(thawed) < limit) {
+            return;
+        }
         let leads = self.chain.as_ref().and_then(|chain| chain.state.leader.clone());
-        for (id, beat) in std::mem::take(&mut *self.shared.losses.lock()) {
+        for (id, beat) in losses {
             match &mut self.leader {
                 _ if id == self.node.id => {}
-                Some(leader) => leader.lost(&id, beat, monotonic()),
-                None if leads.as_ref() == Some(&id) => self.lost_leader = Some((id, beat, monotonic())),
+                Some(leader) => leader.lost(&id, beat, now),
+                None if leads.as_ref() == Some(&id) => self.lost_leader = Some((id, beat, now)),
                 None => self.outbox.push_back(Message::Lost { id, beat }),
             }
         }
