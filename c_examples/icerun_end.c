@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <spawn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -19,8 +20,10 @@
 enum { TERMINATION_LOG_BYTES = 4096 };
 
 void check_end(const struct options *options) {
-  if (option_on(options, OPT_REQUEUE) && !getenv("SLURM_JOB_ID")) {
-    bad_value(options, OPT_REQUEUE, "this is no job of Slurm: SLURM_JOB_ID is not in the environment");
+  if (!option_on(options, OPT_REQUEUE)) return;
+  const char *job = getenv("SLURM_JOB_ID");
+  if (!job || !*job || strspn(job, "0123456789") != strlen(job)) {
+    bad_value(options, OPT_REQUEUE, "this is no job of Slurm: SLURM_JOB_ID is no number in the environment");
   }
 }
 
@@ -38,12 +41,27 @@ static void write_termination_log(const struct options *options, const ice_resul
   close(file);
 }
 
+/* Whether the job is still one that Slurm runs: not one that somebody has cancelled. */
+static int is_running(const char *job) {
+  char command[128], state[32] = "";
+  snprintf(command, sizeof command, "squeue --noheader --jobs=%s --format=%%T 2> /dev/null", job);
+  FILE *squeue = popen(command, "r");
+  if (!squeue) return 0;
+  if (!fgets(state, sizeof state, squeue)) *state = '\0';
+  pclose(squeue);
+  return strncmp(state, "RUNNING", 7) == 0;
+}
+
 /* One of the agents does it for all; Slurm ends what is left of the job. */
 static void requeue(const struct options *options) {
   extern char **environ;
   const char *rank = getenv("SLURM_PROCID");
   if (rank && strcmp(rank, "0") != 0) return;
   char *arguments[] = {"scontrol", "requeue", getenv("SLURM_JOB_ID"), NULL};
+  if (!is_running(arguments[2])) {
+    notice(options, "--requeue: not done, as the job is not running any more: it was cancelled");
+    return;
+  }
   pid_t child;
   int status, error = posix_spawnp(&child, "scontrol", NULL, NULL, arguments, environ);
   if (error) {

@@ -360,6 +360,10 @@ impl<'a> Seen<'a> {
     /// The devices of one of the agents that this host's are shared out to, in turn.
     fn share(&self, share: Share) -> Result<Range<usize>, Error> {
         let count = self.count().unwrap_or(0);
+        // Somebody has given each task devices of its own.
+        if count < share.of && self.source.value.is_some() {
+            return Ok(0..count);
+        }
         if count < share.of {
             let want = format!(
                 "{} tasks of this host cannot have one each of its {}",

@@ -97,7 +97,7 @@ pub struct Leader {
     /// When those that wait were heard.
     asked: Vec<Moment>,
     pulses: HashMap<String, Pulse>,
-    /// Since when newcomers are there, by id.
+    /// Since when those are there who have come to a job that was there, by id.
     since: HashMap<String, Moment>,
     /// Until when nodes wait for a place whose hosts have come and gone again and again.
     waiting: HashMap<String, Moment>,
@@ -122,7 +122,6 @@ impl Leader {
             waiting: HashMap::new(),
             changed,
         };
-        leader.since = leader.state.newcomers.iter().map(|id| (id.clone(), now)).collect();
         leader.state.spares.clone().iter().for_each(|spare| leader.greet(spare, now));
         leader.listen(now);
         leader.give_time(now);
@@ -376,7 +375,7 @@ impl Leader {
     fn remove(&mut self, id: &str, reason: impl FnOnce(&str) -> String, now: Moment) {
         self.pulses.remove(id);
         self.waiting.remove(id);
-        self.state.newcomers.retain(|newcomer| newcomer != id);
+        self.since.remove(id);
         let State { spares, joined, nodes, done, .. } = &mut self.state;
         spares.retain(|node| node.id != id);
         joined.retain(|node| node.id != id);

@@ -361,7 +361,9 @@ impl Part {
                     if let Some(error) = self.is_too_long(&error) {
                         self.give_up(error);
                     } else {
-                        failing = Some((pause * 2).min(PAUSES.1));
+                        // Who serves the place may give up one that is not back soon.
+                        let longest = PAUSES.1.min(self.settings.options.reconnect_timeout / 3);
+                        failing = Some((pause * 2).min(longest.max(PAUSES.0)));
                         let begin = monotonic();
                         self.pause(Some(pause));
                         self.give_back(begin, begin + pause);

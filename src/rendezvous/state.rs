@@ -146,9 +146,7 @@ pub struct State {
     pub refused: Vec<(String, String)>,
     /// How often workers have failed, by the id of their node.
     pub failures: BTreeMap<String, u32>,
-    /// Those of `nodes` that have come to a job that was there, by id.
-    pub newcomers: Vec<String>,
-    /// How often such were gone again soon, by host.
+    /// How often newcomers were lost or of no use soon after they had come, by host.
     pub flaps: BTreeMap<String, u32>,
     /// Nodes that take part no more, and why.
     pub left_out: BTreeMap<String, String>,
@@ -184,7 +182,6 @@ impl State {
             spares: Vec::new(),
             refused: Vec::new(),
             failures: BTreeMap::new(),
-            newcomers: Vec::new(),
             flaps: BTreeMap::new(),
             left_out: BTreeMap::new(),
             request: None,

@@ -15,6 +15,9 @@ pub fn expand(list: &str) -> Option<Vec<String>> {
     Some(hosts)
 }
 
+/// How many brackets one name may have.
+const MOST_RANGES: usize = 8;
+
 /// At the commas that stand in no brackets.
 fn split(list: &str) -> Option<Vec<&str>> {
     let (mut items, mut start, mut inside) = (Vec::new(), 0, false);
@@ -37,6 +40,9 @@ fn split(list: &str) -> Option<Vec<&str>> {
 }
 
 fn expand_item(item: &str) -> Option<Vec<String>> {
+    if item.matches('[').count() > MOST_RANGES {
+        return None;
+    }
     let Some((before, rest)) = item.split_once('[') else { return Some(vec![item.into()]) };
     let (ranges, after) = rest.split_once(']')?;
     let tails = expand_item(after)?;
@@ -76,7 +82,7 @@ pub fn counts(list: &str) -> Option<Vec<usize>> {
             Some((count, times)) => (count, times.strip_suffix(')')?.parse().ok()?),
             None => (item, 1),
         };
-        if counts.len() + times > MOST {
+        if counts.len().saturating_add(times) > MOST {
             return None;
         }
         counts.extend(std::iter::repeat_n(count.parse::<usize>().ok()?, times));

@@ -100,6 +100,11 @@ pub struct Share {
 
 impl Share {
     pub const ALL: Share = Share { index: 0, of: 1 };
+
+    /// All of them where the numbers do not fit together.
+    fn of(index: usize, of: usize) -> Share {
+        if index < of { Share { index, of } } else { Share::ALL }
+    }
 }
 
 /// What a scheduler says to this process.
@@ -111,6 +116,8 @@ pub struct Task {
     pub rank: Option<Said<u64>>,
     /// The host of the agent with rank 0.
     pub first_host: Option<Said<String>>,
+    /// That agent may be elsewhere.
+    pub is_guess: bool,
     /// Where they meet there, if somebody else has chosen it.
     pub port: Option<Said<u16>>,
     /// Which job it is, told from all others, and from itself when it was queued again.
@@ -130,6 +137,7 @@ impl Task {
             nodes: Ok(None),
             rank: None,
             first_host: None,
+            is_guess: false,
             port: None,
             job: None,
             workers: None,

@@ -3,9 +3,9 @@
 
 use std::fmt::Display;
 
-use super::Spec;
-use super::nodes::NodeRank;
+use super::nodes::{MAX_NODES, NodeRank};
 use super::variables::is_worker;
+use super::{Spec, number};
 use crate::device::strings::Nproc;
 use crate::error::Error;
 use crate::scheduler::{self, Choice, Said, Surroundings, Task};
@@ -49,7 +49,7 @@ pub fn complete(spec: &mut Spec, surroundings: &Surroundings, quota: Option<usiz
         return Ok(());
     };
     let cpus = task.cpus.clone();
-    let mut filled = Filled { spec, task };
+    let mut filled = Filled { spec, task, is_here: surroundings.is_here };
     filled.set_nodes()?;
     filled.set_place()?;
     filled.set_run_id();
@@ -62,6 +62,7 @@ pub fn complete(spec: &mut Spec, surroundings: &Surroundings, quota: Option<usiz
 struct Filled<'a> {
     spec: &'a mut Spec,
     task: Task,
+    is_here: &'a dyn Fn(&str) -> bool,
 }
 
 impl Filled<'_> {
@@ -70,16 +71,23 @@ impl Filled<'_> {
     }
 
     fn set_nodes(&mut self) -> Result<(), Error> {
-        if self.spec.nodes.count.is_none()
+        let said = self.spec.nodes.count;
+        if said.is_none()
             && let Some(nodes) = self.task.nodes.clone()?
         {
-            self.spec.nodes.count = Some((nodes.value, nodes.value));
+            let count = number("nodes", nodes.value as i64, 1, MAX_NODES)? as usize;
+            self.spec.nodes.count = Some((count, count));
             self.note("nodes", &nodes);
         }
         if self.has_others()
             && matches!(self.spec.nodes.rank, None | Some(NodeRank::OfScheduler))
             && let Some(rank) = self.task.rank.clone()
         {
+            let count = self.spec.nodes.range().1;
+            if said.is_none() && rank.value >= count as u64 {
+                let want = format!("must be below the number of nodes, which is {count} ({})", rank.source);
+                return Err(Error::config("node_rank", rank.value, want));
+            }
             self.spec.nodes.rank = Some(NodeRank::Is(rank.value));
             self.note("node_rank", &rank);
         }
@@ -92,46 +100,84 @@ impl Filled<'_> {
 
     /// Where the agents meet: at a store that the first of them serves.
     fn set_place(&mut self) -> Result<(), Error> {
-        let said = self.spec.nodes.place.clone();
-        let said_backend = said.as_ref().map(|(backend, _)| backend.clone());
-        let of_store = said_backend.as_deref().is_none_or(|backend| ["c10d", "static"].contains(&backend));
-        let is_open = of_store && said.is_none_or(|(_, endpoint)| endpoint.trim().is_empty());
-        if !self.has_others() || !is_open {
+        let (backend, endpoint) = self.spec.nodes.place.clone().unwrap_or_default();
+        if !["", "c10d", "static"].contains(&&*backend) {
             return Ok(());
         }
+        if !self.has_others() {
+            return self.set_place_of_one(&backend, &endpoint);
+        }
+        if !endpoint.trim().is_empty() {
+            // A static one has no port that is known to all unless somebody says it.
+            if backend == "static" && Endpoint::parse(&endpoint, None).is_err() {
+                let port = self.port_of_job().value;
+                let endpoint = Endpoint::parse(&endpoint, Some(port))?.to_string();
+                self.spec.nodes.place = Some((backend, endpoint));
+            }
+            return Ok(());
+        }
+        let backend = |default: &str| if backend.is_empty() { default.to_string() } else { backend };
         // Who says MASTER_ADDR means the first host.
         if let Some(address) = &self.spec.master_addr {
             let host = String::from_utf8_lossy(address).into_owned();
             let port = if self.spec.master_port == 0 { STATIC_PORT } else { self.spec.master_port };
-            let endpoint = Endpoint { host, port }.to_string();
-            self.spec.nodes.place = Some((said_backend.unwrap_or_else(|| "static".into()), endpoint));
+            self.spec.nodes.place = Some((backend("static"), Endpoint { host, port }.to_string()));
             return Ok(());
         }
-        let Some(host) = self.task.first_host.clone() else {
-            let want = format!(
-                "{} does not say on which host the agent with rank 0 is: --rdzv-endpoint HOST, or \
-                 ice_spec_set_rendezvous()",
-                self.task.scheduler
-            );
-            return Err(Error::config("rendezvous_endpoint", "", want));
-        };
-        let port = match &self.task.port {
-            Some(port) => port.clone(),
-            None => self.port_of_job(),
-        };
+        let host = self.first_host()?;
+        let chosen = Some(self.spec.master_port).filter(|port| *port != 0);
+        let chosen =
+            chosen.map(|value| Said { value, source: "master_port".into() }).or(self.task.port.clone());
+        let port = chosen.clone().unwrap_or_else(|| self.port_of_job());
         let endpoint = Endpoint { host: host.value, port: port.value };
-        let backend = said_backend.unwrap_or_else(|| "c10d".into());
+        let backend = backend("c10d");
         if backend == "c10d" {
             let options = &mut self.spec.nodes.options.c10d;
             if let (None, Some(NodeRank::Is(rank))) = (options.is_host, self.spec.nodes.rank) {
                 options.is_host = Some(rank == 0);
             }
-            options.ports = if self.task.port.is_none() { TRIES } else { 1 };
+            options.ports = if chosen.is_none() { TRIES } else { 1 };
         }
         let source = format!("{}, port: {}", host.source, port.source);
         self.note("rendezvous_endpoint", &Said { value: &endpoint, source });
         self.spec.nodes.place = Some((backend, endpoint.to_string()));
         Ok(())
+    }
+
+    /// One host meets nobody: an endpoint says where its workers meet.
+    fn set_place_of_one(&mut self, backend: &str, endpoint: &str) -> Result<(), Error> {
+        if backend == "static" && self.spec.nodes.rank.is_none() && !endpoint.trim().is_empty() {
+            let Endpoint { host, port } = Endpoint::parse(endpoint, Some(0))?;
+            (self.spec.master_addr, self.spec.master_port) = (Some(host.into_bytes()), port);
+            self.spec.nodes.place = None;
+        } else if endpoint.trim().is_empty() {
+            self.spec.nodes.place = None;
+        }
+        Ok(())
+    }
+
+    /// That of the agent with rank 0.
+    fn first_host(&self) -> Result<Said<String>, Error> {
+        let refuse = |value: &str, why: String| {
+            let want = format!(
+                "{why}: say where the agents meet, --rdzv-endpoint HOST, or ice_spec_set_rendezvous(); \
+                                for this host alone --nnodes 1"
+            );
+            Err(Error::config("rendezvous_endpoint", value, want))
+        };
+        let scheduler = self.task.scheduler;
+        let Some(host) = self.task.first_host.clone() else {
+            let why = match scheduler {
+                "environment" => "MASTER_ADDR is not in the environment beside RANK and WORLD_SIZE".into(),
+                _ => format!("{scheduler} does not say on which host the agent with rank 0 is"),
+            };
+            return refuse("", why);
+        };
+        let is_first = matches!(self.spec.nodes.rank, Some(NodeRank::Is(0)));
+        if self.task.is_guess && is_first && !(self.is_here)(&host.value) {
+            return refuse(&host.value, format!("rank 0 does not run on the host of {}", host.source));
+        }
+        Ok(host)
     }
 
     /// The same on all hosts of a job, and most likely another one for another job.
@@ -279,6 +325,61 @@ mod tests {
         assert_eq!((cpus(&[], Some(2)), cpus(&[], None)), (Some(2), None));
         // A worker's own agent has what its agent gave it.
         assert_eq!(cpus(&[("TORCHELASTIC_RUN_ID", "x")], Some(2)), None);
+    }
+
+    #[test]
+    fn sched_one_host_meets_nobody() {
+        let one: Vec<_> =
+            STEP.iter().copied().filter(|(key, _)| !["SLURM_NNODES", "SLURM_NTASKS"].contains(key)).collect();
+        let one = [&one[..], &[("SLURM_NNODES", "1"), ("SLURM_NTASKS", "1")]].concat();
+        let of = |backend: &str, endpoint: &str| {
+            let place = Some((backend.to_string(), endpoint.to_string()));
+            let nodes = super::super::nodes::Nodes { place, ..Default::default() };
+            filled(&one, Spec { nodes, ..Spec::default() }, None).unwrap()
+        };
+        let spec = of("static", "localhost:29500");
+        assert_eq!(
+            (spec.nodes.place, spec.master_addr.as_deref(), spec.master_port),
+            (None, Some(&b"localhost"[..]), 29500)
+        );
+        assert_eq!(of("c10d", "").nodes.place, None);
+        assert_eq!(of("c10d", "h:1").nodes.place, Some(("c10d".into(), "h:1".into())));
+    }
+
+    #[test]
+    fn sched_an_endpoint_is_enough_where_the_first_host_is_not_known() {
+        let of = |variables: &[(&str, &str)], endpoint: &str| {
+            let place = (!endpoint.is_empty()).then(|| ("static".to_string(), endpoint.to_string()));
+            let nodes = super::super::nodes::Nodes { place, ..Default::default() };
+            filled(variables, Spec { nodes, ..Spec::default() }, None).map(|spec| spec.nodes.place)
+        };
+        let environment = [("RANK", "1"), ("WORLD_SIZE", "2")];
+        let error = of(&environment, "").unwrap_err();
+        assert!(error.contains("MASTER_ADDR") && error.contains("--rdzv-endpoint"), "{error}");
+        assert_eq!(of(&environment, "h:1"), Ok(Some(("static".into(), "h:1".into()))));
+        // A port that all know.
+        let flux =
+            [("FLUX_JOB_ID", "f"), ("FLUX_JOB_NNODES", "2"), ("FLUX_JOB_SIZE", "2"), ("FLUX_TASK_RANK", "1")];
+        let (_, endpoint) = of(&flux, "h").unwrap().unwrap();
+        assert!(
+            endpoint
+                .strip_prefix("h:")
+                .is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port >= FIRST_PORT)),
+            "{endpoint}"
+        );
+    }
+
+    #[test]
+    fn sched_numbers_that_cannot_be() {
+        for (rank, size, part) in [
+            ("0", "0", "nodes is 0"),
+            ("5", "2", "must be below the number of nodes"),
+            ("0", "99999999", "nodes is"),
+        ] {
+            let said = [("RANK", rank), ("WORLD_SIZE", size), ("MASTER_ADDR", "h")];
+            let error = filled(&said, Spec::default(), None).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

@@ -18,6 +18,9 @@ pub fn tests() -> Vec<Trial> {
         sched_01_tasks_of_a_step_are_one_job,
         sched_01_what_is_given_counts,
         sched_01_a_port_that_is_taken_is_passed_over,
+        sched_01_a_port_that_looks_free_is_passed_over,
+        sched_01_one_host_is_as_without_a_scheduler,
+        sched_04_two_agents_with_rank_0_are_refused,
         sched_01_where_each_value_is_from,
         sched_01_none_is_asked_by_a_worker_or_if_it_is_not_wanted,
         sched_01_a_program_may_ask,
@@ -172,6 +175,29 @@ fn sched_01_a_port_that_is_taken_is_passed_over() {
     ended_by_term(other);
 }
 
+/// Both may serve, but one of them alone is the first.
+fn sched_04_two_agents_with_rank_0_are_refused() {
+    let t = Case::new();
+    let first = task(&t, 0, 2, &[]).probe(&["await", &t.path("go")]).spawn();
+    let port: u16 = endpoint(&t).rsplit_once(':').expect("a port").1.parse().expect("a port");
+    wait_for("the store", || listens(port));
+    let twin = task(&t, 0, 2, &[]).probe(&[]).run();
+    twin.exited(125);
+    assert!(twin.err().contains("another agent of this job has it"), "{}", twin.err());
+    let second = task(&t, 1, 2, &[]).probe(&[]).spawn();
+    t.touch("go");
+    all_end_well([first, second].into_iter());
+}
+
+/// The host of the store passes over a port that is taken on another of its addresses; it looks free to the others.
+fn sched_01_a_port_that_looks_free_is_passed_over() {
+    let t = Case::new();
+    let port: u16 = endpoint(&t).rsplit_once(':').expect("a port").1.parse().expect("a port");
+    let _taken = TcpListener::bind(("127.0.0.2", port)).unwrap();
+    all_end_well((0..2).map(|rank| sign(task(&t, rank, 2, &["--rdzv-conf", "join_timeout=60"]), &t)));
+    assert_eq!(signed(&t).len(), 2);
+}
+
 fn sched_01_where_each_value_is_from() {
     let t = Case::new();
     let ended = task(&t, 1, 2, &["--dry-run"]).env("SLURM_CPUS_PER_TASK", "4").probe(&[]).run();
@@ -190,6 +216,23 @@ fn sched_01_where_each_value_is_from() {
     // What is given has no line.
     let out = task(&t, 1, 2, &["--dry-run", "--nnodes", "2", "--rdzv-id", "x"]).probe(&[]).run().out();
     assert!(!out.contains("nodes:") && !out.contains("run_id:") && out.contains("node_rank:"), "{out}");
+}
+
+fn sched_01_one_host_is_as_without_a_scheduler() {
+    let t = Case::new();
+    let port = free_port();
+    let script = "echo $MASTER_ADDR:$MASTER_PORT";
+    for place in
+        [&["--rdzv-endpoint", &format!("127.0.0.1:{port}")][..], &["--master-port", &port.to_string()]]
+    {
+        let ended = task(&t, 0, 1, place).words(&["--no-python", "sh", "-c", script]).run();
+        ended.exited(0);
+        assert_eq!(ended.out().trim(), format!("127.0.0.1:{port}"), "{place:?}: {}", ended.err());
+    }
+    // Nobody to be met, and no store that a neighbour may have.
+    let ended = task(&t, 0, 1, &["--rdzv-backend", "c10d", "--log-level", "info"]).probe(&[]).run();
+    ended.exited(0);
+    assert!(!ended.err().contains("joining the rendezvous"), "{}", ended.err());
 }
 
 fn sched_01_none_is_asked_by_a_worker_or_if_it_is_not_wanted() {
@@ -422,8 +465,14 @@ fn sched_08_a_stop_after_a_checkpoint_may_have_a_status_of_its_own() {
 }
 
 fn sched_08_a_stopped_job_is_queued_again() {
-    for (saves, rank, times) in [(true, "0", 1), (true, "1", 0), (false, "0", 0)] {
+    for (saves, rank, state, times) in [
+        (true, "0", "RUNNING", 1),
+        (true, "0", "COMPLETING", 0),
+        (true, "1", "RUNNING", 0),
+        (false, "0", "RUNNING", 0),
+    ] {
         let t = Case::new();
+        t.write("squeue", format!("#!/bin/sh\necho {state}\n").as_bytes(), 0o755);
         t.write("scontrol", format!("#!/bin/sh\necho $* >> {}\n", t.path("queue")).as_bytes(), 0o755);
         let path = format!("{}:{}", t.path(""), std::env::var("PATH").expect("a path"));
         let options: &[&str] =
@@ -435,7 +484,13 @@ fn sched_08_a_stopped_job_is_queued_again() {
                 .words(&["--nnodes", "1"])
         });
         assert_eq!(t.lines("queue"), vec!["requeue 77"; times], "{}", ended.err());
-        assert_eq!(ended.err().contains("--requeue: not done"), !saves, "{}", ended.err());
+        let is_refused = !saves || state != "RUNNING";
+        assert_eq!(
+            ended.err().contains("--requeue: not done"),
+            is_refused && rank == "0" || !saves,
+            "{}",
+            ended.err()
+        );
     }
     let t = Case::new();
     let ended = tool(&t, &["--requeue"]).probe(&[]).run();

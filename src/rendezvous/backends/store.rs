@@ -2,7 +2,7 @@
 //! have in common.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -112,11 +112,23 @@ pub struct StoreBackend {
     tell_of_loss: Option<TellOfLoss>,
     /// The port was taken when this agent was about to serve there.
     is_taken: bool,
+    /// The first of the ports that it may be at.
+    first_port: u16,
+}
+
+/// What a host says of a port.
+#[derive(Debug, PartialEq)]
+enum Probe {
+    Listens,
+    /// It says that nobody listens.
+    Free,
+    Unknown,
 }
 
 impl StoreBackend {
     pub fn new(settings: Settings) -> StoreBackend {
         StoreBackend {
+            first_port: settings.endpoint.port,
             settings,
             server: None,
             client: None,
@@ -152,8 +164,22 @@ impl StoreBackend {
             let (secret, losses) = (secret.clone(), self.losses());
             Server::start(&Config { port, secret, losses, ..Config::beside_workers(*descriptors) })
         };
-        let next = (1..*ports).map(|more| endpoint.port.saturating_add(more));
-        match next.fold(start(endpoint.port), |started, port| started.or_else(|_| start(port))) {
+        let mut started = start(endpoint.port);
+        if *ports > 1 {
+            for (taken, port) in self.ports().zip(self.ports().skip(1)) {
+                if started.is_ok() {
+                    break;
+                }
+                if self.has_twin(taken) {
+                    let want = format!(
+                        "another agent of this job has it, and serves the store at port {taken} of this host"
+                    );
+                    return Err(Error::config("node_rank", 0, want));
+                }
+                started = start(port);
+            }
+        }
+        match started {
             Ok(server) => {
                 self.settings.endpoint.port = server.port();
                 self.server = Some(server);
@@ -195,44 +221,65 @@ impl StoreBackend {
         Client::connect_with(host, port, &options).map_err(|why| source.explain(why))
     }
 
-    /// Whether the endpoint's host says of a port that nobody listens there.
-    fn is_free(&self, port: u16) -> bool {
+    /// What the endpoint's host says of a port.
+    fn probe(&self, port: u16) -> Probe {
         let host = self.settings.endpoint.host.as_str();
-        let addresses = (host, port).to_socket_addrs().map_or_else(|_| Vec::new(), Iterator::collect);
-        let is_refused = |address: &SocketAddr| {
-            let tried = TcpStream::connect_timeout(address, TRY);
-            tried.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-        };
-        !addresses.is_empty() && addresses.iter().all(is_refused)
+        let Ok(addresses) = (host, port).to_socket_addrs() else { return Probe::Unknown };
+        let mut found = Probe::Unknown;
+        for address in addresses {
+            match TcpStream::connect_timeout(&address, TRY) {
+                Ok(_) => return Probe::Listens,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => found = Probe::Free,
+                Err(_) => return Probe::Unknown,
+            }
+        }
+        found
     }
 
-    /// The store of this job at the first of the ports that is not taken by something else. Where nobody listens yet it may
-    /// come to be there: the ports behind are not tried.
+    fn ports(&self) -> impl Iterator<Item = u16> + use<> {
+        let first = self.first_port;
+        (0..self.settings.ports).map(move |more| first.saturating_add(more))
+    }
+
+    /// The store of this job at one of the ports: where it was, or the first that is not taken by something else. The host
+    /// may have passed over a port that looks free from here.
     fn search(&mut self) -> Result<Client, Error> {
         let mark = self.key(MARK).into_bytes();
-        let first = self.settings.endpoint.port;
         if self.server.is_some() {
-            let client = self.call(first)?;
+            let client = self.call(self.settings.endpoint.port)?;
             client.set(&mark, b"1")?;
-            self.settings.ports = 1;
             return Ok(client);
         }
-        for port in (0..self.settings.ports).map(|more| first.saturating_add(more)) {
+        let mut refusal = None;
+        let last = self.settings.endpoint.port;
+        for port in [last].into_iter().chain(self.ports().filter(|port| *port != last)) {
+            match self.probe(port) {
+                Probe::Listens => {}
+                Probe::Free => continue,
+                Probe::Unknown => return self.call(port),
+            }
             match self.call(port) {
                 Ok(client) if client.find(&mark).is_ok_and(|mark| mark.is_some()) => {
-                    (self.settings.endpoint.port, self.settings.ports) = (port, 1);
+                    self.settings.endpoint.port = port;
                     return Ok(client);
                 }
-                Err(error) if self.is_free(port) => return Err(error),
+                Err(error @ Error::Interrupted { .. }) => return Err(error),
+                Err(error @ Error::Config { .. }) => refusal = Some(error),
                 // Another job's, or somebody who does not speak as a store does.
                 Ok(_) | Err(_) => {}
             }
         }
-        let what = format!(
-            "none of {} ports from {}:{first} on has the store of this job",
-            self.settings.ports, self.settings.endpoint.host
-        );
-        Err(Error::Store { what })
+        let (host, first, count) = (&self.settings.endpoint.host, self.first_port, self.settings.ports);
+        let why = refusal.map_or(String::new(), |error| format!("; {error}"));
+        Err(Error::Store {
+            what: format!("none of {count} ports from {host}:{first} on has the store of this job{why}"),
+        })
+    }
+
+    /// Whether an agent of this job serves it here already, at the port that could not be had.
+    fn has_twin(&self, port: u16) -> bool {
+        let mark = self.key(MARK).into_bytes();
+        self.call(port).is_ok_and(|client| client.find(&mark).is_ok_and(|mark| mark.is_some()))
     }
 }
 
@@ -317,7 +364,7 @@ impl Backend for StoreBackend {
     }
 
     fn is_deserted(&self) -> bool {
-        self.is_free(self.settings.endpoint.port)
+        self.probe(self.settings.endpoint.port) == Probe::Free
     }
 
     fn may_lead(&self) -> bool {

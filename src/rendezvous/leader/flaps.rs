@@ -47,7 +47,6 @@ impl Leader {
         // Who begins a job has come to nobody.
         let is_first = before.is_empty();
         for node in self.state.nodes.iter().filter(|node| !is_first && !before.contains(&node.id)) {
-            self.state.newcomers.push(node.id.clone());
             self.since.insert(node.id.clone(), now);
         }
     }
@@ -55,11 +54,8 @@ impl Leader {
     /// A node is gone, and not because it was asked to leave.
     pub(super) fn note_gone(&mut self, id: &str, now: Moment) {
         let Some(node) = self.state.nodes.iter().find(|node| node.id == id) else { return };
-        if !self.state.newcomers.contains(&node.id) {
-            return;
-        }
-        // Another leader may have let it in.
-        let since = self.since.remove(&node.id).unwrap_or(now);
+        // One that another leader has let in counts as one that was there.
+        let Some(since) = self.since.remove(&node.id) else { return };
         if now.saturating_sub(since) >= SHORT {
             self.state.flaps.remove(node.host());
         } else if self.state.flaps.len() < HOSTS || self.state.flaps.contains_key(node.host()) {

@@ -96,9 +96,12 @@ impl Part {
         if monotonic().saturating_sub(since) < self.settings.rules.reconnect {
             return Ok(false);
         }
-        self.lost_leader = None;
         let leads = self.chain.as_ref().and_then(|chain| chain.state.leader.as_ref()) == Some(&id);
-        Ok(leads && self.counter(&id)?.is_none_or(|counter| counter <= beat))
+        let is_lost = leads && self.counter(&id)?.is_none_or(|counter| counter <= beat);
+        if !is_lost {
+            self.lost_leader = None;
+        }
+        Ok(is_lost)
     }
 
     fn look_at_all(&mut self, now: Moment) -> Result<(), Error> {

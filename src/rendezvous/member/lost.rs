@@ -50,7 +50,12 @@ impl Part {
     /// another process, it is this job's: it goes on with the next round.
     pub(super) fn begin_anew(&mut self, state: &State) -> Result<(), Error> {
         let host = self.nodes.iter().find(|node| node.has_place).map(|node| node.name.clone());
-        let (Some(host), Phase::Gathering, Why::First) = (host, &state.phase, &state.why) else {
+        // One that has begun again, or in which others of the round are already.
+        let is_new = matches!((&state.phase, &state.why), (Phase::Gathering, Why::First));
+        let goes_on = !matches!(state.phase, Phase::Ended(_)) && state.round >= self.from_round;
+        // Any job may be called so.
+        let is_named = self.settings.run_id != "none";
+        let Some(host) = host.filter(|_| is_named && (is_new || goes_on)) else {
             return Err(Error::Store { what: "there is another job under the same run id now".into() });
         };
         self.job = Some(state.job.clone());

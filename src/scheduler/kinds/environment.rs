@@ -18,19 +18,8 @@ pub fn read(from: &Surroundings) -> Result<Task, Error> {
         )),
     };
     let port = port.map(too_high).transpose()?;
-    let (count, is_placed) = (nodes.value, first_host.is_some());
     Ok(Task {
-        nodes: match count <= 1 || is_placed {
-            true => Ok(Some(nodes)),
-            false => Err(Error::config(
-                "nodes",
-                format!("RANK={} and WORLD_SIZE={count}", rank.value),
-                format!(
-                    "they say that there are {count} hosts, and MASTER_ADDR, which would say where these meet, is not \
-                     in the environment: set it, or give --rdzv-endpoint HOST:PORT; for this host alone, --nnodes 1"
-                ),
-            )),
-        },
+        nodes: Ok(Some(nodes)),
         rank: Some(rank.map(|rank| rank as u64)),
         first_host,
         port,

@@ -16,7 +16,7 @@ pub fn read(from: &Surroundings) -> Result<Task, Error> {
         first_host: (count == 1).then(here),
         job: from.first(&["FLUX_JOB_ID"]).map(|job| job.map(|job| format!("flux-{}", super::plain(&job)))),
         // How many tasks this host has is not said; on one host it is known.
-        share: if count == 1 { Share { index: local, of: tasks } } else { Share::ALL },
+        share: if count == 1 { Share::of(local, tasks) } else { Share::ALL },
         nodes: match tasks == count {
             true => Ok(Some(nodes)),
             false => Err(Error::config(

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::scheduler::hosts::distinct;
-use crate::scheduler::{Said, Share, Surroundings, Task};
+use crate::scheduler::{Said, Surroundings, Task};
 
 const HOSTS: &str = "LSB_MCPU_HOSTS";
 
@@ -38,14 +38,14 @@ fn of_jsrun(
 ) -> Result<Task, Error> {
     let rank = from.needed(&["JSM_NAMESPACE_RANK"])?;
     let local_size = from.number(&["JSM_NAMESPACE_LOCAL_SIZE"])?.map_or(1, |size| size.value.max(1));
-    let local = from.number(&["JSM_NAMESPACE_LOCAL_RANK"])?.map_or(0, |rank| rank.value);
     let nodes = size.value.div_ceil(local_size);
     // Where the first host of a job only launches, jsrun leaves it out.
     let first = hosts.value.get(usize::from(hosts.value.len() == nodes + 1));
     Ok(Task {
         rank: Some(rank.map(|rank| rank as u64)),
         first_host: first.map(|first| Said::new(first.clone(), hosts.source)),
-        share: Share { index: local, of: local_size },
+        // Each resource set sees its own GPUs alone.
+        is_guess: true,
         nodes: Ok(Some(size)),
         ..task
     })

@@ -24,8 +24,10 @@ pub fn read(from: &Surroundings) -> Result<Task, Error> {
     Ok(Task {
         rank: Some(rank.map(|rank| rank as u64)),
         first_host,
-        job: super::batch_job(from).or_else(|| is_one_host.then(of_proxy).flatten()),
-        share: Share { index: local, of: local_size },
+        is_guess: true,
+        // Of an allocation there may be several at once.
+        job: is_one_host.then(of_proxy).flatten().or_else(|| super::batch_job(from)),
+        share: Share::of(local, local_size),
         nodes: Ok(Some(size)),
         ..Task::of("mpich")
     })

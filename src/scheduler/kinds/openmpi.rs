@@ -19,18 +19,12 @@ pub fn read(from: &Surroundings) -> Result<Task, Error> {
         true => Some(Said::new("localhost".into(), LOCAL_SIZE)),
         false => batch_host(from).or_else(|| of_mpirun(from)),
     };
-    if let Some(host) = first_host.as_ref().filter(|host| rank.value == 0 && !(from.is_here)(&host.value)) {
-        let want = format!(
-            "rank 0 does not run on the host of {}: say where it does, --rdzv-endpoint HOST",
-            host.source
-        );
-        return Err(Error::config("rendezvous_endpoint", &host.value, want));
-    }
     Ok(Task {
         rank: Some(rank.map(|rank| rank as u64)),
         first_host,
+        is_guess: true,
         job: job.map(|job| job.map(|job| format!("openmpi-{}", super::plain(&job)))),
-        share: Share { index: local, of: local_size },
+        share: Share::of(local, local_size),
         nodes: Ok(Some(size)),
         ..Task::of("openmpi")
     })

@@ -77,7 +77,7 @@ fn share(from: &Surroundings, of_node: Option<usize>, is_step: bool) -> Result<S
     let has_own = from.first(&["SLURM_GPUS_PER_TASK", "SLURM_NTASKS_PER_GPU"]).is_some();
     let index = from.number(&["SLURM_LOCALID"])?.map(|index| index.value);
     Ok(match (index, of_node) {
-        (Some(index), Some(of)) if is_step && !has_own && index < of => Share { index, of },
+        (Some(index), Some(of)) if is_step && !has_own => Share::of(index, of),
         _ => Share::ALL,
     })
 }
