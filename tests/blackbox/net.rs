@@ -1,5 +1,7 @@
 //! Several hosts, each a network namespace of its own: they reach each other through a bridge, and links can be cut.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -69,6 +71,19 @@ impl Net {
         (1..=self.hosts).map(|host| self.agent(t, nodes, host)).collect()
     }
 
+    /// What names mean on these hosts, as `ip netns exec` shows it: lines of /etc/hosts. It may change while agents run.
+    fn names(&self, lines: &str) {
+        for host in 1..=self.hosts {
+            let dir = self.etc(host);
+            fs::create_dir_all(&dir).expect("a directory below /etc/netns");
+            fs::write(dir.join("hosts"), lines).expect("the names of hosts");
+        }
+    }
+
+    fn etc(&self, host: usize) -> PathBuf {
+        Path::new("/etc/netns").join(self.name(host))
+    }
+
     fn link(&self, host: usize, state: &str) {
         ip(&format!("-n {} link set port{host} {state}", self.name(0)));
     }
@@ -78,6 +93,7 @@ impl Drop for Net {
     fn drop(&mut self) {
         for host in 0..=self.hosts {
             let _ = Command::new("ip").args(["netns", "del", &self.name(host)]).output();
+            let _ = fs::remove_dir_all(self.etc(host));
         }
     }
 }
@@ -115,6 +131,26 @@ fn dyn_24_workers_meet_at_an_address_that_all_hosts_reach() {
         t.nothing_left();
         check_training(&t);
     }
+}
+
+/// As a pod that is started again elsewhere: its name means another address.
+fn job_10_the_store_comes_back_under_another_address() {
+    let t = Case::new();
+    let net = Net::new(3);
+    net.names("127.0.0.1 localhost\n10.77.0.1 head\n");
+    // The worker that stays fails for want of the other.
+    let nodes = Nodes::c10d(&t, "2", "head:29400", CONF).with(&["--max-restarts", "3"]);
+    let [lost, stays] = [1, 2].map(|host| net.agent(&t, &nodes, host));
+    wait_for_round(&t, 0, 2);
+    lost.kill();
+    net.names("127.0.0.1 localhost\n10.77.0.3 head\n");
+    let back = net.agent(&t, &nodes, 3);
+    let entries = wait_for_round(&t, 1, 2);
+    assert!(entries.iter().any(|entry| is_on(&net, 3, entry)), "{entries:?}");
+    t.write("finish", b"", 0o644);
+    all_succeed(vec![stays, back]);
+    t.nothing_left();
+    check_training(&t);
 }
 
 /// Workers hang in a step without the lost one: nothing fails by itself.
@@ -196,6 +232,7 @@ pub fn tests() -> Vec<Trial> {
         needs(net_namespaces): dyn_24_workers_meet_at_an_address_that_all_hosts_reach,
         needs(net_namespaces): dyn_12_a_link_that_is_cut_for_long_is_a_host_less_and_for_a_moment_nothing,
         needs(net_namespaces): dyn_21_who_has_lost_the_store_goes_on_for_a_while_and_ends,
+        needs(net_namespaces): job_10_the_store_comes_back_under_another_address,
         needs(net_namespaces, netem): e2e_04_a_network_that_is_slow_and_loses_packets,
     ]
 }
