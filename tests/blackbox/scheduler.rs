@@ -35,6 +35,7 @@ pub fn tests() -> Vec<Trial> {
         needs(net_namespaces, slurmctld, munged): sched_08_a_real_slurm_starts_it_again,
         sched_08_the_termination_log,
         sched_09_threads_are_the_cpus_of_the_task,
+        needs(net_namespaces, slurmctld, munged): sched_10_a_real_slurm_loses_a_node,
     ]
 }
 
@@ -559,6 +560,26 @@ fn sched_08_the_termination_log() {
         lines[0].starts_with("worker failure: ") && lines.iter().any(|line| line.contains("exit code: 7")),
         "{lines:?}"
     );
+}
+
+/// All its processes at once, as when its power is gone.
+fn sched_10_a_real_slurm_loses_a_node() {
+    let t = Case::new();
+    let slurm = Slurm::up(&t);
+    let options = ["--nnodes", "1:2", "--max-restarts", "3", "--rdzv-conf", "last_call_timeout=2"];
+    let words = [&slurm.on("ctl")[..], &["srun", "--no-kill", "-N2", "-n2"]].concat();
+    let started = tool(&t, &options).until_go(&t).under(&words).spawn();
+    round(&t, 0, 2);
+    let node = format!("{}-node2", slurm.dir.rsplit('/').next().expect("a name"));
+    let pids = Command::new("ip").args(["netns", "pids", &node]).output().expect("ip");
+    for pid in String::from_utf8_lossy(&pids.stdout).split_whitespace() {
+        send(pid.parse().expect("a pid"), libc::SIGKILL);
+    }
+    assert_eq!(round(&t, 1, 1)[0][3], "1");
+    go(&t);
+    // Slurm waits for its own time-out before it gives the node up.
+    let said = started.finish().err();
+    assert!(said.contains("Node failure on node2"), "{said}");
 }
 
 fn sched_09_threads_are_the_cpus_of_the_task() {
