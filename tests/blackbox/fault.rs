@@ -92,7 +92,7 @@ fn clean(run: &Run, what: &str) -> Result<(), String> {
 fn with_fault<'a>(host: Host<'a>, t: &Case, fault: &str) -> Host<'a> {
     let host = host.env("LD_PRELOAD", program("faults").to_str().unwrap()).env("FAULT_LOG", &t.path("calls"));
     let armed = format!("setenv=FAULT={fault}");
-    host.steps(&["before", &armed, "new", "start", "wait=10", "free_agent", "unsetenv=FAULT"])
+    host.steps(&["before", &armed, "new", "start", "wait=40", "free_agent", "unsetenv=FAULT"])
 }
 
 fn each_call_fails_in_turn(callback: bool) {
@@ -137,7 +137,7 @@ fn sp_21_any_descriptor_may_be_the_last() {
             // The limit is lifted before the host looks at itself.
             let host = eventful(&t, callback).step("before").set("limit", format!("nofile:{limit}"));
             let run = host
-                .steps(&["new", "start", "wait=10", "free_agent", "limit=nofile:1000"])
+                .steps(&["new", "start", "wait=40", "free_agent", "limit=nofile:1000"])
                 .spawn()
                 .finish_or_kill()
                 .0;
@@ -161,7 +161,7 @@ fn sp_22_any_process_may_be_the_last() {
             let host = eventful(&t, callback).step("chdir=/");
             let host = if callback { host } else { host.set("program", t.path("probe")) };
             let host = host.steps(&["before", &format!("limit=nproc:{limit}"), &format!("uid={uid}")]);
-            let run = host.steps(&["new", "start", "wait=10", "free_agent"]).spawn().finish_or_kill().0;
+            let run = host.steps(&["new", "start", "wait=40", "free_agent"]).spawn().finish_or_kill().0;
             let what = format!("callback {callback}, {limit} processes");
             wrong.extend(judge(&run, &what, libc::EAGAIN).and_then(|()| clean(&run, &what)).err());
         }
