@@ -253,10 +253,9 @@ impl StoreBackend {
         let mut refusal = None;
         let last = self.settings.endpoint.port;
         for port in [last].into_iter().chain(self.ports().filter(|port| *port != last)) {
-            match self.probe(port) {
-                Probe::Listens => {}
-                Probe::Free => continue,
-                Probe::Unknown => return self.call(port),
+            let probe = self.probe(port);
+            if probe == Probe::Free {
+                continue;
             }
             match self.call(port) {
                 Ok(client) if client.find(&mark).is_ok_and(|mark| mark.is_some()) => {
@@ -264,6 +263,8 @@ impl StoreBackend {
                     return Ok(client);
                 }
                 Err(error @ Error::Interrupted { .. }) => return Err(error),
+                // The host is out of reach, and its other ports with it.
+                Err(error) if probe == Probe::Unknown => return Err(error),
                 Err(error @ Error::Config { .. }) => refusal = Some(error),
                 // Another job's, or somebody who does not speak as a store does.
                 Ok(_) | Err(_) => {}
