@@ -26,6 +26,9 @@
 //! Stopping is a state, not an exception: nothing leaves it before all are reaped or given up. A further
 //! failure or signal in it can change what follows and bring the kill forward, never skip it.
 
+mod doubt;
+mod progress;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -33,6 +36,8 @@ use crate::control::request::{Reason, RequestKind};
 use crate::moment::Moment;
 use crate::report::End;
 use crate::spec::StopSignals;
+use doubt::Doubt;
+use progress::Progress;
 
 /// The waits after restarts at which workers could not be started, where the spec has none: the first, and the
 /// longest.
@@ -210,64 +215,6 @@ pub struct Supervisor {
     doubt: Option<Doubt>,
     /// The workers of all hosts were asked to end by themselves, by then; none once they have answered.
     gentle_stop: Option<Moment>,
-}
-
-/// A worker died of a signal that would stop this run, or the job was closed elsewhere: until then what happened since
-/// waits for a stop that explains it. Then it is as if it had happened only now.
-#[derive(Debug)]
-struct Doubt {
-    until: Moment,
-    held: Vec<Event>,
-}
-
-impl Doubt {
-    /// Whether an event changes nothing before the doubt is over; what is held back is kept.
-    fn holds(&mut self, event: Event) -> bool {
-        match event {
-            Event::Born => true,
-            // The first tells enough, as who is alive is counted.
-            Event::Exited { .. } => {
-                if !self.held.iter().any(|held| matches!(held, Event::Exited { .. })) {
-                    self.held.push(event);
-                }
-                true
-            }
-            // Of the job, which others may have stopped; or of no consequence without a stop.
-            Event::RoundOver
-            | Event::JobFailed
-            | Event::JobClosed
-            | Event::JobSucceeded
-            | Event::AgentFailed
-            | Event::Answered
-            | Event::Hurry => {
-                self.held.push(event);
-                true
-            }
-            _ => false,
-        }
-    }
-}
-
-/// How far attempts came, as far as that is known.
-#[derive(Debug, Default)]
-struct Progress {
-    /// In this attempt.
-    reached: Option<u64>,
-    furthest: Option<u64>,
-    /// How many attempts have come no further since.
-    in_vain: u32,
-}
-
-impl Progress {
-    /// An attempt is over. One of which nothing is known changes nothing.
-    fn end_attempt(&mut self) {
-        let Some(reached) = self.reached.take() else { return };
-        if self.furthest.is_none_or(|furthest| reached > furthest) {
-            (self.furthest, self.in_vain) = (Some(reached), 0);
-        } else {
-            self.in_vain += 1;
-        }
-    }
 }
 
 impl Supervisor {
