@@ -96,6 +96,8 @@ static void null_spec(void) {
   ARGUMENT(ice_spec_set_heartbeat_timeout(NULL, 1));
   ARGUMENT(ice_spec_set_initial_heartbeat_timeout(NULL, 1));
   ARGUMENT(ice_spec_set_checkpoint_before_stop(NULL, 1));
+  ARGUMENT(ice_spec_set_saved_exit_status(NULL, 1));
+  ARGUMENT(ice_spec_set_from_scheduler(NULL, "auto"));
   ARGUMENT(ice_spec_set_timer_signal(NULL, 9));
   ARGUMENT(ice_spec_set_section_limit(NULL, "step", 1));
   ARGUMENT(ice_spec_set_section_learning(NULL, 5, 1));
@@ -184,6 +186,7 @@ static void null_rendezvous(ice_spec *spec) {
   ARGUMENT(ice_spec_set_rendezvous_option(spec, NULL, "1"));
   ARGUMENT(ice_spec_set_rendezvous_option(spec, "join_timeout", NULL));
   ARGUMENT(ice_spec_set_local_addr(spec, NULL));
+  ARGUMENT(ice_spec_set_from_scheduler(spec, NULL));
   ARGUMENT(ice_rendezvous_register(NULL, open_place, get_nothing, set_nothing, NULL, close_place, NULL));
   ARGUMENT(ice_rendezvous_register("p", NULL, get_nothing, set_nothing, NULL, close_place, NULL));
   ARGUMENT(ice_rendezvous_register("p", open_place, NULL, set_nothing, NULL, close_place, NULL));
@@ -725,10 +728,13 @@ static void getters(void) {
   CHECK(ice_result_state(NULL) == ICE_STATE_UNKNOWN);
   CHECK(ice_result_restarts(NULL) == 0);
   CHECK(ice_result_flakiness(NULL) == 100);
+  CHECK(ice_result_has_saved(NULL) == 0 && ice_result_saved_step(NULL) == -1);
   CHECK(strcmp(ice_spec_dist_backend(NULL), "") == 0);
   CHECK(ice_plan_worker_count(NULL) == 0);
   CHECK(ice_plan_worker(NULL, 0) == NULL);
   CHECK(strcmp(ice_plan_dist_backend(NULL), "") == 0);
+  CHECK(ice_plan_source_count(NULL) == 0 && ice_plan_source_at(NULL, 0) == NULL);
+  CHECK(ice_scheduler_name() != NULL && ice_scheduler_name() == ice_scheduler_name());
   ice_plan_free(NULL);
   CHECK(ice_result_signal(NULL) == 0);
   CHECK(ice_result_all_exited_cleanly(NULL) == 0);
