@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::error::Error;
 use crate::ranks::MAX_LOCAL_WORLD_SIZE;
-use crate::scheduler::Share;
+use crate::scheduler::TaskShare;
 
 /// What devices are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +165,7 @@ pub enum Nproc {
     Auto,
     /// One for each CUDA device in this task's share of those that the host sees; where there are none, so many others.
     OfTask {
-        share: Share,
+        share: TaskShare,
         others: usize,
     },
 }

@@ -10,7 +10,7 @@ use crate::device::visibility::{Source, Visibility, devices as devices_text};
 use crate::device::{Device, Found};
 use crate::error::Error;
 use crate::ranks::MAX_LOCAL_WORLD_SIZE;
-use crate::scheduler::Share;
+use crate::scheduler::TaskShare;
 use crate::spec::{EnvEdit, Spec};
 
 /// What the host knows of its devices.
@@ -358,7 +358,7 @@ impl<'a> Seen<'a> {
     }
 
     /// The devices of one of the agents that this host's are shared out to, in turn.
-    fn share(&self, share: Share) -> Result<Range<usize>, Error> {
+    fn share(&self, share: TaskShare) -> Result<Range<usize>, Error> {
         let count = self.count().unwrap_or(0);
         // Somebody has given each task devices of its own.
         if count < share.of && self.source.value.is_some() {

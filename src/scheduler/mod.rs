@@ -76,34 +76,34 @@ impl Choice {
 
 /// A value, and where it is from: the names of variables, most of all.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Said<T> {
+pub struct Sourced<T> {
     pub value: T,
     pub source: String,
 }
 
-impl<T> Said<T> {
-    fn new(value: T, source: impl Into<String>) -> Said<T> {
-        Said { value, source: source.into() }
+impl<T> Sourced<T> {
+    fn new(value: T, source: impl Into<String>) -> Sourced<T> {
+        Sourced { value, source: source.into() }
     }
 
-    fn map<U>(self, change: impl FnOnce(T) -> U) -> Said<U> {
-        Said { value: change(self.value), source: self.source }
+    fn map<U>(self, change: impl FnOnce(T) -> U) -> Sourced<U> {
+        Sourced { value: change(self.value), source: self.source }
     }
 }
 
 /// Which of the agents of one host this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
+pub struct TaskShare {
     pub index: usize,
     pub of: usize,
 }
 
-impl Share {
-    pub const ALL: Share = Share { index: 0, of: 1 };
+impl TaskShare {
+    pub const ALL: TaskShare = TaskShare { index: 0, of: 1 };
 
     /// All of them where the numbers do not fit together.
-    fn of(index: usize, of: usize) -> Share {
-        if index < of { Share { index, of } } else { Share::ALL }
+    fn of(index: usize, of: usize) -> TaskShare {
+        if index < of { TaskShare { index, of } } else { TaskShare::ALL }
     }
 }
 
@@ -112,21 +112,21 @@ impl Share {
 pub struct Task {
     pub scheduler: &'static str,
     /// How many agents the job has, if that is said; or why its tasks cannot be agents, one each.
-    pub nodes: Result<Option<Said<usize>>, Error>,
-    pub rank: Option<Said<u64>>,
+    pub nodes: Result<Option<Sourced<usize>>, Error>,
+    pub rank: Option<Sourced<u64>>,
     /// The host of the agent with rank 0.
-    pub first_host: Option<Said<String>>,
+    pub first_host: Option<Sourced<String>>,
     /// That agent may be elsewhere.
     pub is_guess: bool,
     /// Where they meet there, if somebody else has chosen it.
-    pub port: Option<Said<u16>>,
+    pub port: Option<Sourced<u16>>,
     /// Which job it is, told from all others, and from itself when it was queued again.
-    pub job: Option<Said<String>>,
+    pub job: Option<Sourced<String>>,
     /// How many workers an agent without GPUs has.
-    pub workers: Option<Said<usize>>,
-    pub share: Share,
+    pub workers: Option<Sourced<usize>>,
+    pub share: TaskShare,
     /// What the workers of this agent have between them.
-    pub cpus: Option<Said<usize>>,
+    pub cpus: Option<Sourced<usize>>,
 }
 
 impl Task {
@@ -141,7 +141,7 @@ impl Task {
             port: None,
             job: None,
             workers: None,
-            share: Share::ALL,
+            share: TaskShare::ALL,
             cpus: None,
         }
     }
@@ -164,12 +164,12 @@ impl Surroundings<'_> {
     }
 
     /// The first of these variables that says something, with its name.
-    fn first(&self, names: &[&str]) -> Option<Said<String>> {
-        names.iter().find_map(|name| Some(Said::new(self.text(name)?, *name)))
+    fn first(&self, names: &[&str]) -> Option<Sourced<String>> {
+        names.iter().find_map(|name| Some(Sourced::new(self.text(name)?, *name)))
     }
 
     /// The same as a whole number.
-    fn number(&self, names: &[&str]) -> Result<Option<Said<usize>>, Error> {
+    fn number(&self, names: &[&str]) -> Result<Option<Sourced<usize>>, Error> {
         let Some(said) = self.first(names) else { return Ok(None) };
         let number = said.value.parse().map_err(|_| {
             Error::config("scheduler", format!("{}={}", said.source, said.value), "must be a whole number")
@@ -178,7 +178,7 @@ impl Surroundings<'_> {
     }
 
     /// The same where it has to be there.
-    fn needed(&self, names: &[&str]) -> Result<Said<usize>, Error> {
+    fn needed(&self, names: &[&str]) -> Result<Sourced<usize>, Error> {
         let missing = || Error::config("scheduler", names.join(" or "), "is not in the environment");
         self.number(names)?.ok_or_else(missing)
     }
@@ -189,7 +189,7 @@ impl Surroundings<'_> {
 }
 
 /// How many CPUs a process has by what is said of tasks alone, without the rest of a scheduler.
-pub fn cpus(surroundings: &Surroundings) -> Result<Option<Said<usize>>, Error> {
+pub fn cpus(surroundings: &Surroundings) -> Result<Option<Sourced<usize>>, Error> {
     surroundings.number(&["SLURM_CPUS_PER_TASK"])
 }
 

@@ -20,7 +20,7 @@ fn auto(variables: &Variables) -> Task {
     ask_with(Choice::Auto, variables, &[]).unwrap().expect("a scheduler")
 }
 
-fn value<T: Clone>(said: &Option<Said<T>>) -> Option<T> {
+fn value<T: Clone>(said: &Option<Sourced<T>>) -> Option<T> {
     said.as_ref().map(|said| said.value.clone())
 }
 
@@ -59,7 +59,7 @@ fn sched_01_a_step_of_slurm() {
     assert_eq!(task.rank.as_ref().unwrap().source, "SLURM_NODEID");
     assert_eq!(value(&task.first_host).as_deref(), Some("node3"));
     assert_eq!(value(&task.job).as_deref(), Some("slurm-123.0"));
-    assert_eq!((task.workers, value(&task.cpus), task.share), (None, Some(6), Share::ALL));
+    assert_eq!((task.workers, value(&task.cpus), task.share), (None, Some(6), TaskShare::ALL));
     let again = auto(&changed(STEP, &[("SLURM_RESTART_COUNT", "2")]));
     assert_eq!(value(&again.job).as_deref(), Some("slurm-123.0-restart-2"));
     let first = auto(&changed(STEP, &[("SLURM_RESTART_COUNT", "0")]));
@@ -82,9 +82,9 @@ fn sched_04_tasks_of_slurm_that_are_no_agents() {
     assert!(error.contains("4 tasks of Slurm on 2 nodes"), "{error}");
     assert!(error.contains("srun --nodes=2 --ntasks=2") && error.contains("--nnodes 4"), "{error}");
     // For those who say that they are.
-    assert_eq!((value(&task.rank), task.share), (Some(3), Share { index: 1, of: 2 }));
+    assert_eq!((value(&task.rank), task.share), (Some(3), TaskShare { index: 1, of: 2 }));
     let own = auto(&changed(&four, &[("SLURM_GPUS_PER_TASK", "2")]));
-    assert_eq!(own.share, Share::ALL);
+    assert_eq!(own.share, TaskShare::ALL);
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn sched_05_ranks_of_open_mpi() {
     assert_eq!((task.scheduler, nodes(&task), value(&task.rank)), ("openmpi", Ok(Some(2)), Some(1)));
     assert_eq!(value(&task.first_host).as_deref(), Some("localhost"));
     assert_eq!(value(&task.job).as_deref(), Some("openmpi-prterun-here-77_1"));
-    assert_eq!(task.share, Share { index: 1, of: 2 });
+    assert_eq!(task.share, TaskShare { index: 1, of: 2 });
     let wide = changed(&rank, &[("OMPI_COMM_WORLD_SIZE", "4")]);
     assert_eq!(value(&auto(&wide).first_host).as_deref(), Some("192.0.2.2"));
     let in_slurm =

@@ -31,7 +31,7 @@ use crate::scheduler::Choice;
 use crate::sys::memory::Blob;
 use nodes::Nodes;
 use on_signal::OnSignal;
-use placement::Source;
+use placement::FromScheduler;
 use streams::{LocalRanks, StreamMap, Streams};
 
 pub use crate::sys::call::{Callback, HostPointer, WorkerFn};
@@ -283,7 +283,7 @@ pub struct Spec {
     /// Who is asked about what the spec leaves open.
     pub scheduler: Choice,
     /// Of an agent's copy: what came of it, and how many CPUs its workers have between them.
-    pub sources: Vec<Source>,
+    pub sources: Vec<FromScheduler>,
     pub cpus: Option<usize>,
 
     pub log_dir: Option<PathBuf>,

@@ -8,7 +8,7 @@ use super::variables::is_worker;
 use super::{Spec, number};
 use crate::device::strings::Nproc;
 use crate::error::Error;
-use crate::scheduler::{self, Choice, Said, Surroundings, Task};
+use crate::scheduler::{self, Choice, Sourced, Surroundings, Task};
 use crate::spec::endpoint::Endpoint;
 
 /// Ports that are made of a job's name: below those that Linux gives to connections, 32768 to 60999.
@@ -21,7 +21,7 @@ const STATIC_PORT: u16 = 29_500;
 
 /// One value of a spec that a scheduler has said.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Source {
+pub struct FromScheduler {
     /// The option's name.
     pub option: &'static str,
     pub value: String,
@@ -43,7 +43,7 @@ pub fn complete(spec: &mut Spec, surroundings: &Surroundings, quota: Option<usiz
     let is_alone = spec.scheduler == Choice::Auto && spec.nodes.count == Some((1, 1));
     let task = scheduler::ask(spec.scheduler, surroundings)
         .or_else(|error| if is_alone { Ok(None) } else { Err(error) })?;
-    let quota = quota.map(|value| Said { value, source: "the CPU quota of the cgroup".into() });
+    let quota = quota.map(|value| Sourced { value, source: "the CPU quota of the cgroup".into() });
     let Some(task) = task else {
         set_cpus(spec, scheduler::cpus(surroundings)?.or(quota));
         return Ok(());
@@ -66,7 +66,7 @@ struct Filled<'a> {
 }
 
 impl Filled<'_> {
-    fn note<T: Display>(&mut self, option: &'static str, said: &Said<T>) {
+    fn note<T: Display>(&mut self, option: &'static str, said: &Sourced<T>) {
         note(self.spec, option, said);
     }
 
@@ -127,7 +127,7 @@ impl Filled<'_> {
         let host = self.first_host()?;
         let chosen = Some(self.spec.master_port).filter(|port| *port != 0);
         let chosen =
-            chosen.map(|value| Said { value, source: "master_port".into() }).or(self.task.port.clone());
+            chosen.map(|value| Sourced { value, source: "master_port".into() }).or(self.task.port.clone());
         let port = chosen.clone().unwrap_or_else(|| self.port_of_job());
         let endpoint = Endpoint { host: host.value, port: port.value };
         let backend = backend("c10d");
@@ -139,7 +139,7 @@ impl Filled<'_> {
             options.ports = if chosen.is_none() { TRIES } else { 1 };
         }
         let source = format!("{}, port: {}", host.source, port.source);
-        self.note("rendezvous_endpoint", &Said { value: &endpoint, source });
+        self.note("rendezvous_endpoint", &Sourced { value: &endpoint, source });
         self.spec.nodes.place = Some((backend, endpoint.to_string()));
         Ok(())
     }
@@ -157,7 +157,7 @@ impl Filled<'_> {
     }
 
     /// That of the agent with rank 0.
-    fn first_host(&self) -> Result<Said<String>, Error> {
+    fn first_host(&self) -> Result<Sourced<String>, Error> {
         let refuse = |value: &str, why: String| {
             let want = format!(
                 "{why}: say where the agents meet, --rdzv-endpoint HOST, or ice_spec_set_rendezvous(); \
@@ -181,10 +181,10 @@ impl Filled<'_> {
     }
 
     /// The same on all hosts of a job, and most likely another one for another job.
-    fn port_of_job(&self) -> Said<u16> {
+    fn port_of_job(&self) -> Sourced<u16> {
         let own = self.spec.run_id.clone().map(|id| String::from_utf8_lossy(&id).into_owned());
         let job = own.or_else(|| self.task.job.clone().map(|job| job.value)).unwrap_or_default();
-        Said {
+        Sourced {
             value: FIRST_PORT + (hash(job.as_bytes()) % u64::from(PORTS)) as u16,
             source: "of the run id".into(),
         }
@@ -213,20 +213,20 @@ impl Filled<'_> {
         };
         let source =
             others.map_or_else(|| "GPUs of this task".into(), |count| format!("GPUs, {}", count.source));
-        self.note("nproc_per_node", &Said { value, source });
+        self.note("nproc_per_node", &Sourced { value, source });
     }
 }
 
-fn note<T: Display>(spec: &mut Spec, option: &'static str, said: &Said<T>) {
-    spec.sources.push(Source { option, value: said.value.to_string(), source: said.source.clone() });
+fn note<T: Display>(spec: &mut Spec, option: &'static str, said: &Sourced<T>) {
+    spec.sources.push(FromScheduler { option, value: said.value.to_string(), source: said.source.clone() });
 }
 
-fn set_cpus(spec: &mut Spec, cpus: Option<Said<usize>>) {
+fn set_cpus(spec: &mut Spec, cpus: Option<Sourced<usize>>) {
     let Some(cpus) = cpus.filter(|cpus| cpus.value > 0) else { return };
     spec.cpus = Some(cpus.value);
     let plural = if cpus.value == 1 { "" } else { "s" };
     let value = format!("{} CPU{plural}, by the number of workers", cpus.value);
-    note(spec, "OMP_NUM_THREADS", &Said { value, source: cpus.source });
+    note(spec, "OMP_NUM_THREADS", &Sourced { value, source: cpus.source });
 }
 
 /// FNV-1a: each agent has to come to the same number, whatever version it is.
@@ -239,7 +239,7 @@ fn hash(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduler::Share;
+    use crate::scheduler::TaskShare;
 
     const STEP: &[(&str, &str)] = &[
         ("SLURM_JOB_ID", "123"),
@@ -273,7 +273,7 @@ mod tests {
         assert!(backend == "c10d" && (FIRST_PORT..FIRST_PORT + PORTS).contains(&port), "{endpoint}");
         assert_eq!((nodes.options.c10d.is_host, nodes.options.c10d.ports), (Some(false), TRIES));
         assert_eq!(spec.run_id.as_deref(), Some(&b"slurm-123.0"[..]));
-        assert_eq!(spec.nproc, Some(Nproc::OfTask { share: Share::ALL, others: 1 }));
+        assert_eq!(spec.nproc, Some(Nproc::OfTask { share: TaskShare::ALL, others: 1 }));
         let options: Vec<_> = spec.sources.iter().map(|source| source.option).collect();
         assert_eq!(options, ["nodes", "node_rank", "rendezvous_endpoint", "run_id", "nproc_per_node"]);
     }

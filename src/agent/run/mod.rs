@@ -81,7 +81,7 @@ use crate::report::exit_status::Exit;
 use crate::report::{Cause, End, GroupState, Outcome, RunReport, metrics, stuck_text};
 use crate::scheduler::Choice;
 use crate::spec::names::Signal;
-use crate::spec::placement::Source;
+use crate::spec::placement::FromScheduler;
 use crate::spec::{Level, Spec};
 use crate::standstill::{self, Standstill};
 use crate::supervise::{Action, Event, Policy, Supervisor};
@@ -274,7 +274,7 @@ impl<'a> Run<'a> {
         if let Some(text) = binding::one_cpu(spec) {
             context.log(Level::Warning, || text);
         }
-        for Source { option, value, source } in &spec.sources {
+        for FromScheduler { option, value, source } in &spec.sources {
             context.log(Level::Info, || format!("{option} is {value}: {source}"));
         }
         // As torchrun says it, to those who would have a scheduler say a better number.

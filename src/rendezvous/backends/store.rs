@@ -118,7 +118,7 @@ pub struct StoreBackend {
 
 /// What a host says of a port.
 #[derive(Debug, PartialEq)]
-enum Probe {
+enum PortState {
     Listens,
     /// It says that nobody listens.
     Free,
@@ -222,15 +222,15 @@ impl StoreBackend {
     }
 
     /// What the endpoint's host says of a port.
-    fn probe(&self, port: u16) -> Probe {
+    fn state_of(&self, port: u16) -> PortState {
         let host = self.settings.endpoint.host.as_str();
-        let Ok(addresses) = (host, port).to_socket_addrs() else { return Probe::Unknown };
-        let mut found = Probe::Unknown;
+        let Ok(addresses) = (host, port).to_socket_addrs() else { return PortState::Unknown };
+        let mut found = PortState::Unknown;
         for address in addresses {
             match TcpStream::connect_timeout(&address, TRY) {
-                Ok(_) => return Probe::Listens,
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => found = Probe::Free,
-                Err(_) => return Probe::Unknown,
+                Ok(_) => return PortState::Listens,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => found = PortState::Free,
+                Err(_) => return PortState::Unknown,
             }
         }
         found
@@ -253,8 +253,8 @@ impl StoreBackend {
         let mut refusal = None;
         let last = self.settings.endpoint.port;
         for port in [last].into_iter().chain(self.ports().filter(|port| *port != last)) {
-            let probe = self.probe(port);
-            if probe == Probe::Free {
+            let state = self.state_of(port);
+            if state == PortState::Free {
                 continue;
             }
             match self.call(port) {
@@ -264,7 +264,7 @@ impl StoreBackend {
                 }
                 Err(error @ Error::Interrupted { .. }) => return Err(error),
                 // The host is out of reach, and its other ports with it.
-                Err(error) if probe == Probe::Unknown => return Err(error),
+                Err(error) if state == PortState::Unknown => return Err(error),
                 Err(error @ Error::Config { .. }) => refusal = Some(error),
                 // Another job's, or somebody who does not speak as a store does.
                 Ok(_) | Err(_) => {}
@@ -365,7 +365,7 @@ impl Backend for StoreBackend {
     }
 
     fn is_deserted(&self) -> bool {
-        self.probe(self.settings.endpoint.port) == Probe::Free
+        self.state_of(self.settings.endpoint.port) == PortState::Free
     }
 
     fn may_lead(&self) -> bool {

@@ -2,14 +2,14 @@
 //! torch's `env://` has them for each worker.
 
 use crate::error::Error;
-use crate::scheduler::{Said, Surroundings, Task};
+use crate::scheduler::{Sourced, Surroundings, Task};
 
 pub fn read(from: &Surroundings) -> Result<Task, Error> {
     let nodes = from.needed(&["WORLD_SIZE"])?;
     let rank = from.needed(&["RANK"])?;
     let first_host = from.first(&["MASTER_ADDR"]);
     let port = from.number(&["MASTER_PORT"])?;
-    let too_high = |port: Said<usize>| match u16::try_from(port.value) {
+    let too_high = |port: Sourced<usize>| match u16::try_from(port.value) {
         Ok(value) => Ok(port.map(|_| value)),
         Err(_) => Err(Error::config(
             "scheduler",

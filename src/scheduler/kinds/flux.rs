@@ -2,7 +2,7 @@
 //! say on which host rank 0 is.
 
 use crate::error::Error;
-use crate::scheduler::{Said, Share, Surroundings, Task};
+use crate::scheduler::{Sourced, Surroundings, Task, TaskShare};
 
 pub fn read(from: &Surroundings) -> Result<Task, Error> {
     let nodes = from.needed(&["FLUX_JOB_NNODES"])?;
@@ -10,13 +10,13 @@ pub fn read(from: &Surroundings) -> Result<Task, Error> {
     let rank = from.needed(&["FLUX_TASK_RANK"])?;
     let local = from.number(&["FLUX_TASK_LOCAL_ID"])?.map_or(0, |rank| rank.value);
     let count = nodes.value;
-    let here = || Said::new("localhost".to_string(), nodes.source.clone());
+    let here = || Sourced::new("localhost".to_string(), nodes.source.clone());
     Ok(Task {
         rank: Some(rank.map(|rank| rank as u64)),
         first_host: (count == 1).then(here),
         job: from.first(&["FLUX_JOB_ID"]).map(|job| job.map(|job| format!("flux-{}", super::plain(&job)))),
         // How many tasks this host has is not said; on one host it is known.
-        share: if count == 1 { Share::of(local, tasks) } else { Share::ALL },
+        share: if count == 1 { TaskShare::of(local, tasks) } else { TaskShare::ALL },
         nodes: match tasks == count {
             true => Ok(Some(nodes)),
             false => Err(Error::config(

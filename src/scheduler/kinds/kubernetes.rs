@@ -2,7 +2,7 @@
 //! many there are is not in their environment.
 
 use crate::error::Error;
-use crate::scheduler::{Said, Surroundings, Task};
+use crate::scheduler::{Sourced, Surroundings, Task};
 
 const INDEX: &str = "JOB_COMPLETION_INDEX";
 
@@ -14,8 +14,8 @@ pub fn read(from: &Surroundings) -> Result<Task, Error> {
     let first = job.map(|job| domain.map_or(format!("{job}-0"), |domain| format!("{job}-0.{domain}")));
     Ok(Task {
         rank: Some(index.map(|index| index as u64)),
-        first_host: first.map(|first| Said::new(first, "the name of this pod")),
-        job: job.map(|job| Said::new(format!("kubernetes-{job}"), "the name of this pod")),
+        first_host: first.map(|first| Sourced::new(first, "the name of this pod")),
+        job: job.map(|job| Sourced::new(format!("kubernetes-{job}"), "the name of this pod")),
         ..Task::of("kubernetes")
     })
 }

@@ -2,23 +2,23 @@
 
 use crate::error::Error;
 use crate::scheduler::hosts::distinct;
-use crate::scheduler::{Said, Surroundings, Task};
+use crate::scheduler::{Sourced, Surroundings, Task};
 
 const HOSTS: &str = "LSB_MCPU_HOSTS";
 
 /// The hosts of the job: `HOST SLOTS HOST SLOTS ...`.
-pub fn hosts(from: &Surroundings) -> Option<Said<Vec<String>>> {
+pub fn hosts(from: &Surroundings) -> Option<Sourced<Vec<String>>> {
     let said = from.first(&[HOSTS])?;
     let names = said.value.split_whitespace().step_by(2);
     let names = distinct(names).into_iter().map(str::to_string).collect();
-    Some(Said::new(names, said.source))
+    Some(Sourced::new(names, said.source))
 }
 
 pub fn read(from: &Surroundings) -> Result<Task, Error> {
-    let hosts = hosts(from).unwrap_or(Said::new(Vec::new(), HOSTS));
+    let hosts = hosts(from).unwrap_or(Sourced::new(Vec::new(), HOSTS));
     let of_index = from.number(&["LSB_JOBINDEX"])?.filter(|index| index.value > 0);
     let job = from.first(&["LSB_JOBID"]).map(|job| match &of_index {
-        Some(index) => Said::new(format!("lsf-{}-{}", job.value, index.value), "LSB_JOBID, LSB_JOBINDEX"),
+        Some(index) => Sourced::new(format!("lsf-{}-{}", job.value, index.value), "LSB_JOBID, LSB_JOBINDEX"),
         None => job.map(|job| format!("lsf-{job}")),
     });
     let task = Task { job, ..Task::of("lsf") };
@@ -33,8 +33,8 @@ pub fn read(from: &Surroundings) -> Result<Task, Error> {
 fn of_jsrun(
     from: &Surroundings,
     task: Task,
-    hosts: Said<Vec<String>>,
-    size: Said<usize>,
+    hosts: Sourced<Vec<String>>,
+    size: Sourced<usize>,
 ) -> Result<Task, Error> {
     let rank = from.needed(&["JSM_NAMESPACE_RANK"])?;
     let local_size = from.number(&["JSM_NAMESPACE_LOCAL_SIZE"])?.map_or(1, |size| size.value.max(1));
@@ -43,7 +43,7 @@ fn of_jsrun(
     let first = hosts.value.get(usize::from(hosts.value.len() == nodes + 1));
     Ok(Task {
         rank: Some(rank.map(|rank| rank as u64)),
-        first_host: first.map(|first| Said::new(first.clone(), hosts.source)),
+        first_host: first.map(|first| Sourced::new(first.clone(), hosts.source)),
         // Each resource set sees its own GPUs alone.
         is_guess: true,
         nodes: Ok(Some(size)),

@@ -3,7 +3,7 @@
 
 use super::batch_host;
 use crate::error::Error;
-use crate::scheduler::{Said, Share, Surroundings, Task};
+use crate::scheduler::{Sourced, Surroundings, Task, TaskShare};
 
 const LOCAL_SIZE: &str = "MPI_LOCALNRANKS";
 const PROXY: &str = "hydra_pmi_proxy";
@@ -17,17 +17,18 @@ pub fn read(from: &Surroundings) -> Result<Task, Error> {
     let local = from.number(&["MPI_LOCALRANKID"])?.map_or(0, |rank| rank.value);
     let is_one_host = local_size == size.value;
     let first_host = match is_one_host {
-        true => Some(Said::new("localhost".into(), LOCAL_SIZE)),
+        true => Some(Sourced::new("localhost".into(), LOCAL_SIZE)),
         false => batch_host(from),
     };
-    let of_proxy = || proxy(from).map(|pid| Said::new(format!("mpich-{pid}"), format!("the pid of {PROXY}")));
+    let of_proxy =
+        || proxy(from).map(|pid| Sourced::new(format!("mpich-{pid}"), format!("the pid of {PROXY}")));
     Ok(Task {
         rank: Some(rank.map(|rank| rank as u64)),
         first_host,
         is_guess: true,
         // Of an allocation there may be several at once.
         job: is_one_host.then(of_proxy).flatten().or_else(|| super::batch_job(from)),
-        share: Share::of(local, local_size),
+        share: TaskShare::of(local, local_size),
         nodes: Ok(Some(size)),
         ..Task::of("mpich")
     })

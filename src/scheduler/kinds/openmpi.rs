@@ -2,7 +2,7 @@
 
 use super::batch_host;
 use crate::error::Error;
-use crate::scheduler::{Said, Share, Surroundings, Task};
+use crate::scheduler::{Sourced, Surroundings, Task, TaskShare};
 
 const SIZE: &str = "OMPI_COMM_WORLD_SIZE";
 const LOCAL_SIZE: &str = "OMPI_COMM_WORLD_LOCAL_SIZE";
@@ -16,7 +16,7 @@ pub fn read(from: &Surroundings) -> Result<Task, Error> {
     let local = from.number(&["OMPI_COMM_WORLD_LOCAL_RANK"])?.map_or(0, |rank| rank.value);
     let job = from.first(&["PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "PMIX_ID"]);
     let first_host = match local_size == size.value {
-        true => Some(Said::new("localhost".into(), LOCAL_SIZE)),
+        true => Some(Sourced::new("localhost".into(), LOCAL_SIZE)),
         false => batch_host(from).or_else(|| of_mpirun(from)),
     };
     Ok(Task {
@@ -24,17 +24,17 @@ pub fn read(from: &Surroundings) -> Result<Task, Error> {
         first_host,
         is_guess: true,
         job: job.map(|job| job.map(|job| format!("openmpi-{}", super::plain(&job)))),
-        share: Share::of(local, local_size),
+        share: TaskShare::of(local, local_size),
         nodes: Ok(Some(size)),
         ..Task::of("openmpi")
     })
 }
 
 /// The host of mpirun, which is that of rank 0 in an allocation and where it runs ranks itself: `JOB.0;tcp://A,B:PORT`.
-fn of_mpirun(from: &Surroundings) -> Option<Said<String>> {
+fn of_mpirun(from: &Surroundings) -> Option<Sourced<String>> {
     let contact = from.first(CONTACT)?;
     let (_, addresses) = contact.value.split_once("tcp://")?;
     let end = addresses.find([',', ':', ';', '/'])?;
     let address = &addresses[..end];
-    (!address.is_empty()).then(|| Said::new(address.to_string(), contact.source.clone()))
+    (!address.is_empty()).then(|| Sourced::new(address.to_string(), contact.source.clone()))
 }

@@ -3,15 +3,15 @@
 
 use crate::error::Error;
 use crate::scheduler::hosts::distinct;
-use crate::scheduler::{Said, Surroundings, Task};
+use crate::scheduler::{Sourced, Surroundings, Task};
 
 const FILE: &str = "PBS_NODEFILE";
 
-pub fn hosts(from: &Surroundings) -> Option<Said<Vec<String>>> {
+pub fn hosts(from: &Surroundings) -> Option<Sourced<Vec<String>>> {
     let file = from.first(&[FILE])?;
     let text = (from.read)(&file.value)?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    Some(Said::new(distinct(lines).into_iter().map(str::to_string).collect(), file.source))
+    Some(Sourced::new(distinct(lines).into_iter().map(str::to_string).collect(), file.source))
 }
 
 pub fn read(from: &Surroundings) -> Result<Task, Error> {

@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use crate::scheduler::hosts::{counts, expand};
-use crate::scheduler::{Said, Share, Surroundings, Task};
+use crate::scheduler::{Sourced, Surroundings, Task, TaskShare};
 
 pub const HOSTS: &[&str] = &["SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST"];
 const NODES: &[&str] = &["SLURM_STEP_NUM_NODES", "SLURM_JOB_NUM_NODES", "SLURM_NNODES"];
@@ -26,7 +26,7 @@ pub fn read(from: &Surroundings) -> Result<Task, Error> {
     let first = hosts.as_ref().and_then(|list| expand(&list.value)?.into_iter().next());
     Ok(Task {
         rank: Some(rank.map(|rank| rank as u64)),
-        first_host: hosts.zip(first).map(|(list, first)| Said::new(first, list.source)),
+        first_host: hosts.zip(first).map(|(list, first)| Sourced::new(first, list.source)),
         job: job(from, is_step)?,
         workers: if is_step { None } else { tasks.filter(|_| nodes.value == 1) },
         share: share(from, of_node, is_step)?,
@@ -36,7 +36,7 @@ pub fn read(from: &Surroundings) -> Result<Task, Error> {
     })
 }
 
-fn agents(nodes: Said<usize>, tasks: usize, is_step: bool) -> Result<Option<Said<usize>>, Error> {
+fn agents(nodes: Sourced<usize>, tasks: usize, is_step: bool) -> Result<Option<Sourced<usize>>, Error> {
     let count = nodes.value;
     let wrong = |what: String, want: String| Err(Error::config("nodes", what, want));
     match (is_step, tasks == count) {
@@ -59,30 +59,31 @@ fn agents(nodes: Said<usize>, tasks: usize, is_step: bool) -> Result<Option<Said
 }
 
 /// Steps of one job may run side by side, and a job that is queued again has the same number.
-fn job(from: &Surroundings, is_step: bool) -> Result<Option<Said<String>>, Error> {
+fn job(from: &Surroundings, is_step: bool) -> Result<Option<Sourced<String>>, Error> {
     let Some(mut job) = from.first(&["SLURM_JOB_ID"]) else { return Ok(None) };
     job.value = format!("slurm-{}", job.value);
     if let Some(step) = from.first(&["SLURM_STEP_ID", "SLURM_STEPID"]).filter(|_| is_step) {
-        job = Said::new(format!("{}.{}", job.value, step.value), format!("{}, {}", job.source, step.source));
+        job =
+            Sourced::new(format!("{}.{}", job.value, step.value), format!("{}, {}", job.source, step.source));
     }
     if let Some(restarts) = from.number(&["SLURM_RESTART_COUNT"])?.filter(|restarts| restarts.value > 0) {
         let source = format!("{}, {}", job.source, restarts.source);
-        job = Said::new(format!("{}-restart-{}", job.value, restarts.value), source);
+        job = Sourced::new(format!("{}-restart-{}", job.value, restarts.value), source);
     }
     Ok(Some(job))
 }
 
 /// Tasks that Slurm has given GPUs of their own see no others.
-fn share(from: &Surroundings, of_node: Option<usize>, is_step: bool) -> Result<Share, Error> {
+fn share(from: &Surroundings, of_node: Option<usize>, is_step: bool) -> Result<TaskShare, Error> {
     let has_own = from.first(&["SLURM_GPUS_PER_TASK", "SLURM_NTASKS_PER_GPU"]).is_some();
     let index = from.number(&["SLURM_LOCALID"])?.map(|index| index.value);
     Ok(match (index, of_node) {
-        (Some(index), Some(of)) if is_step && !has_own => Share::of(index, of),
-        _ => Share::ALL,
+        (Some(index), Some(of)) if is_step && !has_own => TaskShare::of(index, of),
+        _ => TaskShare::ALL,
     })
 }
 
-fn cpus(from: &Surroundings, of_node: Option<usize>, is_step: bool) -> Result<Option<Said<usize>>, Error> {
+fn cpus(from: &Surroundings, of_node: Option<usize>, is_step: bool) -> Result<Option<Sourced<usize>>, Error> {
     let of_host = from.number(&["SLURM_CPUS_ON_NODE"])?;
     if !is_step && of_host.is_some() {
         return Ok(of_host);
