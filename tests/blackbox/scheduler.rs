@@ -532,10 +532,10 @@ fn sched_08_a_real_slurm_starts_it_again() {
     ]);
     t.wait_lines("ready", 2);
     run(&["scancel", "--signal=TERM", &job]);
-    // Slurm would wait for two minutes.
+    // Slurm would wait for two minutes. Within the second in which it has revoked the first run's credentials it starts none.
     wait_for("the queue", || run(&["squeue", "-h", "-o", "%T"]) == "PENDING");
     wait_for("a start", || {
-        tried(&["scontrol", "update", &format!("JobId={job}"), "StartTime=now"]).status.success()
+        tried(&["scontrol", "update", &format!("JobId={job}"), "StartTime=now+3"]).status.success()
     });
     wait_for("the second time", || !t.lines("again").is_empty());
     assert_eq!(t.lines("again"), ["1"]);
