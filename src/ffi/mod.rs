@@ -50,6 +50,13 @@ fn handle<'a, T>(pointer: *const T, name: &str) -> Result<&'a T, Error> {
     unsafe { pointer.as_ref() }.ok_or_else(|| null(name))
 }
 
+/// One of a list that a handle owns.
+fn item<T>(list: &[T], index: usize, what: &str) -> Result<*const T, Error> {
+    list.get(index)
+        .map(std::ptr::from_ref)
+        .ok_or_else(|| Error::Argument { what: format!("there is no {what} {index}, only {}", list.len()) })
+}
+
 /// A place to write an output to, checked for NULL.
 fn output<'a, T>(pointer: *mut T, name: &str) -> Result<&'a mut T, Error> {
     // SAFETY: the header says that outputs point to writable memory of their type.

@@ -3,8 +3,8 @@
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
-use super::handle;
 use super::status::guard_value;
+use super::{handle, item};
 use crate::error::Error;
 use crate::report::{Cause, End, GroupState, Outcome, RunReport, WorkerReport};
 
@@ -465,12 +465,6 @@ pub extern "C" fn ice_result_failure_count(result: *const ice_result) -> usize {
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_result_failure(result: *const ice_result, index: usize) -> *const ice_worker_result {
     guard_value(std::ptr::null(), || item(&handle(result, "result")?.failures, index, "failure"))
-}
-
-fn item(workers: &[ice_worker_result], index: usize, what: &str) -> Result<*const ice_worker_result, Error> {
-    workers.get(index).map(std::ptr::from_ref).ok_or_else(|| Error::Argument {
-        what: format!("there is no {what} {index}, only {}", workers.len()),
-    })
 }
 
 /// Frees a result and with it everything borrowed from it, the values of workers too. NULL is fine.

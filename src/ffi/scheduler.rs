@@ -6,9 +6,8 @@ use std::sync::OnceLock;
 use super::plan::ice_plan;
 use super::spec::{edit, ice_spec};
 use super::status::{guard_value, ice_status};
-use super::{handle, option, utf8};
+use super::{handle, item, option, utf8};
 use crate::agent::surroundings;
-use crate::error::Error;
 use crate::spec::placement;
 
 /// Takes from a scheduler what the spec leaves open. `scheduler`: `slurm`, `openmpi`, `mpich`, `flux`, `lsf`, `pbs`,
@@ -69,10 +68,5 @@ pub extern "C" fn ice_plan_source_count(plan: *const ice_plan) -> usize {
 /// One of them. Borrowed: valid until the plan is freed. NULL if `index` is out of range.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_plan_source_at(plan: *const ice_plan, index: usize) -> *const ice_plan_source {
-    guard_value(std::ptr::null(), || {
-        let source = handle(plan, "plan")?.sources.get(index);
-        source
-            .map(std::ptr::from_ref)
-            .ok_or_else(|| Error::Argument { what: format!("there is no source {index}") })
-    })
+    guard_value(std::ptr::null(), || item(&handle(plan, "plan")?.sources, index, "source"))
 }

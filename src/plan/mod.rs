@@ -83,7 +83,8 @@ pub fn server_env(spec: &Spec, host: &HostEnv) -> Vec<CString> {
 /// Whether workers get one thread each, for want of a better number.
 pub fn has_one_thread(spec: &Spec, host: &HostEnv) -> bool {
     let is_chosen = spec.cpus.is_some() || spec.cpu_binding.is_some() || decide(&spec.env, THREADS);
-    spec.local_world_size > 1 && !is_chosen && !common(spec, host).entries.contains_key(THREADS)
+    let mut names = host.iter().filter_map(|entry| parts(entry)).map(|(name, _)| name);
+    spec.local_world_size > 1 && !is_chosen && !(spec.hands_on(THREADS) && names.any(|name| name == THREADS))
 }
 
 /// Where it is known which CPUs workers have between them each has its part. Else one thread for each of several, unless

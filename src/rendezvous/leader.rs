@@ -77,9 +77,11 @@ struct Pulse {
 }
 
 impl Pulse {
-    /// Whether its way to the place has ended for so long.
-    fn is_lost(&self, reconnect: Duration, now: Moment) -> bool {
-        self.lost.is_some_and(|lost| now.saturating_sub(lost) >= reconnect)
+    /// When it is missed if nothing is seen of it, and why then. `reconnect`: how long its way to the place may be away.
+    fn due(&self, reconnect: Duration) -> (Moment, Missed) {
+        let silent = (self.since.saturating_add(self.limit), Missed::Silent);
+        let lost = self.lost.map(|lost| (lost.saturating_add(reconnect), Missed::Lost));
+        lost.filter(|lost| lost.0 < silent.0).unwrap_or(silent)
     }
 }
 
@@ -153,13 +155,9 @@ impl Leader {
 
     /// When `tick` is due.
     pub fn deadline(&self) -> Option<Moment> {
-        let due = |pulse: &Pulse| {
-            let lost = pulse.lost.map(|lost| lost.saturating_add(self.rules.reconnect));
-            lost.into_iter().chain([pulse.since.saturating_add(pulse.limit)]).min()
-        };
-        let dead = self.pulses.values().filter_map(due).min();
-        let dead = dead.into_iter().chain(self.waiting.values().copied()).min();
-        self.deadline.into_iter().chain(self.request_deadline).chain(dead).min()
+        let missed = self.pulses.values().map(|pulse| pulse.due(self.rules.reconnect).0);
+        let waits = self.waiting.values().copied();
+        self.deadline.into_iter().chain(self.request_deadline).chain(missed).chain(waits).min()
     }
 
     /// The message that is due. It says who it is from; nothing else is believed of it.
@@ -195,8 +193,16 @@ impl Leader {
 
     /// Those who are missed now, unless their heartbeats say that they have come back.
     pub fn doubted(&self, now: Moment) -> impl Iterator<Item = &str> {
-        let doubted = self.pulses.iter().filter(move |(_, pulse)| pulse.is_lost(self.rules.reconnect, now));
-        doubted.map(|(id, _)| id.as_str())
+        self.missed(now).filter(|(_, missed)| *missed == Missed::Lost).map(|(id, _)| id)
+    }
+
+    /// Those of whom nothing was seen for too long.
+    fn missed(&self, now: Moment) -> impl Iterator<Item = (&str, Missed)> {
+        let missed = move |(id, pulse): (_, &Pulse)| {
+            let (due, missed) = pulse.due(self.rules.reconnect);
+            (due <= now).then_some((id, missed))
+        };
+        self.pulses.iter().map(|(id, pulse)| (id.as_str(), pulse)).filter_map(missed)
     }
 
     /// What a node's counter says now.
@@ -210,13 +216,8 @@ impl Leader {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Moment) {
-        let reconnect = self.rules.reconnect;
-        let missed = |pulse: &Pulse| match now.saturating_sub(pulse.since) >= pulse.limit {
-            true => Some(Missed::Silent),
-            false => pulse.is_lost(reconnect, now).then_some(Missed::Lost),
-        };
-        let dead = self.pulses.iter().filter_map(|(id, pulse)| Some((id.clone(), missed(pulse)?)));
-        for (id, missed) in dead.collect::<Vec<_>>() {
+        let missed = self.missed(now).map(|(id, missed)| (id.to_string(), missed));
+        for (id, missed) in missed.collect::<Vec<_>>() {
             self.miss(&id, missed, now);
         }
         if self.request_deadline.is_some_and(|deadline| deadline <= now)

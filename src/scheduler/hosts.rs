@@ -91,13 +91,13 @@ pub fn counts(list: &str) -> Option<Vec<usize>> {
 }
 
 /// Each host once, in order of first appearance.
-pub fn distinct<'a>(hosts: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+pub fn distinct<'a>(hosts: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut seen = std::collections::HashSet::new();
-    hosts.filter(|host| seen.insert(*host)).collect()
+    hosts.filter(|host| seen.insert(*host)).map(str::to_string).collect()
 }
 
 /// Where a host stands in a list. One of the two names may be without its domain.
-pub fn position(hosts: &[&str], host: &str) -> Option<usize> {
+pub fn position(hosts: &[String], host: &str) -> Option<usize> {
     let short = |name: &str| name.split('.').next().unwrap_or_default().to_ascii_lowercase();
     let exact = hosts.iter().position(|other| other.eq_ignore_ascii_case(host));
     exact.or_else(|| hosts.iter().position(|other| short(other) == short(host)))
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_host_is_found_with_and_without_its_domain() {
-        let hosts = ["a.site", "b.site", "B"];
+        let hosts = ["a.site", "b.site", "B"].map(String::from);
         assert_eq!(position(&hosts, "b"), Some(2));
         assert_eq!(position(&hosts, "b.site"), Some(1));
         assert_eq!(position(&hosts, "A.other"), Some(0));

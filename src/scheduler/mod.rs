@@ -6,6 +6,7 @@ mod hosts;
 mod kinds;
 
 use crate::error::Error;
+use crate::sys::process::Stat;
 
 /// One scheduler.
 struct Kind {
@@ -61,9 +62,8 @@ pub enum Choice {
 
 impl Choice {
     /// The words for it.
-    pub fn words() -> Vec<&'static str> {
-        ["none", "auto"].into_iter().chain(KINDS.iter().map(|kind| kind.name)).collect()
-    }
+    pub const WORDS: &[&str] =
+        &["none", "auto", "slurm", "openmpi", "mpich", "flux", "lsf", "pbs", "kubernetes", "environment"];
 
     pub fn parse(text: &str) -> Option<Choice> {
         match text {
@@ -113,7 +113,7 @@ pub struct Task {
     pub scheduler: &'static str,
     /// How many agents the job has, if that is said; or why its tasks cannot be agents, one each.
     pub nodes: Result<Option<Sourced<usize>>, Error>,
-    pub rank: Option<Sourced<u64>>,
+    pub rank: Option<Sourced<usize>>,
     /// The host of the agent with rank 0.
     pub first_host: Option<Sourced<String>>,
     /// That agent may be elsewhere.
@@ -152,6 +152,9 @@ pub struct Surroundings<'a> {
     pub var: &'a dyn Fn(&str) -> Option<Vec<u8>>,
     /// The text of a file.
     pub read: &'a dyn Fn(&str) -> Option<String>,
+    /// This process, and what the kernel says of one.
+    pub pid: i32,
+    pub stat: &'a dyn Fn(i32) -> Option<Stat>,
     /// Whether a name or an address is one of this host.
     pub is_here: &'a dyn Fn(&str) -> bool,
 }

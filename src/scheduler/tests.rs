@@ -11,6 +11,14 @@ fn ask_with(choice: Choice, variables: &Variables, files: &Variables) -> Result<
     let surroundings = Surroundings {
         var: &|name| find(variables, name).map(|value| value.as_bytes().to_vec()),
         read: &|path| find(files, path).map(str::to_string),
+        pid: 90,
+        // icerun, a shell that has started it, and the launcher.
+        stat: &|pid| match pid {
+            90 => Some(Stat::of_test(b"icerun".to_vec(), 80)),
+            80 => Some(Stat::of_test(b"a (b) shell".to_vec(), 70)),
+            70 => Some(Stat::of_test(b"hydra_pmi_proxy".to_vec(), 60)),
+            _ => None,
+        },
         is_here: &|host| host == "here" || host == "localhost",
     };
     ask(choice, &surroundings).map_err(|error| error.to_string())
@@ -128,12 +136,7 @@ fn sched_05_ranks_of_open_mpi() {
 #[test]
 fn sched_05_ranks_of_mpich() {
     let rank = [("MPI_LOCALNRANKS", "2"), ("MPI_LOCALRANKID", "1"), ("PMI_RANK", "1"), ("PMI_SIZE", "2")];
-    let files = [
-        ("/proc/self/stat", "90 (icerun) S 80 90 1"),
-        ("/proc/80/stat", "80 (a (b) shell) S 70 80 1"),
-        ("/proc/70/stat", "70 (hydra_pmi_proxy) S 60 70 1"),
-    ];
-    let task = ask_with(Choice::Auto, &rank, &files).unwrap().unwrap();
+    let task = auto(&rank);
     assert_eq!((task.scheduler, nodes(&task), value(&task.rank)), ("mpich", Ok(Some(2)), Some(1)));
     assert_eq!(value(&task.first_host).as_deref(), Some("localhost"));
     assert_eq!(value(&task.job).as_deref(), Some("mpich-70"));
@@ -219,4 +222,6 @@ fn sched_what_is_not_there_and_what_is_no_number() {
     assert!(error.contains("SLURM_NODEID=x"), "{error}");
     assert_eq!(Choice::parse("slurm"), Some(Choice::Named("slurm")));
     assert_eq!(Choice::parse("pmi"), None);
+    assert!(Choice::WORDS.iter().all(|word| Choice::parse(word).is_some()));
+    assert!(KINDS.iter().all(|kind| Choice::WORDS.contains(&kind.name)));
 }

@@ -34,8 +34,13 @@ pub fn scheduler(surroundings: &Surroundings) -> Option<&'static str> {
     if is_worker(surroundings.var) { None } else { scheduler::name(surroundings) }
 }
 
-/// Fills in what is open. `quota`: how many CPUs the kernel lets this process use, where that is fewer than it sees.
-pub fn complete(spec: &mut Spec, surroundings: &Surroundings, quota: Option<usize>) -> Result<(), Error> {
+/// Fills in what is open. `quota`: how many CPUs the kernel lets this process use, where that is fewer than it sees; it is
+/// looked for where nobody else says a number.
+pub fn complete(
+    spec: &mut Spec,
+    surroundings: &Surroundings,
+    quota: impl Fn() -> Option<usize>,
+) -> Result<(), Error> {
     if spec.scheduler == Choice::Nobody || spec.scheduler == Choice::Auto && is_worker(surroundings.var) {
         return Ok(());
     }
@@ -43,9 +48,9 @@ pub fn complete(spec: &mut Spec, surroundings: &Surroundings, quota: Option<usiz
     let is_alone = spec.scheduler == Choice::Auto && spec.nodes.count == Some((1, 1));
     let task = scheduler::ask(spec.scheduler, surroundings)
         .or_else(|error| if is_alone { Ok(None) } else { Err(error) })?;
-    let quota = quota.map(|value| Sourced { value, source: "the CPU quota of the cgroup".into() });
+    let quota = || quota().map(|value| Sourced { value, source: "the CPU quota of the cgroup".into() });
     let Some(task) = task else {
-        set_cpus(spec, scheduler::cpus(surroundings)?.or(quota));
+        set_cpus(spec, scheduler::cpus(surroundings)?.or_else(quota));
         return Ok(());
     };
     let cpus = task.cpus.clone();
@@ -54,7 +59,7 @@ pub fn complete(spec: &mut Spec, surroundings: &Surroundings, quota: Option<usiz
     filled.set_place()?;
     filled.set_run_id();
     filled.set_workers();
-    set_cpus(spec, cpus.or(quota));
+    set_cpus(spec, cpus.or_else(quota));
     Ok(())
 }
 
@@ -84,11 +89,11 @@ impl Filled<'_> {
             && let Some(rank) = self.task.rank.clone()
         {
             let count = self.spec.nodes.range().1;
-            if said.is_none() && rank.value >= count as u64 {
+            if said.is_none() && rank.value >= count {
                 let want = format!("must be below the number of nodes, which is {count} ({})", rank.source);
                 return Err(Error::config("node_rank", rank.value, want));
             }
-            self.spec.nodes.rank = Some(NodeRank::Is(rank.value));
+            self.spec.nodes.rank = Some(NodeRank::Is(rank.value as u64));
             self.note("node_rank", &rank);
         }
         Ok(())
@@ -256,10 +261,12 @@ mod tests {
         let surroundings = Surroundings {
             var: &|name| find(name).map(|(_, value)| value.as_bytes().to_vec()),
             read: &|_| None,
+            pid: 1,
+            stat: &|_| None,
             is_here: &|_| true,
         };
         let mut spec = Spec { scheduler: Choice::Auto, ..spec };
-        complete(&mut spec, &surroundings, quota).map_err(|error| error.to_string())?;
+        complete(&mut spec, &surroundings, || quota).map_err(|error| error.to_string())?;
         Ok(spec)
     }
 

@@ -10,6 +10,7 @@ pub mod client;
 pub mod connection;
 pub mod counts;
 pub mod interrupt;
+pub mod losses;
 pub mod meeting;
 mod newcomers;
 pub mod secret;

@@ -1,7 +1,6 @@
 //! The server: one thread that waits for all its clients at once, and for none of them.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::net::ToSocketAddrs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use super::arrivals::{self, Arrivals};
 use super::connection::timed_out;
 use super::counts::Counts;
+use super::losses::Losses;
 use super::newcomers::{self, Newcomers, Origin};
 use super::secret::{Door, Lock, Secret};
 use super::session::{Session, Shared};
@@ -39,24 +39,6 @@ const DEFAULT_RESERVE: usize = 64;
 
 const SCRATCH: usize = 64 << 10;
 const STACK: usize = 256 << 10;
-
-type Tell = dyn Fn(&[u8], i64) + Send + Sync;
-
-/// Whose end is told of: that of a connection by which a key was set that begins so.
-#[derive(Clone)]
-pub struct Losses {
-    /// As clients see it.
-    pub below: Vec<u8>,
-    /// Gets the rest of the last such key, and its number; in the server's thread. Not where that key is gone, or was set by
-    /// another connection since.
-    pub tell: Arc<Tell>,
-}
-
-impl fmt::Debug for Losses {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Losses below {}", String::from_utf8_lossy(&self.below))
-    }
-}
 
 /// What a server is to be.
 #[derive(Debug, Clone)]
@@ -266,7 +248,6 @@ struct Service {
     limits: Limits,
     secret: Option<Secret>,
     time_to_validate: Duration,
-    losses: Option<Losses>,
     reserve: usize,
     shared: Shared,
     sessions: HashMap<Client, Session>,
@@ -297,10 +278,9 @@ impl Service {
             limits: config.limits,
             secret: config.secret.clone(),
             time_to_validate: config.time_to_validate,
-            losses: config.losses.clone(),
             reserve: config.reserve,
             shared: Shared {
-                signed_below: config.losses.as_ref().map(|losses| [b"/", &losses.below[..]].concat()),
+                losses: config.losses.clone(),
                 table: Table::new(config.memory),
                 answers: Answers::new(config.memory),
                 scratch: vec![0; SCRATCH].into(),
@@ -501,13 +481,10 @@ impl Service {
     }
 
     fn tell_of_loss(&self, signature: Option<&[u8]>) {
-        let (Some(losses), Some(below), Some(key)) = (&self.losses, &self.shared.signed_below, signature)
-        else {
-            return;
-        };
+        let (Some(losses), Some(key)) = (&self.shared.losses, signature) else { return };
         let is_back = self.sessions.values().any(|other| other.signature() == Some(key));
         if self.shared.table.has(key) && !is_back {
-            (losses.tell)(&key[below.len()..], self.shared.table.number(key));
+            losses.tell(key, self.shared.table.number(key));
         }
     }
 }

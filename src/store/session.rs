@@ -9,6 +9,7 @@ use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{MsgFlags, recv};
 
 use super::counts::Counts;
+use super::losses::Losses;
 use super::secret::Door;
 use super::table::{Answers, Client, Table};
 use super::wire::{Decoder, Limits, Request, WAITED};
@@ -31,8 +32,8 @@ pub struct Shared {
     pub answers: Answers,
     /// What is read goes here first: a connection without a half request needs no memory of its own.
     pub scratch: Box<[u8]>,
-    /// What the keys begin with by which connections are known, if that is of interest.
-    pub signed_below: Option<Vec<u8>>,
+    /// By which keys connections are known, if that is of interest.
+    pub losses: Option<Losses>,
     pub counts: Arc<Counts>,
 }
 
@@ -186,8 +187,8 @@ impl Session {
         let Ok(found) = self.decoder.next(bytes) else { return Err(Close) };
         let Some((request, length)) = found else { return Ok(None) };
         shared.counts.count_request(request.opcode());
-        if let (Request::Set { key, .. }, Some(below)) = (&request, &shared.signed_below)
-            && key.starts_with(below)
+        if let (Request::Set { key, .. }, Some(losses)) = (&request, &shared.losses)
+            && losses.concern(key)
             && self.signature() != Some(key)
         {
             self.signature = Some(key.to_vec());

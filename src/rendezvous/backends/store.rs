@@ -4,7 +4,6 @@
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Asked, Opening};
@@ -16,8 +15,9 @@ use crate::spec::endpoint::Endpoint;
 use crate::spec::names::hostname_text;
 use crate::store::client::{Client, Options};
 use crate::store::interrupt::Interrupter;
+use crate::store::losses::Losses;
 use crate::store::secret::Secret;
-use crate::store::server::{Config, Losses, Server};
+use crate::store::server::{Config, Server};
 
 /// How long one try to connect may take.
 const TRY: Duration = Duration::from_secs(2);
@@ -198,14 +198,12 @@ impl StoreBackend {
             }
         }
     }
-}
 
-impl StoreBackend {
     /// A node is known by its heartbeat.
     fn losses(&self) -> Option<Losses> {
         let tell = self.tell_of_loss.clone()?;
-        let tell = Arc::new(move |id: &[u8], beat: i64| tell(&String::from_utf8_lossy(id), beat as u64));
-        Some(Losses { below: self.key(&beat_key("")).into_bytes(), tell })
+        let tell = move |id: &[u8], beat: i64| tell(&String::from_utf8_lossy(id), beat as u64);
+        Some(Losses::new(&self.key(&beat_key("")), tell))
     }
 
     fn call(&self, port: u16) -> Result<Client, Error> {
@@ -244,10 +242,9 @@ impl StoreBackend {
     /// The store of this job at one of the ports: where it was, or the first that is not taken by something else. The host
     /// may have passed over a port that looks free from here.
     fn search(&mut self) -> Result<Client, Error> {
-        let mark = self.key(MARK).into_bytes();
         if self.server.is_some() {
             let client = self.call(self.settings.endpoint.port)?;
-            client.set(&mark, b"1")?;
+            client.set(self.key(MARK).as_bytes(), b"1")?;
             return Ok(client);
         }
         let mut refusal = None;
@@ -258,7 +255,7 @@ impl StoreBackend {
                 continue;
             }
             match self.call(port) {
-                Ok(client) if client.find(&mark).is_ok_and(|mark| mark.is_some()) => {
+                Ok(client) if self.is_marked(&client) => {
                     self.settings.endpoint.port = port;
                     return Ok(client);
                 }
@@ -279,8 +276,12 @@ impl StoreBackend {
 
     /// Whether an agent of this job serves it here already, at the port that could not be had.
     fn has_twin(&self, port: u16) -> bool {
-        let mark = self.key(MARK).into_bytes();
-        self.call(port).is_ok_and(|client| client.find(&mark).is_ok_and(|mark| mark.is_some()))
+        self.call(port).is_ok_and(|client| self.is_marked(&client))
+    }
+
+    /// Whether it is the store of this job.
+    fn is_marked(&self, client: &Client) -> bool {
+        client.find(self.key(MARK).as_bytes()).is_ok_and(|mark| mark.is_some())
     }
 }
 

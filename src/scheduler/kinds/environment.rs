@@ -18,11 +18,5 @@ pub fn read(from: &Surroundings) -> Result<Task, Error> {
         )),
     };
     let port = port.map(too_high).transpose()?;
-    Ok(Task {
-        nodes: Ok(Some(nodes)),
-        rank: Some(rank.map(|rank| rank as u64)),
-        first_host,
-        port,
-        ..Task::of("environment")
-    })
+    Ok(Task { nodes: Ok(Some(nodes)), rank: Some(rank), first_host, port, ..Task::of("environment") })
 }

@@ -12,21 +12,14 @@ pub fn read(from: &Surroundings) -> Result<Task, Error> {
     let count = nodes.value;
     let here = || Sourced::new("localhost".to_string(), nodes.source.clone());
     Ok(Task {
-        rank: Some(rank.map(|rank| rank as u64)),
+        rank: Some(rank),
         first_host: (count == 1).then(here),
         job: from.first(&["FLUX_JOB_ID"]).map(|job| job.map(|job| format!("flux-{}", super::plain(&job)))),
         // How many tasks this host has is not said; on one host it is known.
         share: if count == 1 { TaskShare::of(local, tasks) } else { TaskShare::ALL },
         nodes: match tasks == count {
             true => Ok(Some(nodes)),
-            false => Err(Error::config(
-                "nodes",
-                format!("{tasks} tasks of Flux on {count} nodes"),
-                format!(
-                    "libice starts the workers of a node itself, so it wants one task a node: flux run -N {count} \
-                     -n {count}; or say that each task is an agent of its own: --nnodes {tasks}"
-                ),
-            )),
+            false => super::one_task_a_node("Flux", tasks, count, &format!("flux run -N {count} -n {count}")),
         },
         ..Task::of("flux")
     })

@@ -13,7 +13,7 @@ pub fn read(from: &Surroundings) -> Result<Task, Error> {
     let job = host.strip_suffix(&format!("-{}", index.value));
     let first = job.map(|job| domain.map_or(format!("{job}-0"), |domain| format!("{job}-0.{domain}")));
     Ok(Task {
-        rank: Some(index.map(|index| index as u64)),
+        rank: Some(index),
         first_host: first.map(|first| Sourced::new(first, "the name of this pod")),
         job: job.map(|job| Sourced::new(format!("kubernetes-{job}"), "the name of this pod")),
         ..Task::of("kubernetes")

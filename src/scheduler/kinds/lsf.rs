@@ -9,9 +9,7 @@ const HOSTS: &str = "LSB_MCPU_HOSTS";
 /// The hosts of the job: `HOST SLOTS HOST SLOTS ...`.
 pub fn hosts(from: &Surroundings) -> Option<Sourced<Vec<String>>> {
     let said = from.first(&[HOSTS])?;
-    let names = said.value.split_whitespace().step_by(2);
-    let names = distinct(names).into_iter().map(str::to_string).collect();
-    Some(Sourced::new(names, said.source))
+    Some(said.map(|list| distinct(list.split_whitespace().step_by(2))))
 }
 
 pub fn read(from: &Surroundings) -> Result<Task, Error> {
@@ -42,7 +40,7 @@ fn of_jsrun(
     // Where the first host of a job only launches, jsrun leaves it out.
     let first = hosts.value.get(usize::from(hosts.value.len() == nodes + 1));
     Ok(Task {
-        rank: Some(rank.map(|rank| rank as u64)),
+        rank: Some(rank),
         first_host: first.map(|first| Sourced::new(first.clone(), hosts.source)),
         // Each resource set sees its own GPUs alone.
         is_guess: true,

@@ -1,32 +1,25 @@
 //! Open MPI: `mpirun icerun ...`, where each rank is an agent. Variables: mpirun(1), "Exported environment variables".
 
-use super::batch_host;
+use super::Mpi;
 use crate::error::Error;
-use crate::scheduler::{Sourced, Surroundings, Task, TaskShare};
+use crate::scheduler::{Sourced, Surroundings, Task};
 
-const SIZE: &str = "OMPI_COMM_WORLD_SIZE";
-const LOCAL_SIZE: &str = "OMPI_COMM_WORLD_LOCAL_SIZE";
+const NAMES: Mpi = Mpi {
+    size: "OMPI_COMM_WORLD_SIZE",
+    rank: "OMPI_COMM_WORLD_RANK",
+    local_size: "OMPI_COMM_WORLD_LOCAL_SIZE",
+    local_rank: "OMPI_COMM_WORLD_LOCAL_RANK",
+};
 /// Addresses of the mpirun that all ranks talk to: Open MPI 4, then PRRTE, the runtime of Open MPI 5.
 const CONTACT: &[&str] = &["OMPI_MCA_orte_hnp_uri", "PRTE_MCA_prte_hnp_uri", "PMIX_MCA_prte_hnp_uri"];
 
 pub fn read(from: &Surroundings) -> Result<Task, Error> {
-    let size = from.needed(&[SIZE])?;
-    let rank = from.needed(&["OMPI_COMM_WORLD_RANK"])?;
-    let local_size = from.number(&[LOCAL_SIZE])?.map_or(1, |size| size.value.max(1));
-    let local = from.number(&["OMPI_COMM_WORLD_LOCAL_RANK"])?.map_or(0, |rank| rank.value);
+    let (task, _) = super::of_mpi(from, "openmpi", &NAMES)?;
     let job = from.first(&["PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "PMIX_ID"]);
-    let first_host = match local_size == size.value {
-        true => Some(Sourced::new("localhost".into(), LOCAL_SIZE)),
-        false => batch_host(from).or_else(|| of_mpirun(from)),
-    };
     Ok(Task {
-        rank: Some(rank.map(|rank| rank as u64)),
-        first_host,
-        is_guess: true,
+        first_host: task.first_host.or_else(|| of_mpirun(from)),
         job: job.map(|job| job.map(|job| format!("openmpi-{}", super::plain(&job)))),
-        share: TaskShare::of(local, local_size),
-        nodes: Ok(Some(size)),
-        ..Task::of("openmpi")
+        ..task
     })
 }
 

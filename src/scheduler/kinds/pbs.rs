@@ -11,7 +11,7 @@ pub fn hosts(from: &Surroundings) -> Option<Sourced<Vec<String>>> {
     let file = from.first(&[FILE])?;
     let text = (from.read)(&file.value)?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    Some(Sourced::new(distinct(lines).into_iter().map(str::to_string).collect(), file.source))
+    Some(Sourced::new(distinct(lines), file.source))
 }
 
 pub fn read(from: &Surroundings) -> Result<Task, Error> {

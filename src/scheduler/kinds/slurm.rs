@@ -25,7 +25,7 @@ pub fn read(from: &Surroundings) -> Result<Task, Error> {
     let hosts = from.first(HOSTS);
     let first = hosts.as_ref().and_then(|list| expand(&list.value)?.into_iter().next());
     Ok(Task {
-        rank: Some(rank.map(|rank| rank as u64)),
+        rank: Some(rank),
         first_host: hosts.zip(first).map(|(list, first)| Sourced::new(first, list.source)),
         job: job(from, is_step)?,
         workers: if is_step { None } else { tasks.filter(|_| nodes.value == 1) },
@@ -38,22 +38,17 @@ pub fn read(from: &Surroundings) -> Result<Task, Error> {
 
 fn agents(nodes: Sourced<usize>, tasks: usize, is_step: bool) -> Result<Option<Sourced<usize>>, Error> {
     let count = nodes.value;
-    let wrong = |what: String, want: String| Err(Error::config("nodes", what, want));
+    let line = format!("srun --nodes={count} --ntasks={count}");
     match (is_step, tasks == count) {
-        (true, false) => wrong(
-            format!("{tasks} tasks of Slurm on {count} nodes"),
-            format!(
-                "libice starts the workers of a node itself, so it wants one task a node: srun --nodes={count} \
-                 --ntasks={count}; or say that each task is an agent of its own: --nnodes {tasks}"
-            ),
-        ),
-        (false, _) if count > 1 => wrong(
+        (true, false) => super::one_task_a_node("Slurm", tasks, count, &line),
+        (false, _) if count > 1 => Err(Error::config(
+            "nodes",
             format!("{count} nodes of Slurm"),
             format!(
-                "a batch script runs on the first of them alone: srun --nodes={count} --ntasks={count} before the \
-                 command; or, for this node alone, --nnodes 1"
+                "a batch script runs on the first of them alone: {line} before the command; or, for this node alone, \
+                 --nnodes 1"
             ),
-        ),
+        )),
         _ => Ok(Some(nodes)),
     }
 }

@@ -65,14 +65,14 @@ pub const RENDEZVOUS: &[Row] = &[
          flux, lsf, pbs, kubernetes, environment (MASTER_ADDR, WORLD_SIZE, RANK), auto for the one that has started this, or \
          none.",
         |spec, field, text| {
-            let wrong = || format!("must be one of {}", Choice::words().join(", "));
+            let wrong = || format!("must be one of {}", Choice::WORDS.join(", "));
             let text = plain(field, text)?;
             spec.scheduler = Choice::parse(text).ok_or_else(|| Error::config(field, text, wrong()))?;
             Ok(())
         },
     )
     .default("none")
-    .offers(&["none", "auto", "slurm", "openmpi", "mpich", "flux", "lsf", "pbs", "kubernetes", "environment"]),
+    .offers(Choice::WORDS),
     text(
         "run_id",
         "TEXT",
