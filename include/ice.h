@@ -1412,7 +1412,8 @@ ice_status ice_spec_set_probe_timeout(struct ice_spec *spec,
  *
  * Where neither the host nor the spec says anything of them, TORCH_NCCL_ASYNC_ERROR_HANDLING becomes `1`,
  * and with more than one worker OMP_NUM_THREADS too, as under torchrun: each worker would else start as
- * many threads as there are CPUs. `ice_spec_unset_env()` keeps them out. */
+ * many threads as there are CPUs; with `ice_spec_set_from_scheduler()` it is its part of the CPUs, where these are known.
+ * `ice_spec_unset_env()` keeps them out. */
 ice_status ice_spec_set_env(struct ice_spec *spec,
                             const char *key,
                             const char *value);
@@ -1488,7 +1489,8 @@ ice_status ice_spec_set_raise_descriptor_limit(struct ice_spec *spec,
                                                int32_t on);
 
 /* MASTER_ADDR for the workers. Default `127.0.0.1` (torchrun `--master-addr`). With a rendezvous
- * (`ice_spec_set_rendezvous()`) it is of the round, and this and the port have no effect. */
+ * (`ice_spec_set_rendezvous()`) it is of the round, and this and the port have no effect, but for
+ * `ice_spec_set_from_scheduler()`. */
 ice_status ice_spec_set_master_addr(struct ice_spec *spec, const char *address);
 
 /* MASTER_PORT for the workers: 0 to 65535; 0, the default, means a free port, another one for each
@@ -1823,7 +1825,7 @@ ice_status ice_spec_set_checkpoint_before_stop(struct ice_spec *spec,
 
 /* What `ice_result_exit_status()` says of a run that ended as ICE_END_INTERRUPTED after all ranks of the job had saved a
  * checkpoint (`ice_result_has_saved()`): 0 to 255, or -1 for what it says of any stop. Default -1. A scheduler, or a script,
- * that starts the program again for one status and not for others goes by it. */
+ * that starts the program again for one status and not for others goes by it. ICE_ERROR_CONFIG for another number. */
 ice_status ice_spec_set_saved_exit_status(struct ice_spec *spec,
                                           int64_t status);
 
@@ -2139,12 +2141,12 @@ int32_t ice_result_signal(const struct ice_result *result);
  * time well (a checkpoint before preemption). */
 int32_t ice_result_all_exited_cleanly(const struct ice_result *result);
 
-/* 1 if all ranks of the job have saved a checkpoint in this run, on whatever hosts, each time that they were asked at one
- * step (`ice_agent_request_checkpoint()`, a stop, a signal). What a worker saved unasked is not known. */
+/* 1 if all ranks of the job, on whatever hosts, have saved at least one checkpoint in this run that they were asked for at
+ * one step (`ice_agent_request_checkpoint()`, a stop, a signal). What a worker saved unasked is not known. 0 for NULL. */
 int32_t ice_result_has_saved(const struct ice_result *result);
 
-/* The step of the last such checkpoint, as the workers say it (`ice_worker_step()`); -1 if there is none, or if they do
- * not say it. */
+/* The step of the last such checkpoint, as the workers say it (`ice_worker_step()`); -1 if there is none, if they do not
+ * say it, and for NULL. */
 int64_t ice_result_saved_step(const struct ice_result *result);
 
 /* The exit status for a program that runs a spec and does nothing else, 0 to 255, as icerun has it:
@@ -2223,7 +2225,9 @@ void ice_result_free(struct ice_result *result);
  * counts the restarts of the *job*, on whatever hosts its workers fail, unlike torchrun's, where
  * each agent counts its own; set the same on all. A host that comes, leaves, or gives no sign of
  * life (`keep_alive_interval`) begins a new round too, which is no restart and uses none up;
- * workers may be asked to save first (`ice_spec_set_checkpoint_before_stop()`).
+ * workers may be asked to save first (`ice_spec_set_checkpoint_before_stop()`). A newcomer that vanishes within a minute, or
+ * cannot start its workers, has others of its host's name wait for a place: 15 s, and twice as long each further time, unless
+ * the job needs them.
  *
  * Workers get, beside torch's variables: ICE_ROUND, the number of the round, from 0, and
  * ICE_JOB_RESTART_COUNT, how often the job was restarted for a failed worker.
@@ -2233,19 +2237,22 @@ void ice_result_free(struct ice_result *result);
  * node keeps a store there, new and empty in each round (TORCHELASTIC_USE_AGENT_STORE is `True`);
  * with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the agent's environment its rank 0 is to serve one
  * (`False`). */
-ice_status ice_spec_set_nodes(struct ice_spec *spec, int64_t min_nodes, int64_t max_nodes);
+ice_status ice_spec_set_nodes(struct ice_spec *spec,
+                              int64_t min_nodes,
+                              int64_t max_nodes);
 
 /* Where the agents of a job meet.
  *
  * `static`: `endpoint` is `HOST:PORT` of the host with node rank 0, whose agent serves a store
  * there; every host says its rank with `ice_spec_set_node_rank()`. No host can be replaced: when
- * one leaves or vanishes the job ends on all. Workers meet at the same store (MASTER_ADDR and
+ * one leaves or vanishes the job ends on all; but if the agent that serves the store is started again within 5 seconds
+ * after its end, under this or another address of that name, it goes on with the next round. Workers meet at the same store (MASTER_ADDR and
  * MASTER_PORT are the endpoint's), emptied for each round.
  *
  * `c10d`: a store that speaks PyTorch's protocol, at `HOST` or `HOST:PORT` (29400). The agent of
  * the host that the endpoint names serves it (the option `is_host` says otherwise), or somebody
  * else does: an `ice_store_server`, or PyTorch. Hosts may come and go. The job does not outlive
- * the loss of the store.
+ * the loss of the store, unless an agent served it and is started again within 5 seconds, as above.
  *
  * `etcd`: `endpoint` is `HOST:PORT,...`, the servers of one etcd (v3 API, 3.4 or newer; port
  * 2379), each of which may begin with `http://` or `https://`. It carries a job past the loss of
@@ -2320,7 +2327,7 @@ ice_status ice_spec_set_rendezvous_option(struct ice_spec *spec,
  * first, then by when they first came. */
 ice_status ice_spec_set_node_rank(struct ice_spec *spec, int64_t node_rank);
 
-/* The same, as a scheduler says it: SLURM_PROCID, or else JOB_COMPLETION_INDEX (Kubernetes), of
+/* The same, as a scheduler says it: with `ice_spec_set_from_scheduler()` the rank that it says, else SLURM_PROCID, or else JOB_COMPLETION_INDEX (Kubernetes), of
  * the agent's environment. `ice_agent_new()` gives ICE_ERROR_CONFIG if there is neither. */
 ice_status ice_spec_set_node_rank_from_scheduler(struct ice_spec *spec);
 
@@ -2436,7 +2443,7 @@ void ice_plan_free(struct ice_plan *plan);
  * - the rank of this one, in the scheduler's order (`ice_spec_set_node_rank()`);
  * - where they meet (`ice_spec_set_rendezvous()`, `c10d`): on the first host, whose agent serves the store, at one of 10,000
  *   ports from 20000 on that is made of the run id, or at one of the next 7 where others have it. Where
- *   `ice_spec_set_master_addr()` names a host they meet there, by `static`;
+ *   `ice_spec_set_master_addr()` names a host they meet there, by `static`; `ice_spec_set_master_port()` chooses the port;
  * - the run id (`ice_spec_set_run_id()`): the job's, with its step and how often it was queued again;
  * - how many workers (`ice_spec_set_nproc_per_node()`): one for each GPU that this task sees, or for each in its share
  *   where several agents are on one host; without GPUs the number of tasks that one host without a step has, else 1;
@@ -2452,7 +2459,7 @@ ice_status ice_spec_set_from_scheduler(struct ice_spec *spec,
                                        const char *scheduler);
 
 /* The scheduler that `auto` would ask in this process: its name, for `ice_spec_set_from_scheduler()`; `""` for none. Static
- * text, never NULL. It is looked for at the first call, and remembered. */
+ * text, never NULL. It is looked for at the first call, and remembered. Any thread. */
 const char *ice_scheduler_name(void);
 
 /* How many values of a plan are a scheduler's, see `ice_spec_set_from_scheduler()`. 0 for NULL. */

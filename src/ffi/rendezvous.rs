@@ -21,7 +21,9 @@ use crate::spec::options::parse;
 /// counts the restarts of the *job*, on whatever hosts its workers fail, unlike torchrun's, where
 /// each agent counts its own; set the same on all. A host that comes, leaves, or gives no sign of
 /// life (`keep_alive_interval`) begins a new round too, which is no restart and uses none up;
-/// workers may be asked to save first (`ice_spec_set_checkpoint_before_stop()`).
+/// workers may be asked to save first (`ice_spec_set_checkpoint_before_stop()`). A newcomer that vanishes within a minute, or
+/// cannot start its workers, has others of its host's name wait for a place: 15 s, and twice as long each further time, unless
+/// the job needs them.
 ///
 /// Workers get, beside torch's variables: ICE_ROUND, the number of the round, from 0, and
 /// ICE_JOB_RESTART_COUNT, how often the job was restarted for a failed worker.
@@ -40,13 +42,14 @@ pub extern "C" fn ice_spec_set_nodes(spec: *mut ice_spec, min_nodes: i64, max_no
 ///
 /// `static`: `endpoint` is `HOST:PORT` of the host with node rank 0, whose agent serves a store
 /// there; every host says its rank with `ice_spec_set_node_rank()`. No host can be replaced: when
-/// one leaves or vanishes the job ends on all. Workers meet at the same store (MASTER_ADDR and
+/// one leaves or vanishes the job ends on all; but if the agent that serves the store is started again within 5 seconds
+/// after its end, under this or another address of that name, it goes on with the next round. Workers meet at the same store (MASTER_ADDR and
 /// MASTER_PORT are the endpoint's), emptied for each round.
 ///
 /// `c10d`: a store that speaks PyTorch's protocol, at `HOST` or `HOST:PORT` (29400). The agent of
 /// the host that the endpoint names serves it (the option `is_host` says otherwise), or somebody
 /// else does: an `ice_store_server`, or PyTorch. Hosts may come and go. The job does not outlive
-/// the loss of the store.
+/// the loss of the store, unless an agent served it and is started again within 5 seconds, as above.
 ///
 /// `etcd`: `endpoint` is `HOST:PORT,...`, the servers of one etcd (v3 API, 3.4 or newer; port
 /// 2379), each of which may begin with `http://` or `https://`. It carries a job past the loss of
@@ -143,7 +146,7 @@ pub extern "C" fn ice_spec_set_node_rank(spec: *mut ice_spec, node_rank: i64) ->
     set_number(spec, option!("node_rank"), node_rank)
 }
 
-/// The same, as a scheduler says it: SLURM_PROCID, or else JOB_COMPLETION_INDEX (Kubernetes), of
+/// The same, as a scheduler says it: with `ice_spec_set_from_scheduler()` the rank that it says, else SLURM_PROCID, or else JOB_COMPLETION_INDEX (Kubernetes), of
 /// the agent's environment. `ice_agent_new()` gives ICE_ERROR_CONFIG if there is neither.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_node_rank_from_scheduler(spec: *mut ice_spec) -> ice_status {

@@ -338,15 +338,15 @@ pub extern "C" fn ice_result_all_exited_cleanly(result: *const ice_result) -> i3
     guard_value(0, || Ok(handle(result, "result")?.report.all_exited_cleanly() as i32))
 }
 
-/// 1 if all ranks of the job have saved a checkpoint in this run, on whatever hosts, each time that they were asked at one
-/// step (`ice_agent_request_checkpoint()`, a stop, a signal). What a worker saved unasked is not known.
+/// 1 if all ranks of the job, on whatever hosts, have saved at least one checkpoint in this run that they were asked for at
+/// one step (`ice_agent_request_checkpoint()`, a stop, a signal). What a worker saved unasked is not known. 0 for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_result_has_saved(result: *const ice_result) -> i32 {
     guard_value(0, || Ok(handle(result, "result")?.report.saved.is_some() as i32))
 }
 
-/// The step of the last such checkpoint, as the workers say it (`ice_worker_step()`); -1 if there is none, or if they do
-/// not say it.
+/// The step of the last such checkpoint, as the workers say it (`ice_worker_step()`); -1 if there is none, if they do not
+/// say it, and for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_result_saved_step(result: *const ice_result) -> i64 {
     guard_value(-1, || {

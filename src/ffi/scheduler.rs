@@ -22,7 +22,7 @@ use crate::spec::placement;
 /// - the rank of this one, in the scheduler's order (`ice_spec_set_node_rank()`);
 /// - where they meet (`ice_spec_set_rendezvous()`, `c10d`): on the first host, whose agent serves the store, at one of 10,000
 ///   ports from 20000 on that is made of the run id, or at one of the next 7 where others have it. Where
-///   `ice_spec_set_master_addr()` names a host they meet there, by `static`;
+///   `ice_spec_set_master_addr()` names a host they meet there, by `static`; `ice_spec_set_master_port()` chooses the port;
 /// - the run id (`ice_spec_set_run_id()`): the job's, with its step and how often it was queued again;
 /// - how many workers (`ice_spec_set_nproc_per_node()`): one for each GPU that this task sees, or for each in its share
 ///   where several agents are on one host; without GPUs the number of tasks that one host without a step has, else 1;
@@ -40,7 +40,7 @@ pub extern "C" fn ice_spec_set_from_scheduler(spec: *mut ice_spec, scheduler: *c
 }
 
 /// The scheduler that `auto` would ask in this process: its name, for `ice_spec_set_from_scheduler()`; `""` for none. Static
-/// text, never NULL. It is looked for at the first call, and remembered.
+/// text, never NULL. It is looked for at the first call, and remembered. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_scheduler_name() -> *const c_char {
     static NAME: OnceLock<CString> = OnceLock::new();

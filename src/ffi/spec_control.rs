@@ -185,7 +185,7 @@ pub extern "C" fn ice_spec_set_checkpoint_before_stop(spec: *mut ice_spec, secon
 
 /// What `ice_result_exit_status()` says of a run that ended as ICE_END_INTERRUPTED after all ranks of the job had saved a
 /// checkpoint (`ice_result_has_saved()`): 0 to 255, or -1 for what it says of any stop. Default -1. A scheduler, or a script,
-/// that starts the program again for one status and not for others goes by it.
+/// that starts the program again for one status and not for others goes by it. ICE_ERROR_CONFIG for another number.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_saved_exit_status(spec: *mut ice_spec, status: i64) -> ice_status {
     set_number(spec, option!("saved_exit_status"), status)

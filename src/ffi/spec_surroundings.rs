@@ -27,7 +27,8 @@ use crate::spec::options::parse;
 ///
 /// Where neither the host nor the spec says anything of them, TORCH_NCCL_ASYNC_ERROR_HANDLING becomes `1`,
 /// and with more than one worker OMP_NUM_THREADS too, as under torchrun: each worker would else start as
-/// many threads as there are CPUs. `ice_spec_unset_env()` keeps them out.
+/// many threads as there are CPUs; with `ice_spec_set_from_scheduler()` it is its part of the CPUs, where these are known.
+/// `ice_spec_unset_env()` keeps them out.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_env(
     spec: *mut ice_spec,
@@ -201,7 +202,8 @@ pub extern "C" fn ice_spec_set_raise_descriptor_limit(spec: *mut ice_spec, on: i
 }
 
 /// MASTER_ADDR for the workers. Default `127.0.0.1` (torchrun `--master-addr`). With a rendezvous
-/// (`ice_spec_set_rendezvous()`) it is of the round, and this and the port have no effect.
+/// (`ice_spec_set_rendezvous()`) it is of the round, and this and the port have no effect, but for
+/// `ice_spec_set_from_scheduler()`.
 #[unsafe(no_mangle)]
 pub extern "C" fn ice_spec_set_master_addr(spec: *mut ice_spec, address: *const c_char) -> ice_status {
     set_text(spec, option!("master_addr"), address, "address")

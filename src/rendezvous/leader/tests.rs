@@ -142,6 +142,9 @@ fn job_13_a_host_that_comes_and_goes_waits_for_a_place() {
     tell(&mut leader, &[on("a", "h"), on("d", "good")], now + 16 * SECOND);
     tell(&mut leader, &[on("e", "bad")], now + 17 * SECOND);
     assert_eq!(leader.waiting["e"], now + 47 * SECOND);
+    // Who leads next knows of it.
+    let next = Leader::new(leader.rules.clone(), "d", leader.state.clone(), now + 20 * SECOND);
+    assert_eq!(next.waiting["e"], now + 50 * SECOND);
     leader.rules.min_nodes = 3;
     let round = leader.state.round;
     tell(&mut leader, &[failed("a", round)], now + 18 * SECOND);

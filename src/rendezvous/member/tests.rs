@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Condvar;
 
 use super::*;
-use crate::rendezvous::backend::{Stored, Swap, Token};
+use crate::rendezvous::backend::{Stored, Swap, TellOfLoss, Token, beat_key};
 use crate::rendezvous::state::Why;
 
 /// A place in memory that counts what is done there.
@@ -18,6 +18,8 @@ struct Place {
     /// What was ever waited for.
     awaited: Mutex<BTreeSet<String>>,
     unreachable: AtomicBool,
+    /// Whom it tells that a way to it has ended, in the order in which they have come.
+    tells: Mutex<Vec<TellOfLoss>>,
 }
 
 struct Way(Arc<Place>);
@@ -33,6 +35,10 @@ impl Way {
 }
 
 impl Backend for Way {
+    fn tell_of_losses(&mut self, tell: TellOfLoss) {
+        self.0.tells.lock().push(tell);
+    }
+
     fn connect(&mut self) -> Result<(), Error> {
         self.count()
     }
@@ -239,6 +245,38 @@ fn dyn_10_the_others_go_on_without_one_that_died_leader_or_not() {
             let round = agent.joined();
             assert_eq!((round.nodes.len(), round.restarts), (2, 0), "{}", ids(&round));
         }
+        agents.into_iter().for_each(Agent::leave);
+    }
+}
+
+/// Nobody is missed by heartbeats here. The second serves the place, the first leads.
+#[test]
+fn job_07_who_serves_the_place_tells_of_a_lost_node_and_follows_a_lost_leader() {
+    let patient = || {
+        let mut settings = settings(2, 3);
+        settings.options.set("keep_alive_interval", "100").unwrap();
+        settings.rules.dead_after = settings.options.dead_after();
+        settings.rules.reconnect = Duration::from_millis(50);
+        settings
+    };
+    for (name, dies) in [("a", 0), ("c", 2)] {
+        let place = Arc::new(Place::default());
+        let mut agents = vec![Agent::start(&place, "a", patient())];
+        while place.keys.lock().get("state/0").is_none() {
+            std::thread::yield_now();
+        }
+        agents.extend(["b", "c"].map(|name| Agent::start(&place, name, patient())));
+        agents.iter().for_each(|agent| assert_eq!(agent.joined().nodes.len(), 3));
+        agents.remove(dies).die();
+        let beat = String::from_utf8(place.keys.lock()[&beat_key(name)].clone()).unwrap();
+        let tell = place.tells.lock()[1].clone();
+        tell(name, beat.parse().unwrap());
+        for agent in &agents {
+            let Notice::Over { why, .. } = agent.notice() else { panic!() };
+            assert!(why.contains("its connection has ended"), "{why}");
+            agent.wish(MemberWish::Join { port: 1 });
+        }
+        agents.iter().for_each(|agent| assert_eq!(agent.joined().nodes.len(), 2));
         agents.into_iter().for_each(Agent::leave);
     }
 }
